@@ -1,0 +1,1 @@
+"""Controllable human image animation: bodies, motions, guidance maps. Usable without ComfyUI."""
