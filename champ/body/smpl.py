@@ -1,0 +1,163 @@
+"""Reads the SMPL files that people have: original chumpy pickles, cleaned pickles, .npz, .safetensors, .pth."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from torch import Tensor
+
+from ..files import Node, RefusedError, SafeUnpickler, to_array
+from .body import Body
+from .skeleton import JOINTS, KEYPOINTS
+
+# Face and foot keypoints: their vertex among SMPL's 6890, and the joint nearest to them.
+LANDMARKS = {
+    "nose": (332, "head"), "left_eye": (2800, "head"), "right_eye": (6260, "head"),
+    "left_ear": (583, "head"), "right_ear": (4071, "head"),
+    "left_big_toe": (3216, "left_foot"), "left_small_toe": (3226, "left_foot"), "left_heel": (3387, "left_ankle"),
+    "right_big_toe": (6617, "right_foot"), "right_small_toe": (6624, "right_foot"), "right_heel": (6787, "right_ankle"),
+}  # fmt: skip
+
+KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "f")
+COMPONENTS = 10
+
+
+def load_smpl(path: str | Path) -> Body:
+    """The SMPL model in a file, with the first 10 components of its shape space."""
+    path = Path(path)
+    model = _read(path)
+    missing = [key for key in KEYS if key not in model]
+    if missing:
+        raise ValueError(f"{path.name} is not an SMPL model: it has no {', '.join(missing)}; choose another file.")
+    count = model["v_template"].size // 3
+    components = model["shapedirs"].size // max(1, 3 * count)
+    expected = {
+        "v_template": (count, 3),
+        "shapedirs": (count, 3, max(COMPONENTS, components)),
+        "posedirs": (count, 3, 207),
+        "J_regressor": (24, count),
+        "weights": (count, 24),
+        "f": (model["f"].size // 3, 3),
+    }
+    for key, shape in expected.items():
+        if model[key].shape != shape:
+            raise ValueError(
+                f"{path.name} is not an SMPL model: {key} is {model[key].shape} instead of {shape}; "
+                "choose an SMPL file, not SMPL-H, SMPL-X or another body's."
+            )
+
+    def tensor(key: str) -> Tensor:
+        return torch.from_numpy(model[key].astype(np.float32))
+
+    return Body(
+        name=path.stem,
+        template=tensor("v_template"),
+        shapedirs=tensor("shapedirs")[..., :COMPONENTS].contiguous(),
+        joint_regressor=tensor("J_regressor"),
+        weights=tensor("weights"),
+        faces=torch.from_numpy(model["f"].astype(np.int64)),
+        part_labels=tensor("weights").argmax(dim=1),
+        keypoint_regressor=_keypoint_regressor(count),
+        betas=torch.zeros(COMPONENTS),
+        posedirs=tensor("posedirs").reshape(-1, 207).T.contiguous(),
+    )
+
+
+def _keypoint_regressor(count: int) -> Tensor:
+    """Face and feet from SMPL's own vertices where the mesh has them, every other point from a joint."""
+    regressor = torch.zeros(len(KEYPOINTS), count + len(JOINTS))
+    for row, name in zip(regressor, KEYPOINTS, strict=True):
+        vertex, joint = LANDMARKS.get(name, (None, name))
+        column = vertex if vertex is not None and count == 6890 else count + JOINTS.index(joint)
+        row[column] = 1
+    return regressor
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise ValueError(
+            f"SMPL model not found: put {path.name} into models/smpl (register at smpl.is.tue.mpg.de), "
+            "or choose the free body."
+        )
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
+        raise ValueError(f"{path.name} is not an SMPL model: choose a file that ends in {', '.join(READERS)}.")
+    try:
+        return READERS[suffix](path)
+    except RefusedError as error:
+        raise ValueError(
+            f"{path.name} was refused and nothing in it was run: it calls {error}, which no SMPL model does; "
+            "get it from smpl.is.tue.mpg.de."
+        ) from None
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        raise ValueError(
+            f"{path.name} cannot be read as an SMPL model, it is damaged or holds other things than arrays: "
+            "get it from smpl.is.tue.mpg.de."
+        ) from error
+
+
+def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        model = _SmplUnpickler(file, encoding="latin1").load()
+    return {key: _evaluate(model[key]) for key in KEYS if key in model}
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as model:
+        return {key: model[key] for key in KEYS if key in model}
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    model = torch.load(path, map_location="cpu", weights_only=True)
+    return {key: model[key].numpy() for key in KEYS if key in model}
+
+
+READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
+    ".pkl": _read_pickle,
+    ".npz": _read_npz,
+    ".safetensors": load_file,
+    ".pth": _read_torch,
+}
+
+
+class _SmplUnpickler(SafeUnpickler):
+    names = re.compile(
+        rf"{SafeUnpickler.names.pattern}|chumpy\.(ch|ch_ops|linalg|reordering|utils)\.\w+"
+        r"|scipy\.sparse\.(\w+\.)?cs[cr]_(matrix|array)"
+    )
+
+
+def _evaluate(value: Any) -> np.ndarray:
+    """The array that a chumpy expression, a scipy matrix or a numpy array describes."""
+    if not isinstance(value, Node):
+        return to_array(value)
+    state = value.state
+    match value.kind.rpartition(".")[2]:
+        case "Ch":
+            return _evaluate(state["x"])
+        case "Select":
+            return _evaluate(state["a"]).ravel()[_evaluate(state["idxs"])].reshape(state["preferred_shape"])
+        case "transpose":
+            return _evaluate(state["a"]).transpose(state["axes"])
+        case "reshape":
+            return _evaluate(state["a"]).reshape(state["newshape"])
+        case "csc_matrix" | "csc_array":
+            return _dense(state, columns_first=True)
+        case "csr_matrix" | "csr_array":
+            return _dense(state, columns_first=False)
+        case _:
+            return to_array(value)
+
+
+def _dense(state: dict, columns_first: bool) -> np.ndarray:
+    """The matrix whose line i holds data[indptr[i]:indptr[i + 1]] at indices[...]; lines are columns in csc."""
+    shape = state["_shape"] if "_shape" in state else state["shape"]
+    dense = np.zeros(shape[::-1] if columns_first else shape)
+    starts = to_array(state["indptr"])
+    lines = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    np.add.at(dense, (lines, to_array(state["indices"])), to_array(state["data"]))
+    return dense.T if columns_first else dense
