@@ -1,0 +1,89 @@
+"""Where the camera stands: framing a person, and orbiting along any path of angles."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..body.body import Body
+from .motion import Motion
+from .rotation import rot_x, rot_y
+
+# 4D-Humans' camera, with which Champ was trained: 5000 px for a 256 px picture, almost parallel.
+FOCAL_PER_PIXEL = 5000 / 256
+FOV = math.degrees(2 * math.atan(0.5 / FOCAL_PER_PIXEL))
+CHUNK = 32  # frames that are posed at once
+
+
+def transform(motion: Motion, body: Body, rotation: Tensor, translation: Tensor) -> Motion:
+    """The motion after x' = R x + t in the camera frame; R is (3, 3) or (F, 3, 3), t is (3,) or (F, 3).
+
+    The root turns about the rest pelvis J0, not about the origin: cam_t' = R (J0 + cam_t) + t - J0.
+    """
+    pelvis = body.with_betas(motion.betas).rest().joints[0, 0]
+    turned = (rotation @ (pelvis + motion.cam_t)[..., None])[..., 0]
+    root = (rotation @ motion.rotations[:, 0])[:, None]
+    return replace(
+        motion,
+        rotations=torch.cat([root, motion.rotations[:, 1:]], dim=1),
+        cam_t=turned + translation - pelvis,
+    )
+
+
+def angle_path(angles: list[float], frames: int) -> Tensor:
+    """Angles in degrees for every frame, evenly spread over the path with straight lines between its points.
+
+    A path that comes back to where it began (0, 360) leaves its last point out, so that the clip loops.
+    """
+    if len(angles) == 1 or frames == 1:
+        return torch.full((frames,), float(angles[0]))
+    closed = (angles[-1] - angles[0]) % 360 == 0
+    position = torch.arange(frames) / (frames if closed else frames - 1) * (len(angles) - 1)
+    index = position.long().clamp(max=len(angles) - 2)
+    points = torch.tensor(angles, dtype=torch.float32)
+    return torch.lerp(points[index], points[index + 1], position - index)
+
+
+def frame_person(
+    motion: Motion,
+    body: Body,
+    width: int,
+    height: int,
+    azimuth: Tensor | float = 0.0,
+    elevation: Tensor | float = 0.0,
+    fill: float = 0.85,
+    fov: float = FOV,
+    follow: bool = False,
+) -> Motion:
+    """The motion seen by a camera that looks at the person and is as near as `fill` of the picture allows.
+
+    Azimuth turns the camera towards the person's left, elevation lifts it above the person, in degrees per
+    frame or fixed. The distance is the same in all frames. With `follow` the camera walks along.
+    """
+    frames = len(motion)
+    turn = rot_x(torch.as_tensor(elevation).expand(frames)) @ rot_y(torch.as_tensor(azimuth).expand(frames))
+    turn = turn.to(motion.cam_t)
+    pelvis = body.with_betas(motion.betas).rest().joints[0, 0] + motion.cam_t
+    pivot = pelvis.mean(0, keepdim=True).expand(frames, -1)
+    if follow:
+        pivot = torch.stack([pelvis[:, 0], pivot[:, 1], pelvis[:, 2]], dim=1)
+    seen = transform(motion, body, turn, -(turn @ pivot[..., None])[..., 0])
+
+    def chunks():
+        for start in range(0, frames, CHUNK):
+            yield seen[start : start + CHUNK].posed(body).vertices.flatten(0, 1)
+
+    corners = torch.cat([torch.stack(torch.aminmax(v, dim=0)) for v in chunks()])
+    centre = (corners.amin(0) + corners.amax(0)) / 2 * corners.new_tensor([1.0, 1.0, 0.0])
+    focal = max(width, height) / 2 / math.tan(math.radians(fov) / 2)
+    # A point stays inside when focal |X| / (distance + Z) <= fill * width / 2, likewise Y and height.
+    half = fill / 2 * corners.new_tensor([width, height])
+    distance = max((focal * (v - centre)[:, :2].abs() / half - v[:, 2:]).max().item() for v in chunks())
+    place = corners.new_tensor([0.0, 0.0, distance]) - centre
+    return replace(
+        transform(seen, body, torch.eye(3).to(turn), place),
+        focal=focal,
+        width=width,
+        height=height,
+    )

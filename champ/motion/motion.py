@@ -1,0 +1,81 @@
+"""A clip of one person: joint rotations, one shape, and the place in front of a camera."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..body.body import Body, Posed
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Camera frame: x right, y down, z forward; u = focal * X / Z + width / 2, v likewise with height."""
+
+    rotations: Tensor  # (F, 24, 3, 3); joint 0 turns the body into the camera frame
+    betas: Tensor  # (B,) one shape for the clip
+    cam_t: Tensor  # (F, 3) added to the posed body
+    focal: float  # pixels
+    width: int
+    height: int
+    fps: float
+    confidence: Tensor  # (F,) 1 = seen, 0 = filled in
+    source: str
+
+    def __post_init__(self):
+        frames = self.rotations.shape[0]
+        for name, value, shape in (
+            ("rotations", self.rotations, (frames, 24, 3, 3)),
+            ("cam_t", self.cam_t, (frames, 3)),
+            ("confidence", self.confidence, (frames,)),
+            ("betas", self.betas, self.betas.shape[:1]),
+        ):
+            if tuple(value.shape) != tuple(shape):
+                raise ValueError(
+                    f"This motion's {name} have shape {tuple(value.shape)} but {tuple(shape)} is needed; "
+                    "make the motion again with a Champ motion node."
+                )
+            if not torch.isfinite(value).all():
+                bad = (~torch.isfinite(value)).reshape(len(value), -1).any(1).nonzero()[:5, 0].tolist()
+                raise ValueError(
+                    f"This motion's {name} are not numbers (NaN or infinite) at {bad}; "
+                    "trim those frames away or make the motion again."
+                )
+        if frames == 0:
+            raise ValueError("This motion has no frames; choose a longer part of it.")
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"A picture of {self.width}x{self.height} pixels is empty; set width and height.")
+        for name, number in (("focal length", self.focal), ("frame rate", self.fps)):
+            if not (math.isfinite(number) and number > 0):
+                raise ValueError(f"This motion's {name} is {number}; it must be a number above 0.")
+
+    def __len__(self) -> int:
+        return self.rotations.shape[0]
+
+    def __getitem__(self, index) -> "Motion":
+        """The frames chosen by a slice or a tensor of indices."""
+        return replace(
+            self,
+            rotations=self.rotations[index],
+            cam_t=self.cam_t[index],
+            confidence=self.confidence[index],
+        )
+
+    def to(self, device: torch.device | str) -> "Motion":
+        return replace(
+            self,
+            rotations=self.rotations.to(device),
+            betas=self.betas.to(device),
+            cam_t=self.cam_t.to(device),
+            confidence=self.confidence.to(device),
+        )
+
+    def posed(self, body: Body) -> Posed:
+        """The body with this motion's shape, in camera coordinates."""
+        return body.with_betas(self.betas).pose(self.rotations, self.cam_t)
+
+    def project(self, points: Tensor) -> Tensor:
+        """Pixel coordinates (..., 2) of camera-frame points (..., 3)."""
+        centre = points.new_tensor((self.width / 2, self.height / 2))
+        return self.focal * points[..., :2] / points[..., 2:] + centre
