@@ -1,0 +1,117 @@
+"""Time of the four maps of a dancing free body, stage by stage, beside pyrender's picture and depth of the same meshes.
+
+pyrender gives a flat-coloured picture and a depth buffer: no normals, no blended part colours, no skeleton.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+os.environ.setdefault("LP_NUM_THREADS", "0")  # Mesa's software renderer on one thread, like torch below
+
+import numpy as np
+import torch
+
+from champ.body.body import Body
+from champ.body.free import load_free_body
+from champ.motion.motion import Motion
+from champ.motion.presets import make_motion
+from champ.render.guidance import render_guidance
+from champ.render.maps import hit_maps, motion_hits
+from champ.render.preview import import_pyrender
+from champ.render.skeleton import draw_skeleton, project_poses
+
+FRAMES = 48
+PASSES = 7
+
+
+def stages(body: Body, motion: Motion) -> tuple[float, float, float]:
+    """Seconds for skinning and rasterising, for the three maps and the mask, and for the skeleton."""
+    spent = [0.0, 0.0, 0.0]
+    runs = motion_hits(body, motion)
+    while True:
+        marks = [time.perf_counter()]
+        run = next(runs, None)
+        if run is None:
+            return spent[0], spent[1], spent[2]
+        frames, posed, hits = run
+        marks.append(time.perf_counter())
+        hit_maps(hits, posed.vertices, body.faces, body.part_labels, motion.width, motion.height)
+        marks.append(time.perf_counter())
+        for pose in project_poses(body, frames, posed, hits):
+            draw_skeleton([pose], motion.width, motion.height)
+        marks.append(time.perf_counter())
+        spent = [total + end - start for total, start, end in zip(spent, marks, marks[1:])]
+
+
+def pyrender_passes(body: Body, motion: Motion) -> Iterator[tuple[float, float]]:
+    """Seconds for drawing with pyrender, without and with putting the mesh of each frame onto the GPU."""
+    pyrender, _ = import_pyrender()
+    vertices = motion.posed(body).vertices.numpy() * np.array([1, -1, -1], dtype=np.float32)
+    faces, normals = body.faces.numpy().astype(np.uint32), np.ones_like(vertices[0])
+    colors = np.full((len(normals), 4), 0.5, dtype=np.float32)
+    focal, width, height = motion.focal, motion.width, motion.height
+    camera = pyrender.IntrinsicsCamera(focal, focal, width / 2, height / 2, znear=1.0, zfar=100.0)
+    renderer = pyrender.OffscreenRenderer(width, height)
+    for _ in range(PASSES):
+        drawing, everything = 0.0, 0.0
+        for frame in vertices:
+            start = time.perf_counter()
+            primitive = pyrender.Primitive(frame, normals=normals, color_0=colors, indices=faces)
+            scene = pyrender.Scene()
+            scene.add(pyrender.Mesh([primitive]))
+            scene.add(camera)
+            renderer.render(scene, pyrender.RenderFlags.FLAT)
+            everything += time.perf_counter() - start
+            start = time.perf_counter()
+            renderer.render(scene, pyrender.RenderFlags.FLAT)
+            drawing += time.perf_counter() - start
+        yield drawing, everything
+    renderer.delete()
+
+
+def row(name: str, seconds: list[float]) -> float:
+    best, middle = 1000 * min(seconds) / FRAMES, 1000 * float(np.median(seconds)) / FRAMES
+    print(f"| {name} | {best:.1f} | {middle:.1f} |")
+    return middle
+
+
+def clock(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+@torch.no_grad()
+def main() -> None:
+    torch.set_num_threads(1)
+    body = load_free_body()
+    size = 512
+    motion = make_motion("dance", body, FRAMES, width=size, height=size)
+    print(f"{FRAMES} frames of {size} x {size}, {len(body.faces)} faces, CPU, one thread, torch {torch.__version__}\n")
+    print(f"| what | best of {PASSES} (ms a frame) | median |\n|---|---|---|")
+    stages(body, motion)
+    passes = [stages(body, motion) for _ in range(PASSES)]
+    for name, seconds in zip(("skinning and rasterising", "depth, normal, semantic, mask", "skeleton"), zip(*passes)):
+        row(name, list(seconds))
+    ours = row("**four maps and the mask**", [sum(seconds) for seconds in passes])
+    try:
+        theirs = list(pyrender_passes(body, motion))
+    except Exception as error:  # not installed, or no OpenGL: the rest is still worth printing
+        print(f"\npyrender does not run here: {error}")
+    else:
+        row("pyrender, colour and depth", [drawing for drawing, _ in theirs])
+        both = row("pyrender, with the frame's mesh", [everything for _, everything in theirs])
+        print(f"\nour four maps / pyrender's two pictures, mesh included: {ours / both:.2f}")
+    if torch.cuda.is_available():
+        size = 768
+        motion, body = make_motion("dance", body, FRAMES, width=size, height=size), body.to("cuda")
+        print(f"\n{size} x {size}, {torch.cuda.get_device_name()}\n\n| what | best of {PASSES} (ms a frame) | median |")
+        print("|---|---|---|")
+        render_guidance(body, motion, device="cuda")
+        seconds = [clock(lambda: render_guidance(body, motion, device="cuda")) for _ in range(PASSES)]
+        row("four maps and the mask, brought to the CPU", seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Folders of guidance maps as the official tools lay them out: depth/ normal/ semantic_map/ dwpose/ mask/."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+MAPS = ("depth", "normal", "semantic_map", "dwpose", "mask")
+GREY = ("depth", "mask")  # one channel in the files
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def load_maps(
+    folder: str | Path,
+    start: int = 0,
+    count: int | None = None,
+    on_frame: Callable[[int, int], None] | None = None,
+) -> dict[str, Tensor]:
+    """The maps of a folder by name: uint8 RGB (F, H, W, 3), the mask (F, H, W); those not in the folder are left out.
+
+    Takes at most `count` frames from `start` on, in the order of the numbers in their names. As in the official
+    inference, the semantic map is black where the mask is 0. `on_frame` hears how many frames are done, and of how
+    many; it may raise to stop.
+    """
+    frames = {name: files for name in MAPS if (files := list_frames(Path(folder) / name))}
+    if not frames:
+        raise ValueError(f"No guidance maps in {folder}: expected pictures in a folder named {', '.join(MAPS[:-1])}.")
+    _check_same_frames(frames)
+    length = len(next(iter(frames.values())))
+    if not 0 <= start < length:
+        raise ValueError(f"Frame {start} is not in {folder}: it has {length} frames, counted from 0.")
+    stop = length if count is None else min(start + count, length)
+    maps: dict[str, Tensor] = {}
+    for i in range(start, stop):
+        for name, files in frames.items():
+            picture = _read(files[i], "L" if name == "mask" else "RGB")
+            if not maps:
+                size = picture.shape[:2]
+            if picture.shape[:2] != size:
+                raise ValueError(
+                    f"{files[i]} is {picture.shape[1]}x{picture.shape[0]} but the frames before it are "
+                    f"{size[1]}x{size[0]}; all maps must have one size."
+                )
+            if name not in maps:
+                maps[name] = torch.empty((stop - start, *picture.shape), dtype=torch.uint8)
+            maps[name][i - start] = torch.from_numpy(picture)
+        if "mask" in maps and "semantic_map" in maps:
+            maps["semantic_map"][i - start][maps["mask"][i - start] == 0] = 0
+        if on_frame is not None:
+            on_frame(i - start + 1, stop - start)
+    return maps
+
+
+def save_maps(folder: str | Path, maps: dict[str, Tensor], on_frame: Callable[[int, int], None] | None = None) -> None:
+    """Write maps as load_maps returns them, frame by frame, as 0000.png, 0001.png, ..."""
+    for name in maps:
+        if name not in MAPS:
+            raise ValueError(f"There is no guidance map called {name!r}; choose from {', '.join(MAPS)}.")
+        if list_frames(Path(folder) / name):
+            raise ValueError(f"{Path(folder) / name} already holds frames; choose a new folder, or empty it first.")
+    lengths = {len(frames) for frames in maps.values()}
+    if len(lengths) != 1:
+        raise ValueError(f"The maps to save have {sorted(lengths)} frames; give one or more maps of equal length.")
+    for name in maps:
+        (Path(folder) / name).mkdir(parents=True, exist_ok=True)
+    length = lengths.pop()
+    for i in range(length):
+        for name, frames in maps.items():
+            picture = frames[i].cpu().numpy()
+            if name in GREY and picture.ndim == 3:
+                picture = picture[..., 0]
+            Image.fromarray(picture).save(Path(folder) / name / f"{i:04d}.png", compress_level=4)
+        if on_frame is not None:
+            on_frame(i + 1, length)
+
+
+def list_frames(folder: Path) -> list[Path]:
+    """The pictures of a folder in the order of the numbers in their names: 2 before 10."""
+    if not folder.is_dir():
+        return []
+    files = [f for f in folder.iterdir() if f.suffix.lower() in PICTURES and not f.name.startswith(".")]
+    return sorted(files, key=lambda f: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", f.stem)])
+
+
+def _check_same_frames(frames: dict[str, list[Path]]) -> None:
+    longest = max(frames, key=lambda name: len(frames[name]))
+    for name, files in frames.items():
+        if len(files) != len(frames[longest]):
+            stems = {f.stem for f in files}
+            missing = next((f.name for f in frames[longest] if f.stem not in stems), f"frame {len(files)}")
+            raise ValueError(
+                f"{name} has {len(files)} frames but {longest} has {len(frames[longest])}: {files[0].parent / missing} "
+                f"is missing; render that map again, or take its folder out."
+            )
+
+
+def _read(file: Path, mode: str) -> np.ndarray:
+    try:
+        with Image.open(file) as picture:
+            if picture.mode.startswith("I"):  # PIL would clip 16-bit values to white
+                raise ValueError(f"{file} has 16 bits a channel; guidance maps are 8-bit pictures.")
+            return np.array(picture.convert(mode))
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{file} cannot be read as a picture ({error}); render or copy that frame again.") from None

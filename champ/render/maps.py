@@ -1,0 +1,124 @@
+"""Champ's depth, normal and semantic maps and the mask, encoded as in the renders that its weights were trained on.
+
+One ray per pixel, no anti-aliasing, background 0, byte = floor(255 x + 0.5).
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..body.body import Body, Posed
+from ..body.skeleton import PART_COLORS
+from ..motion.motion import Motion
+from .rasterize import Hits, corner_vertices, rasterize
+
+# Frames skinned together, because they share the work on the shape.
+POSED_FRAMES = 16
+# Pixels that a GPU draws together; a CPU draws frame by frame, because it is fastest when one frame stays in its cache.
+GPU_PIXELS = 1 << 22
+
+
+class Maps(NamedTuple):
+    """uint8 pictures; the mask is 0 or 255."""
+
+    depth: Tensor  # (F, H, W, 3)
+    normal: Tensor  # (F, H, W, 3)
+    semantic_map: Tensor  # (F, H, W, 3)
+    mask: Tensor  # (F, H, W)
+
+    @classmethod
+    def blank(cls, frames: int, height: int, width: int, device: torch.device | str = "cpu") -> "Maps":
+        sizes = [(frames, height, width, 3)] * 3 + [(frames, height, width)]
+        return cls(*(torch.zeros(size, dtype=torch.uint8, device=device) for size in sizes))
+
+
+def motion_hits(body: Body, motion: Motion) -> Iterator[tuple[Motion, Posed, Hits]]:
+    """A motion on the body's device, in runs of consecutive frames: the frames, the posed body, what its pixels see."""
+    device = body.template.device
+    run = 1 if device.type == "cpu" else max(1, GPU_PIXELS // (motion.width * motion.height))
+    for start in range(0, len(motion), max(run, POSED_FRAMES)):
+        frames = motion[start : start + max(run, POSED_FRAMES)].to(device)
+        posed = frames.posed(body)
+        for i in range(0, len(frames), run):
+            vertices, joints = posed.vertices[i : i + run], posed.joints[i : i + run]
+            hits = rasterize(vertices, body.faces, motion.focal, motion.width, motion.height)
+            yield frames[i : i + run], Posed(vertices, joints), hits
+
+
+def hit_maps(hits: Hits, vertices: Tensor, faces: Tensor, labels: Tensor, width: int, height: int) -> Maps:
+    """Maps, on the mesh's device, of what `rasterize` found for vertices (F, V, 3) with part labels (V,)."""
+    maps = Maps.blank(len(vertices), height, width, vertices.device)
+    maps.depth.view(-1, 3)[hits.pixel] = depth_levels(hits, len(vertices))[:, None]
+    maps.normal.view(-1, 3)[hits.pixel] = normal_levels(hit_normals(hits, vertices, faces))
+    maps.semantic_map.view(-1, 3)[hits.pixel] = semantic_levels(hits, faces, labels)
+    maps.mask.view(-1)[hits.pixel] = 255
+    return maps
+
+
+def depth_levels(hits: Hits, frames: int) -> Tensor:
+    """1 - (Z - min) / (max - min) as bytes (N,), the range taken over the visible pixels of each frame."""
+    near = hits.z.new_zeros(frames).scatter_reduce_(0, hits.frame, hits.z, "amin", include_self=False)
+    far = hits.z.new_zeros(frames).scatter_reduce_(0, hits.frame, hits.z, "amax", include_self=False)
+    extent = (far - near).clamp_min(torch.finfo(torch.float32).tiny)  # what has one depth is all nearest
+    return _levels(1 - (hits.z - near.index_select(0, hits.frame)) / extent.index_select(0, hits.frame))
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Unit normals (F, V, 3): the sum of the faces' unit normals, weighted by the face's angle at the vertex."""
+    frames, count = vertices.shape[:2]
+    index = corner_vertices(faces, frames, count).flatten()
+    points = vertices.float().permute(2, 0, 1).reshape(3, -1)
+    corner = points.index_select(1, index).view(3, 3, -1)  # coordinate, corner, face
+    edge = _unit(corner.roll(-1, 1) - corner)
+    angle = -(edge * edge.roll(1, 1)).sum(0).clamp_(-1, 1)
+    normal = _unit(torch.linalg.cross(edge[:, 0], edge[:, 1], dim=0))
+    weighted = normal[:, None] * angle.acos_()
+    total = torch.zeros_like(points).index_add_(1, index, weighted.flatten(1))
+    return _unit(total).view(3, frames, count).permute(1, 2, 0)
+
+
+def hit_normals(hits: Hits, vertices: Tensor, faces: Tensor) -> Tensor:
+    """Unit normals (N, 3) interpolated between the vertices', negated where a face is seen from its inner side."""
+    normals = vertex_normals(vertices, faces).permute(2, 0, 1).reshape(3, -1)
+
+    def at(hits: Hits) -> Tensor:
+        first = hits.frame * vertices.shape[1]
+        return _unit(_interpolate(normals, first, faces, hits)) * (hits.outward * 2 - 1)
+
+    return torch.cat([at(part) for part in hits.blocks()], 1).t()
+
+
+def normal_levels(normals: Tensor) -> Tensor:
+    """(0.5 + 0.5 x, 0.5 - 0.5 y, 0.5 - 0.5 z) as bytes: red to the right, green up, blue to the camera."""
+    return _levels(0.5 + normals * normals.new_tensor((0.5, -0.5, -0.5)))
+
+
+def semantic_levels(hits: Hits, faces: Tensor, labels: Tensor) -> Tensor:
+    """Part colours as bytes (N, 3), blended in linear light across a face whose corners differ."""
+    srgb = torch.from_numpy(PART_COLORS).to(faces.device).float() / 255
+    linear = torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    colors = linear[labels.long()].t().contiguous()
+
+    def at(hits: Hits) -> Tensor:
+        blend = _interpolate(colors, 0, faces, hits)
+        return _levels(torch.where(blend <= 0.0031308, 12.92 * blend, 1.055 * blend ** (1 / 2.4) - 0.055))
+
+    return torch.cat([at(part) for part in hits.blocks()], 1).t()
+
+
+def _interpolate(values: Tensor, first: Tensor | int, faces: Tensor, hits: Hits) -> Tensor:
+    """Values (3, N) between those of the corners, `values` (3, V) holding a frame's from column `first` on."""
+    corners = faces.index_select(0, hits.face).t() + first
+    a, b, c = (values.index_select(1, corner) * weight for corner, weight in zip(corners, hits.barycentric))
+    return a + b + c
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Vectors (3, ...) at length 1; a zero vector stays zero. (`normalize` takes 30 times as long across axis 0.)"""
+    return vectors * vectors.square().sum(0).clamp_min(torch.finfo(torch.float32).tiny).rsqrt()
+
+
+def _levels(x: Tensor) -> Tensor:
+    return (255 * x + 0.5).to(torch.uint8)

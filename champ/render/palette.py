@@ -1,0 +1,84 @@
+"""A check that a semantic map has the 24 part colours on which Champ was trained."""
+
+import cv2
+import numpy as np
+from torch import Tensor
+
+from ..body.skeleton import PART_COLORS
+
+FOREGROUND = 42  # brightest channel: half of the darkest part colour, above compression noise in black
+FLAT = 3  # levels within a 3x3 neighbourhood; smooth borders between parts, from rendering or resizing, are steeper
+DITHER = 2  # levels; official pictures carry Blender's dither of up to +1
+FRAMES = 16  # looked at; the others are only checked for being empty
+
+FIX = "Champ knows only its own 24 part colours on black, so make this map with this pack or the official tools"
+
+
+def palette_report(semantic_map: Tensor, mask: Tensor | None = None) -> str | None:
+    """What is wrong with a semantic map (F, H, W, 3) uint8, or None; a mask (F, H, W) tells where the person is."""
+    frames = semantic_map.cpu().numpy()
+    inside = np.ones(frames.shape[:3], dtype=bool) if mask is None else mask.cpu().numpy() > 0
+    empty = [i for i in range(len(frames)) if frames[i][inside[i]].max(initial=0) <= FOREGROUND]
+    if len(empty) == len(frames):
+        return "The semantic map is black in every frame: nobody is in the picture, or another map was connected."
+    filled = sorted(set(range(len(frames))) - set(empty))
+    chosen = [filled[i] for i in np.linspace(0, len(filled) - 1, min(FRAMES, len(filled))).astype(int)]
+    purple = all(_on_purple(frames[i]) for i in chosen)
+    colors, even = [], []
+    for i in chosen:
+        person = inside[i] & (frames[i].max(-1) > FOREGROUND)
+        if purple:
+            person &= ~_near(frames[i], PART_COLORS[:1])
+        colors.append(frames[i][person])
+        even.append(frames[i][person & _flat(frames[i])])
+    person, flat = np.concatenate(colors), np.concatenate(even)
+
+    share = _near(flat, PART_COLORS).mean() if len(flat) else 0.0
+    found = f"Only {share:.0%} of the semantic map's even areas have one of the 24 part colours"
+    if np.ptp(person.astype(int), axis=1).max(initial=0) <= FLAT:
+        return f"The semantic map is grey: {FIX}."
+    if len(flat) and _near(flat, PART_COLORS[:, ::-1]).mean() > 0.5:
+        return "The semantic map has red and blue exchanged (BGR); swap its channels before using it."
+    if len(flat) < 0.05 * len(person):
+        return f"The semantic map has no even areas, as a normal or depth map or a photo: {FIX}."
+    if share < 0.7 and _near(flat, _viridis()).mean() > 0.9:
+        return f"{found}, the others lie between them as in DensePose pictures: {FIX}."
+    if share < 0.7:
+        return f"{found}: {FIX}."
+    if share < 0.97:
+        return f"{found}, as after JPEG or video compression; use lossless PNG frames."
+    if purple and mask is None:
+        return (
+            "The semantic map has the purple background (68, 1, 84) of an older Champ script; connect the mask too, or "
+            "make the background black, as the official inference does."
+        )
+    if empty:
+        listed = ", ".join(str(i) for i in empty[:10]) + (", ..." if len(empty) > 10 else "")
+        return (
+            f"The semantic map is black in {len(empty)} of {len(frames)} frames ({listed}); the video may flash there."
+        )
+    return None
+
+
+def _near(colors: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Whether each colour (..., 3) is within the dither of one of the palette's."""
+    table = np.zeros((256, 256, 256), dtype=bool)
+    for color in palette.astype(int):
+        red, green, blue = (slice(max(0, level - DITHER), level + DITHER + 1) for level in color)
+        table[red, green, blue] = True
+    return table[colors[..., 0], colors[..., 1], colors[..., 2]]
+
+
+def _flat(frame: np.ndarray) -> np.ndarray:
+    kernel = np.ones((3, 3), dtype=np.uint8)
+    return (cv2.dilate(frame, kernel) - cv2.erode(frame, kernel)).max(-1) <= FLAT
+
+
+def _on_purple(frame: np.ndarray) -> bool:
+    border = np.concatenate([frame[0], frame[-1], frame[:, 0], frame[:, -1]])
+    return bool(_near(border, PART_COLORS[:1]).mean() > 0.9)
+
+
+def _viridis() -> np.ndarray:
+    """The colour map from which the part colours are taken at every tenth level."""
+    return cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]

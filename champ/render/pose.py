@@ -1,0 +1,154 @@
+"""One person's 2D keypoints, and their exchange with DWPose's output and with the POSE_KEYPOINT socket."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# OpenPose's 18 points in COCO's 17 plus the neck: nose, neck, right arm, left arm, right leg, left leg,
+# right eye, left eye, right ear, left ear.
+OPENPOSE_FROM_COCO = (0, 17, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
+# The same 18 points in OpenPose's BODY_25, which has the middle of the hips at 8 and the feet at the end.
+OPENPOSE_FROM_BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
+FAR = 1e6  # pixels; OpenCV draws what is nearer
+THRESHOLD = np.float32(0.3)  # DWPose's limit between a seen and a missing point
+
+# POSE_KEYPOINT names of the parts, and the numbers of points seen under each.
+PARTS = {
+    "body": ("pose_keypoints_2d", (18, 25)),
+    "left_hand": ("hand_left_keypoints_2d", (21,)),
+    "right_hand": ("hand_right_keypoints_2d", (21,)),
+    "face": ("face_keypoints_2d", (68, 70)),
+}
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Rows are x, y, score with x and y in pixels; left and right are the person's own."""
+
+    body: np.ndarray  # (18, 3) in OpenPose's order
+    left_hand: np.ndarray | None = None  # (21, 3)
+    right_hand: np.ndarray | None = None  # (21, 3)
+    face: np.ndarray | None = None  # (68, 3), or (70, 3) with the eyes again at the end
+
+    @classmethod
+    def from_whole_body(cls, keypoints: np.ndarray, scores: np.ndarray) -> "Pose":
+        """From DWPose's 133 points of COCO-WholeBody, (133, 2) and (133,)."""
+        points = np.concatenate([keypoints, scores[:, None]], axis=1).astype(np.float32)
+        return cls(body_from_coco(points[:17]), points[91:112], points[112:133], points[23:91])
+
+
+def body_from_coco(points: np.ndarray) -> np.ndarray:
+    """OpenPose's 18 points from COCO's 17, (..., 17, 3); the neck is the middle of the shoulders and as
+    certain as DWPose makes it: 1 when both are seen, else 0."""
+    neck = points[..., 5:7, :].mean(axis=-2)
+    neck[..., 2] = (points[..., 5:7, 2] > THRESHOLD).all(axis=-1)
+    return np.concatenate([points, neck[..., None, :]], axis=-2)[..., OPENPOSE_FROM_COCO, :]
+
+
+def largest_person(people: list[Pose]) -> Pose | None:
+    """Whose seen points of the body span the largest box; None when there is nobody."""
+
+    def extent(pose: Pose) -> float:
+        seen = pose.body[pose.body[:, 2] >= THRESHOLD, :2]
+        return float(np.linalg.norm(np.ptp(seen, axis=0))) if len(seen) else 0.0
+
+    return max(people, key=extent, default=None)
+
+
+def canvas_size(frames: list[dict]) -> tuple[int, int]:
+    """Width and height of the picture in which the first frame's people were found."""
+    _read_frames(frames)
+    return round(frames[0]["canvas_width"]), round(frames[0]["canvas_height"])
+
+
+def from_pose_keypoint(frames: list[dict], width: int, height: int) -> list[list[Pose]]:
+    """The people of every frame of a POSE_KEYPOINT value, stretched from its canvas to width x height."""
+    people = _read_frames(frames)
+    # DWPose nodes emit pixels, controlnet_aux's OpenPose node 0..1, and editors mix the two within a person. A whole
+    # clip inside the first two pixels does not exist, while points outside the picture make 0..1 a little more.
+    fractional = {name: _reach(people, name) <= 2 for name in PARTS}
+    poses = []
+    for frame, persons in zip(frames, people):
+        to_pixels = np.array([width, height, 1])
+        canvas = np.array([frame["canvas_width"], frame["canvas_height"], 1])
+        scale = {name: to_pixels if fractional[name] else to_pixels / canvas for name in PARTS}
+        poses.append([
+            Pose(**{name: (points * scale[name]).astype(np.float32) for name, points in person.items()})
+            for person in persons
+        ])  # fmt: skip
+    return poses
+
+
+def to_pose_keypoint(frames: list[list[Pose]], width: int, height: int) -> list[dict]:
+    """A POSE_KEYPOINT value in pixels, in the form that every node reads: all parts there, a seen point x, y, 1 and a
+    missing one 0, 0, 0, and after the 68 points of the face the eyes."""
+    return [
+        {"people": [_write_person(pose) for pose in people], "canvas_width": width, "canvas_height": height}
+        for people in frames
+    ]
+
+
+def _write_person(pose: Pose) -> dict[str, list[float]]:
+    hand, face = np.zeros((21, 3)), np.zeros((70, 3))
+    if pose.face is not None:
+        face = np.concatenate([pose.face, pose.body[14:16]])[:70]
+    left = hand if pose.left_hand is None else pose.left_hand
+    right = hand if pose.right_hand is None else pose.right_hand
+    parts = {"body": pose.body, "left_hand": left, "right_hand": right, "face": face}
+    flat = {}
+    for name, points in parts.items():
+        seen = points[:, 2:] >= THRESHOLD
+        flat[PARTS[name][0]] = np.where(seen, points * (1, 1, 0) + (0, 0, 1), 0).astype(float).ravel().tolist()
+    return flat
+
+
+def _read_frames(frames: list[dict]) -> list[list[dict[str, np.ndarray]]]:
+    if not isinstance(frames, list) or not frames:
+        raise ValueError(f"POSE_KEYPOINT is {_kind(frames)}, expected a list with one dict for each frame.")
+    return [_read_frame(frame, f"POSE_KEYPOINT frame {i}") for i, frame in enumerate(frames)]
+
+
+def _read_frame(frame: dict, where: str) -> list[dict[str, np.ndarray]]:
+    if not isinstance(frame, dict) or not isinstance(frame.get("people"), list):
+        raise ValueError(f"{where} has no list of 'people'; connect a node that finds people, such as a DWPose node.")
+    for key in ("canvas_width", "canvas_height"):
+        size = frame.get(key)
+        if not isinstance(size, int | float | np.number) or not 0 < size < FAR:
+            raise ValueError(f"{where} has {key} {size!r}, expected the size of its picture in pixels.")
+    return [_read_person(person, f"{where}, person {i}") for i, person in enumerate(frame["people"])]
+
+
+def _read_person(person: dict, where: str) -> dict[str, np.ndarray]:
+    if not isinstance(person, dict):
+        raise ValueError(f"{where} is {_kind(person)}, expected a dict with pose_keypoints_2d.")
+    parts = {"body": np.zeros((18, 3))}
+    for name, (key, counts) in PARTS.items():
+        points = _read_points([] if person.get(key) is None else person[key], counts, f"{where}, {key}")
+        if len(points) > 0:
+            parts[name] = points
+    if len(parts["body"]) == 25:
+        parts["body"] = parts["body"][OPENPOSE_FROM_BODY_25, :]
+    return parts
+
+
+def _read_points(values, counts: tuple[int, ...], where: str) -> np.ndarray:
+    expected = f"expected x, y, score of {' or '.join(str(count) for count in counts)} points"
+    try:
+        points = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{where} is not a list of numbers; {expected}.") from None
+    if points.size not in [0, *(3 * count for count in counts)]:
+        raise ValueError(f"{where} has {points.size} numbers; {expected}.")
+    if not (np.abs(points) < FAR).all():
+        raise ValueError(f"{where} holds NaN or a point far outside any picture; give a missing point the score 0.")
+    return points.reshape(-1, 3)
+
+
+def _reach(people: list[list[dict[str, np.ndarray]]], name: str) -> float:
+    """Largest coordinate of a part in the clip, over its points with a score."""
+    parts = [person[name] for persons in people for person in persons if name in person]
+    return max((np.abs(part[part[:, 2] > 0, :2]).max(initial=0) for part in parts), default=0)
+
+
+def _kind(value) -> str:
+    return "empty" if value == [] else f"of type {type(value).__name__}"
