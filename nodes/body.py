@@ -1,0 +1,96 @@
+"""Which body performs: the free one that comes with the pack, or the user's SMPL file."""
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ..champ.body.free import free_body_betas, load_free_body
+from ..champ.body.smpl import load_smpl
+from .files import NO_SMPL, register_model_folders, smpl_files
+from .types import ChampBody
+
+register_model_folders()
+
+
+class ChampFreeBody(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        def slider(name, default, low, high, step, tooltip):
+            return io.Float.Input(
+                name,
+                default=default,
+                min=low,
+                max=high,
+                step=step,
+                display_mode=io.NumberDisplay.slider,
+                tooltip=tooltip,
+            )
+
+        return io.Schema(
+            node_id="ChampFreeBody",
+            display_name="Free Body",
+            category="Champ/body",
+            description="A human body that comes with the pack: nothing to download, free for commercial use. "
+            "The sliders set its shape.",
+            inputs=[
+                slider("gender", 0.5, 0.0, 1.0, 0.01, "0 is a male body, 1 a female one."),
+                slider("age", 30.0, 10.0, 90.0, 1.0, "Years. The body is made from adults; children are approximate."),
+                slider("height", 1.70, 1.30, 2.20, 0.01, "Metres."),
+                slider("weight", 0.5, 0.0, 1.0, 0.01, "From light to heavy. With little muscle the weight is fat."),
+                slider("muscle", 0.5, 0.0, 1.0, 0.01, "From weak to strong muscles."),
+                slider("proportions", 0.5, 0.0, 1.0, 0.01, "From idealised to uncommon proportions."),
+            ],
+            outputs=[ChampBody.Output(display_name="body", tooltip="For the motion, camera and map nodes.")],
+        )
+
+    @classmethod
+    def execute(cls, gender, age, height, weight, muscle, proportions) -> io.NodeOutput:
+        betas = free_body_betas(gender, age, muscle, weight, height, proportions)
+        return io.NodeOutput(load_free_body().with_betas(betas))
+
+
+class ChampLoadSMPL(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampLoadSMPL",
+            display_name="Load SMPL Body",
+            category="Champ/body",
+            description="The SMPL body, on which Champ was trained, from your own licensed file in models/smpl "
+            "(register at smpl.is.tue.mpg.de). The pack never downloads it.",
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=smpl_files(),
+                    tooltip="An SMPL model with 6890 vertices: SMPL_NEUTRAL.pkl, basicModel_neutral_lbs_10_207_0_v1.0.0"
+                    ".pkl, or an .npz or .safetensors copy of it.",
+                ),
+                io.Float.Input(
+                    "beta_0", default=0.0, min=-5.0, max=5.0, step=0.05,
+                    tooltip="SMPL's first shape number: mainly the size. Larger is taller for the neutral and female "
+                    "models, smaller for the male one.",
+                ),
+                io.Float.Input(
+                    "beta_1", default=0.0, min=-5.0, max=5.0, step=0.05,
+                    tooltip="SMPL's second shape number: mainly the girth. Larger is thinner.",
+                ),
+            ],
+            outputs=[ChampBody.Output(display_name="body", tooltip="For the motion, camera and map nodes.")],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, model_name):
+        if model_name == NO_SMPL or folder_paths.get_full_path("smpl", model_name) is None:
+            return (
+                f"SMPL model {model_name!r} not found: put SMPL_NEUTRAL.pkl or .npz into models/smpl (register at "
+                "smpl.is.tue.mpg.de) and press R, or use the Free Body node."
+            )
+        return True
+
+    @classmethod
+    def execute(cls, model_name, beta_0, beta_1) -> io.NodeOutput:
+        path = folder_paths.get_full_path_or_raise("smpl", model_name)
+        return io.NodeOutput(load_smpl(path).with_betas(torch.tensor([beta_0, beta_1])))
+
+
+NODES = [ChampFreeBody, ChampLoadSMPL]

@@ -1,0 +1,58 @@
+"""Which files and folders a widget may name: only what lies in ComfyUI's own folders."""
+
+import os
+import re
+from pathlib import Path
+
+import folder_paths
+
+from ..champ.render.folder import MAPS
+
+SMPL_EXTENSIONS = {".pkl", ".npz", ".safetensors", ".pth", ".pt"}
+NO_SMPL = "put SMPL_NEUTRAL.pkl into models/smpl"
+
+
+def register_model_folders() -> None:
+    folder = os.path.join(folder_paths.models_dir, "smpl")
+    paths, _ = folder_paths.folder_names_and_paths.get("smpl", ([], set()))
+    folder_paths.folder_names_and_paths["smpl"] = ([*paths, folder] if folder not in paths else paths, SMPL_EXTENSIONS)
+
+
+def smpl_files() -> list[str]:
+    return folder_paths.get_filename_list("smpl") or [NO_SMPL]
+
+
+def map_folders() -> list[str]:
+    """Folders with maps in the official layout, below the input and the output folder."""
+    found = []
+    for root, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), " [output]")):
+        for folder, children, _ in os.walk(root):
+            if any(name in children for name in MAPS):
+                children.clear()
+                found.append(os.path.relpath(folder, root).replace(os.sep, "/") + mark)
+    return sorted(found)
+
+
+def map_folder(name: str) -> Path:
+    """The folder that a choice of `map_folders` stands for."""
+    if name not in map_folders():
+        raise ValueError(
+            f"There is no folder of maps called {name!r}; put a folder with depth, normal, semantic_map or dwpose "
+            "inside into ComfyUI's input folder, then choose it from the list."
+        )
+    return Path(folder_paths.get_annotated_filepath(name))
+
+
+def new_output_folder(prefix: str) -> Path:
+    """A folder that does not exist yet below ComfyUI's output folder: prefix_00001, prefix_00002, ..."""
+    parts = re.split(r"[/\\]", prefix.strip())
+    if not all(parts) or any(part in (".", "..") or re.search(r'[<>:"|?*\x00-\x1f]', part) for part in parts):
+        raise ValueError(
+            f"{prefix!r} cannot be a folder name in ComfyUI's output folder; use letters, digits and single slashes, "
+            "for example champ/dance."
+        )
+    folder = Path(folder_paths.get_output_directory(), *parts)
+    number = 1
+    while folder.with_name(f"{folder.name}_{number:05}").exists():
+        number += 1
+    return folder.with_name(f"{folder.name}_{number:05}")

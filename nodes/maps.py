@@ -1,0 +1,239 @@
+"""The guidance maps: draw them, bring them from elsewhere, keep and check them."""
+
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy.model_management import get_torch_device
+from comfy_api.latest import io, ui
+
+from ..champ.render.folder import MAPS, load_maps, save_maps
+from ..champ.render.guidance import render_guidance
+from ..champ.render.palette import palette_report
+from ..champ.render.pose import canvas_size, from_pose_keypoint, largest_person, to_pose_keypoint
+from ..champ.render.skeleton import draw_skeleton
+from .animation import save_animation
+from .files import map_folder, map_folders, new_output_folder
+from .types import ChampBody, ChampMotion, PoseKeypoint, progress, to_bytes, to_image, warn
+
+MAX_FRAMES = 100000
+
+
+def map_outputs() -> list[io.Image.Output]:
+    return [
+        io.Image.Output(display_name="depth", tooltip="Near is white, far and the background are black."),
+        io.Image.Output(display_name="normal", tooltip="Where the surface faces: red right, green up, blue to you."),
+        io.Image.Output(display_name="semantic_map", tooltip="The 24 body parts, one colour each."),
+        io.Image.Output(display_name="dwpose", tooltip="The skeleton in DWPose's style, with hands and face if known."),
+        io.Mask.Output(display_name="mask", tooltip="Where the body is."),
+    ]
+
+
+def map_inputs() -> list[io.Image.Input]:
+    names = {"depth": "depth", "normal": "normal", "semantic_map": "semantic", "dwpose": "skeleton"}
+    return [
+        *(io.Image.Input(name, optional=True, tooltip=f"The {text} maps.") for name, text in names.items()),
+        io.Mask.Input("mask", optional=True, tooltip="Where the person is in each frame."),
+    ]
+
+
+class ChampRenderMaps(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampRenderMaps",
+            display_name="Render Guidance Maps",
+            category="Champ/maps",
+            description="Draws a motion as the depth, normal, semantic and skeleton maps that Champ was trained with, "
+            "pixel for pixel, without Blender.",
+            inputs=[
+                ChampMotion.Input("motion", tooltip="The motion, already framed by its camera."),
+                ChampBody.Input("body", tooltip="The body that performs it."),
+                PoseKeypoint.Input(
+                    "pose_keypoints",
+                    optional=True,
+                    tooltip="Keypoints of the driving video from a DWPose node. Their hands and face are put onto the "
+                    "skeleton, because the body itself has no fingers and no expression.",
+                ),
+            ],
+            outputs=[
+                *map_outputs(),
+                PoseKeypoint.Output(
+                    display_name="pose_keypoints", tooltip="The drawn skeleton as keypoints, for nodes of other packs."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, motion, body, pose_keypoints=None) -> io.NodeOutput:
+        width, height = motion.width, motion.height
+        detected = None
+        if pose_keypoints is not None:
+            frames = from_pose_keypoint(pose_keypoints, width, height)
+            detected = [largest_person(people) for people in frames]
+        drawn = render_guidance(body, motion, detected, get_torch_device(), progress())
+        keypoints = to_pose_keypoint([[pose] for pose in drawn.poses], width, height)
+        return io.NodeOutput(*(to_image(picture) for picture in drawn[:5]), keypoints)
+
+
+class ChampLoadMaps(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampLoadMaps",
+            display_name="Load Guidance Maps",
+            category="Champ/maps",
+            description="Loads maps from a folder in the official layout: depth, normal, semantic_map, dwpose and "
+            "mask, each with one picture for each frame. A map that the folder does not have is left empty.",
+            inputs=[
+                io.Combo.Input(
+                    "folder",
+                    options=map_folders(),
+                    tooltip="A folder below ComfyUI's input folder, or below the output folder (marked so). Press R "
+                    "after adding one.",
+                ),
+                io.Int.Input("start", default=0, min=0, max=MAX_FRAMES, tooltip="First frame to load, from 0."),
+                io.Int.Input(
+                    "count", default=0, min=0, max=MAX_FRAMES, tooltip="How many frames to load; 0 loads all the rest."
+                ),
+            ],
+            outputs=[*map_outputs(), io.Int.Output(display_name="frames", tooltip="How many frames were loaded.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, folder):
+        try:
+            map_folder(folder)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, folder, start, count):
+        return [(str(f), f.stat().st_mtime_ns) for name in MAPS for f in sorted((map_folder(folder) / name).glob("*"))]
+
+    @classmethod
+    def execute(cls, folder, start, count) -> io.NodeOutput:
+        path = map_folder(folder)
+        maps = load_maps(path, start, count or None, progress())
+        if "semantic_map" in maps and (problem := palette_report(maps["semantic_map"], maps.get("mask"))):
+            warn(f"{folder}: {problem}")
+        frames = len(next(iter(maps.values())))
+        return io.NodeOutput(*(to_image(maps[name]) if name in maps else None for name in MAPS), frames)
+
+
+class ChampSaveMaps(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampSaveMaps",
+            display_name="Save Guidance Maps",
+            category="Champ/maps",
+            description="Writes maps as a folder in the official layout, with an animated preview of all of them side "
+            "by side. Each run makes a new folder; nothing is overwritten.",
+            inputs=[
+                *map_inputs(),
+                io.String.Input(
+                    "folder",
+                    default="champ/maps",
+                    tooltip="Name of the folder below ComfyUI's output folder; a number is added to it.",
+                ),
+                io.Float.Input(
+                    "fps", default=24.0, min=1.0, max=240.0, step=0.01, tooltip="Frames per second of the preview."
+                ),
+            ],
+            outputs=[io.String.Output(display_name="folder", tooltip="The new folder, as in Load Guidance Maps.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, folder):
+        try:
+            new_output_folder(folder)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, folder, fps, depth=None, normal=None, semantic_map=None, dwpose=None, mask=None) -> io.NodeOutput:
+        given = dict(zip(MAPS, (depth, normal, semantic_map, dwpose, mask), strict=True))
+        maps = {name: to_bytes(value) for name, value in given.items() if value is not None}
+        if not maps:
+            raise ValueError("No maps are connected to Save Guidance Maps; connect at least one.")
+        path = new_output_folder(folder)
+        save_maps(path, maps, progress())
+        pictures = [maps[name] for name in MAPS[:4] if name in maps] or [maps["mask"][..., None].expand(-1, -1, -1, 3)]
+        strip = torch.cat(pictures, dim=2)
+        save_animation(path / "preview.webp", strip, fps)
+        root = Path(folder_paths.get_output_directory())
+        subfolder = path.relative_to(root).as_posix()
+        preview = ui.SavedResult("preview.webp", subfolder, io.FolderType.output)
+        return io.NodeOutput(f"{subfolder} [output]", ui=ui.SavedImages([preview], is_animated=True))
+
+
+class ChampDrawSkeleton(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampDrawSkeleton",
+            display_name="Draw Skeleton Map",
+            category="Champ/maps",
+            description="Draws people as skeletons in DWPose's exact style, from the keypoints of any pose node.",
+            inputs=[
+                PoseKeypoint.Input("pose_keypoints", tooltip="Keypoints from a DWPose, OpenPose or other pose node."),
+                io.Int.Input(
+                    "width", default=0, min=0, max=8192, step=8,
+                    tooltip="Width of the pictures; 0 takes the size of the pictures that the keypoints were found in. "
+                    "Draw at the final size: lines do not grow with the picture.",
+                ),
+                io.Int.Input("height", default=0, min=0, max=8192, step=8, tooltip="Height; 0 as above."),
+                io.Boolean.Input("draw_body", default=True, tooltip="Draw the body's limbs and joints."),
+                io.Boolean.Input("draw_hands", default=True, tooltip="Draw the fingers."),
+                io.Boolean.Input("draw_face", default=True, tooltip="Draw the dots of the face."),
+            ],
+            outputs=[io.Image.Output(display_name="dwpose", tooltip="One skeleton picture for each frame.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, pose_keypoints, width, height, draw_body, draw_hands, draw_face) -> io.NodeOutput:
+        found_width, found_height = canvas_size(pose_keypoints)
+        width, height = width or found_width, height or found_height
+        frames = from_pose_keypoint(pose_keypoints, width, height)
+        pictures = torch.empty(len(frames), height, width, 3)
+        on_frame = progress()
+        for i, people in enumerate(frames):
+            drawn = draw_skeleton(people, width, height, draw_body, draw_hands, draw_face)
+            pictures[i] = to_image(torch.from_numpy(drawn))
+            on_frame(i + 1, len(frames))
+        return io.NodeOutput(pictures)
+
+
+class ChampCheckMaps(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampCheckMaps",
+            display_name="Check Semantic Map",
+            category="Champ/maps",
+            description="Warns when a semantic map does not have the 24 part colours that Champ knows, before minutes "
+            "of sampling are spent on it: swapped channels, DensePose colours, JPEG damage, empty frames.",
+            inputs=[
+                io.Image.Input("semantic_map", tooltip="The semantic maps to check."),
+                io.Mask.Input("mask", optional=True, tooltip="Where the person is, if you have it."),
+                io.Boolean.Input("stop", default=False, tooltip="On: a problem ends the workflow. Off: it only warns."),
+            ],
+            outputs=[io.String.Output(display_name="report", tooltip="What was found, in words.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, semantic_map, stop, mask=None) -> io.NodeOutput:
+        problem = palette_report(to_bytes(semantic_map), None if mask is None else to_bytes(mask))
+        if problem and stop:
+            raise ValueError(problem)
+        if problem:
+            warn(problem)
+        return io.NodeOutput(problem or "The semantic map has Champ's 24 part colours.")
+
+
+NODES = [ChampRenderMaps, ChampDrawSkeleton, ChampLoadMaps, ChampSaveMaps, ChampCheckMaps]

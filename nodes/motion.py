@@ -1,0 +1,243 @@
+"""Make, film, cut and look at motions."""
+
+import torch
+from comfy.model_management import get_torch_device
+from comfy.utils import common_upscale
+from comfy_api.latest import io
+
+from ..champ.motion import retime
+from ..champ.motion.camera import FOV, angle_path, frame_person
+from ..champ.motion.presets import PRESETS, make_motion
+from ..champ.render.preview import BACKENDS, preview
+from .animation import animated
+from .types import ChampBody, ChampMotion, progress, to_bytes, to_image
+
+MAX_FRAMES = 100000
+MAX_SIZE = 8192
+
+
+def picture_size() -> list[io.Int.Input]:
+    return [
+        io.Int.Input("width", default=512, min=8, max=MAX_SIZE, step=8, tooltip="Width of the pictures in pixels."),
+        io.Int.Input("height", default=768, min=8, max=MAX_SIZE, step=8, tooltip="Height of the pictures in pixels."),
+    ]
+
+
+def angles(text: str, name: str) -> list[float]:
+    """The numbers of a comma-separated list of degrees."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}; write angles in degrees with commas between, such as 0, 360.") from None
+    if not torch.tensor(values).isfinite().all():
+        raise ValueError(f"{name} is {text!r}; write ordinary numbers in degrees, such as 0, 360.")
+    return values
+
+
+class ChampBuiltInMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampBuiltInMotion",
+            display_name="Built-in Motion",
+            category="Champ/motion",
+            description="Walk, wave, dance, jumping jacks or a turntable, of any length, with the feet on the floor. "
+            "Good for a first try and for testing, with no video needed.",
+            inputs=[
+                ChampBody.Input("body", tooltip="Who moves. The feet are placed for this body's proportions."),
+                io.Combo.Input("motion", options=list(PRESETS), default="dance", tooltip="What the person does."),
+                io.Int.Input("frames", default=48, min=1, max=MAX_FRAMES, tooltip="Length of the clip in frames."),
+                io.Float.Input("fps", default=24.0, min=1.0, max=240.0, step=0.01, tooltip="Frames per second."),
+                io.Boolean.Input(
+                    "loop",
+                    default=True,
+                    tooltip="Adjusts the speed a little so that the end of the clip runs into its beginning.",
+                ),
+                io.Boolean.Input(
+                    "travel",
+                    default=False,
+                    tooltip="On: the person really walks across the floor, and a looped clip jumps back at its end. "
+                    "Off: the person stays in one place.",
+                ),
+                *picture_size(),
+            ],
+            outputs=[ChampMotion.Output(display_name="motion", tooltip="The person in motion, seen from the front.")],
+        )
+
+    @classmethod
+    def execute(cls, body, motion, frames, fps, loop, travel, width, height) -> io.NodeOutput:
+        return io.NodeOutput(make_motion(motion, body, frames, fps, loop, travel, width, height))
+
+
+class ChampCamera(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampCamera",
+            display_name="Set or Orbit Camera",
+            category="Champ/motion",
+            description="Films the person from any side, with the whole movement in the picture. A list of angles "
+            "moves the camera during the clip, for turntables and multi-view animation.",
+            inputs=[
+                ChampMotion.Input("motion", tooltip="The motion to film."),
+                ChampBody.Input("body", tooltip="The body that performs it, so that it fits into the picture."),
+                *picture_size(),
+                io.String.Input(
+                    "azimuth",
+                    default="0",
+                    tooltip="Degrees around the person, towards the person's left. One number stands still; several "
+                    "are a path over the clip: 0, 360 goes once around, 0, 90, 0 to the side and back.",
+                ),
+                io.String.Input(
+                    "elevation",
+                    default="0",
+                    tooltip="Degrees above the person (below when negative). Several numbers are a path over the clip.",
+                ),
+                io.Float.Input(
+                    "fill",
+                    default=0.85,
+                    min=0.05,
+                    max=4.0,
+                    step=0.01,
+                    tooltip="How much of the picture the movement takes: 1 touches the edges, 2 is a close-up.",
+                ),
+                io.Float.Input(
+                    "fov",
+                    default=round(FOV, 2),
+                    min=1.0,
+                    max=120.0,
+                    step=0.01,
+                    tooltip="Field of view in degrees along the longer side. 2.93, a very long lens, is what Champ was "
+                    "trained with; 40 looks like a phone camera.",
+                ),
+                io.Boolean.Input(
+                    "follow",
+                    default=False,
+                    tooltip="On: the camera walks along with the person. Off: it stands still and sees the whole path.",
+                ),
+            ],
+            outputs=[ChampMotion.Output(display_name="motion", tooltip="The same movement, seen by the new camera.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, azimuth, elevation):
+        try:
+            angles(azimuth, "azimuth")
+            angles(elevation, "elevation")
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, motion, body, width, height, azimuth, elevation, fill, fov, follow) -> io.NodeOutput:
+        turn = angle_path(angles(azimuth, "azimuth"), len(motion))
+        lift = angle_path(angles(elevation, "elevation"), len(motion))
+        return io.NodeOutput(frame_person(motion, body, width, height, turn, lift, fill, fov, follow))
+
+
+class ChampRetimeMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampRetimeMotion",
+            display_name="Trim, Retime or Loop Motion",
+            category="Champ/motion",
+            description="Cuts a part out of a motion, changes its frame rate or speed, and repeats it.",
+            inputs=[
+                ChampMotion.Input("motion", tooltip="The motion to change."),
+                io.Int.Input("start", default=0, min=0, max=MAX_FRAMES, tooltip="First frame to keep, from 0."),
+                io.Int.Input(
+                    "count", default=0, min=0, max=MAX_FRAMES, tooltip="How many frames to keep; 0 keeps all the rest."
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=0.0,
+                    min=0.0,
+                    max=240.0,
+                    step=0.01,
+                    tooltip="New frames per second; the movement keeps its speed. 0 keeps the frame rate.",
+                ),
+                io.Float.Input(
+                    "speed", default=1.0, min=0.05, max=20.0, step=0.05, tooltip="2 is twice as fast, 0.5 half as fast."
+                ),
+                io.Combo.Input(
+                    "repeat",
+                    options=["off", "loop", "ping-pong"],
+                    default="off",
+                    tooltip="loop starts over at the end; ping-pong goes back and forth.",
+                ),
+                io.Int.Input(
+                    "total",
+                    default=96,
+                    min=1,
+                    max=MAX_FRAMES,
+                    tooltip="Length in frames when the motion is repeated. Not used when repeat is off.",
+                ),
+            ],
+            outputs=[
+                ChampMotion.Output(display_name="motion", tooltip="The changed motion."),
+                io.Int.Output(display_name="frames", tooltip="Its length in frames."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, motion, start, count, fps, speed, repeat, total) -> io.NodeOutput:
+        motion = retime.resample(retime.trim(motion, start, count), fps or motion.fps, speed)
+        if repeat != "off":
+            motion = retime.repeat(motion, total, ping_pong=repeat == "ping-pong")
+        return io.NodeOutput(motion, len(motion))
+
+
+class ChampPreviewMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampPreviewMotion",
+            display_name="Preview Motion",
+            category="Champ/motion",
+            description="Shows the moving body as a shaded figure, over your pictures or a plain background, so that a "
+            "wrong pose or place is seen before anything slow begins.",
+            inputs=[
+                ChampMotion.Input("motion", tooltip="The motion to look at."),
+                ChampBody.Input("body", tooltip="The body that performs it."),
+                io.Image.Input(
+                    "background",
+                    optional=True,
+                    tooltip="The driving video or the reference picture, to lay the figure over. One picture serves "
+                    "all frames.",
+                ),
+                io.Float.Input(
+                    "opacity",
+                    default=0.85,
+                    min=0.05,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="How solid the figure is when there is a background.",
+                ),
+                io.Combo.Input(
+                    "renderer",
+                    options=list(BACKENDS),
+                    default="torch",
+                    tooltip="torch always works. pyrender draws with OpenGL and must be installed by you.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="images", tooltip="One shaded picture for each frame.")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, motion, body, opacity, renderer, background=None) -> io.NodeOutput:
+        body, on_frame = body.to(get_torch_device()), progress()
+        if background is None:
+            pictures = preview(body, motion, backend=renderer, on_frame=on_frame)
+        else:
+            behind = background[..., :3].movedim(-1, 1)
+            behind = to_bytes(
+                common_upscale(behind, motion.width, motion.height, "bilinear", "disabled").movedim(1, -1)
+            )
+            pictures = preview(body, motion, behind, renderer, on_frame)
+            pictures = torch.lerp(behind.float(), pictures.float(), opacity).round_().to(torch.uint8)
+        return io.NodeOutput(to_image(pictures), ui=animated(pictures, motion.fps))
+
+
+NODES = [ChampBuiltInMotion, ChampCamera, ChampRetimeMotion, ChampPreviewMotion]

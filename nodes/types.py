@@ -1,0 +1,41 @@
+"""What travels between the nodes, and the little that all of them share."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.utils import ProgressBar
+from comfy_api.latest import io
+from server import PromptServer
+
+ChampBody = io.Custom("CHAMP_BODY")
+ChampMotion = io.Custom("CHAMP_MOTION")
+PoseKeypoint = io.Custom("POSE_KEYPOINT")
+
+
+def progress() -> Callable[[int, int], None]:
+    """A callback for how many frames are done of how many: moves the progress bar, and stops when the user cancels."""
+    bar = ProgressBar(1)
+
+    def on_frame(done: int, total: int) -> None:
+        throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+
+    return on_frame
+
+
+def to_image(picture: torch.Tensor) -> torch.Tensor:
+    """ComfyUI's IMAGE or MASK, float 0..1, of a uint8 picture or mask."""
+    return picture.float().div_(255)
+
+
+def to_bytes(image: torch.Tensor) -> torch.Tensor:
+    """uint8 pixels of an IMAGE or MASK."""
+    return image.mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+
+def warn(message: str) -> None:
+    """Tells the user in the browser and in the log, without stopping the workflow."""
+    logging.warning("[Champ] %s", message)
+    PromptServer.instance.send_sync("champ.warning", {"message": message})
