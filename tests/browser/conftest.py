@@ -1,0 +1,52 @@
+"""ComfyUI's real frontend in Chromium, with this checkout's pack behind it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+READY = "() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100"
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no browser driver: run `python dev.py test`")
+    installed = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with sync_api.sync_playwright() as playwright:
+        executable = installed or playwright.chromium.executable_path
+        if not Path(executable).exists():
+            pytest.skip("no Chromium: install it with the system's packages or `playwright install chromium`")
+        arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=executable, args=arguments)
+        yield browser
+        browser.close()
+
+
+def about_the_pack(message) -> list[str]:
+    """Errors that name the pack, but not those about the registry, which the page's own policy keeps it from asking."""
+    text = message.text
+    return [text] if message.type == "error" and "champ" in text.lower() and "Security Policy" not in text else []
+
+
+@pytest.fixture
+def page(chromium, server) -> Iterator:
+    """The editor, ready and empty. `page.complaints` collects script errors and console errors about the pack."""
+    server.request("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False})
+    page = chromium.new_page(viewport={"width": 1920, "height": 1080})
+    page.complaints = []
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on("console", lambda message: page.complaints.extend(about_the_pack(message)))
+    page.goto(server.address)
+    page.wait_for_function(READY, timeout=60_000)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def screenshots(tmp_path) -> Path:
+    folder = Path(os.environ.get("CHAMP_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

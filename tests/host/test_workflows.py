@@ -1,0 +1,84 @@
+"""The example workflows run through the API and leave pictures that are worth looking at."""
+
+import io
+import json
+from urllib.parse import urlencode
+
+import pytest
+from PIL import Image
+
+import dev
+
+EXAMPLES = sorted(file.stem for file in (dev.ROOT / "example_workflows").glob("*.json"))
+NEEDS = {"reuse_maps": "quick_start"}  # whose results it starts from
+API = dev.ROOT / "example_workflows" / "api"
+
+
+def load(name: str) -> dict:
+    return json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def results(server, entry: dict) -> dict[str, bytes]:
+    """The files that a finished workflow offers for viewing."""
+    items = [item for node in entry["outputs"].values() for value in node.values() if isinstance(value, list)
+             for item in value if isinstance(item, dict) and "filename" in item]  # fmt: skip
+    found = {}
+    for item in items:
+        status, found[item["filename"]] = server.request(f"/view?{urlencode(item)}")
+        assert status == 200, item
+    return found
+
+
+def test_the_quick_start_is_an_example():
+    assert "quick_start" in EXAMPLES
+
+
+def test_only_the_editable_examples_are_offered(server):
+    assert sorted(server.json("/workflow_templates").get(dev.PACK, [])) == EXAMPLES
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs(server, name):
+    if name in NEEDS:
+        server.run(load(NEEDS[name]))
+    files = results(server, server.run(load(name)))
+    assert files
+    for file, content in files.items():
+        if file.endswith(".mp4"):
+            assert content[4:8] == b"ftyp" and len(content) > 2000, file
+        elif file.endswith((".png", ".webp", ".jpg")):
+            darkest, brightest = Image.open(io.BytesIO(content)).convert("L").getextrema()
+            assert brightest > darkest, f"{file} has one colour"
+        else:
+            assert content, file
+
+
+def test_progress_is_reported(server):
+    steps = []
+    server.run(
+        {
+            "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 3, "color": 7}},
+            "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+        },
+        steps.append,
+    )
+    assert {(name, node["state"]) for nodes in steps for name, node in nodes.items()} >= {
+        ("1", "running"),
+        ("1", "finished"),
+        ("2", "running"),
+    }
+
+
+def test_a_refused_workflow_says_which_node_and_why(server):
+    with pytest.raises(dev.Refused, match=r"PreviewImage.*Required input is missing"):
+        server.run({"7": {"class_type": "PreviewImage", "inputs": {}}})
+
+
+def test_a_failing_node_is_reported(server):
+    broken = {"string": "text", "regex_pattern": "(", "replace": ""}
+    prompt = {
+        "1": {"class_type": "RegexReplace", "inputs": broken},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+    }
+    with pytest.raises(dev.Failure, match=r"RegexReplace: .*unterminated subpattern"):
+        server.run(prompt)

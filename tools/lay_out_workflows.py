@@ -1,0 +1,53 @@
+"""Writes example_workflows/<name>.json, for the editor, from example_workflows/api/<name>.json, for scripts.
+
+    python -m tools.lay_out_workflows [name ...]
+
+ComfyUI's own frontend does the conversion and the layout, so run it in the environment that `python dev.py test`
+makes; it needs Chromium.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+import dev
+
+FOLDER = dev.ROOT / "example_workflows"
+READY = "() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100"
+
+# Nodes that show pictures get room for them below their widgets before the columns are arranged.
+LAY_OUT = """
+async ([prompt, name]) => {
+  await app.loadApiJson(prompt, name);
+  for (const node of app.graph.nodes)
+    if (node.constructor.nodeData?.output_node) node.setSize([Math.max(node.size[0], 320), node.size[1] + 300]);
+  app.graph.arrange(80);
+  return JSON.stringify(app.graph.serialize());
+}
+"""
+
+
+def lay_out(names: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        base = Path(folder)
+        dev.link_pack(base / "custom_nodes")
+        with dev.Server(dev.HOST / "ComfyUI", base, "--cpu", python=sys.executable) as server:
+            server.request("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False})
+            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+            page = browser.new_page()
+            page.goto(server.address)
+            page.wait_for_function(READY)
+            for name in names:
+                prompt = json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
+                workflow = json.loads(page.evaluate(LAY_OUT, [prompt, name]))
+                (FOLDER / f"{name}.json").write_text(json.dumps(workflow, indent=2) + "\n", encoding="utf-8")
+                print(f"wrote {FOLDER / f'{name}.json'}")
+            browser.close()
+
+
+if __name__ == "__main__":
+    lay_out(sys.argv[1:] or sorted(file.stem for file in (FOLDER / "api").glob("*.json")))
