@@ -34,7 +34,7 @@ class ChampFreeBody(io.ComfyNode):
             "The sliders set its shape.",
             inputs=[
                 slider("gender", 0.5, 0.0, 1.0, 0.01, "0 is a male body, 1 a female one."),
-                slider("age", 30.0, 10.0, 90.0, 1.0, "Years. The body is made from adults; children are approximate."),
+                slider("age", 30.0, 18.0, 90.0, 1.0, "Years. The body was made from adults."),
                 slider("height", 1.70, 1.30, 2.20, 0.01, "Metres."),
                 slider("weight", 0.5, 0.0, 1.0, 0.01, "From light to heavy. With little muscle the weight is fat."),
                 slider("muscle", 0.5, 0.0, 1.0, 0.01, "From weak to strong muscles."),

@@ -1,4 +1,5 @@
-"""Writes example_workflows/<name>.json, for the editor, from example_workflows/api/<name>.json, for scripts.
+"""Writes example_workflows/<name>.json, for the editor, from example_workflows/api/<name>.json, for scripts, and
+example_workflows/api/<name>.md, the note that stands above the nodes.
 
     python -m tools.lay_out_workflows [name ...]
 
@@ -17,15 +18,25 @@ from playwright.sync_api import sync_playwright
 import dev
 
 FOLDER = dev.ROOT / "example_workflows"
-READY = "() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100"
+# The default workflow comes last, or never; were it not waited for, it might replace the one that is opened next.
+READY = """
+() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100
+  && (app.graph.nodes.length > 0 || performance.now() - (window.upSince ??= performance.now()) > 3000)
+"""
 
 # Nodes that show pictures get room for them below their widgets before the columns are arranged.
 LAY_OUT = """
-async ([prompt, name]) => {
+async ([prompt, name, text]) => {
   await app.loadApiJson(prompt, name);
   for (const node of app.graph.nodes)
     if (node.constructor.nodeData?.output_node) node.setSize([Math.max(node.size[0], 320), node.size[1] + 300]);
   app.graph.arrange(80);
+  const [left, top] = [0, 1].map((axis) => Math.min(...app.graph.nodes.map((node) => node.pos[axis])));
+  const note = LiteGraph.createNode("MarkdownNote");
+  app.graph.add(note);
+  note.pos = [left, top - 300];
+  note.setSize([560, 220]);
+  note.widgets[0].value = text;
   return JSON.stringify(app.graph.serialize());
 }
 """
@@ -43,7 +54,8 @@ def lay_out(names: list[str]) -> None:
             page.wait_for_function(READY)
             for name in names:
                 prompt = json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
-                workflow = json.loads(page.evaluate(LAY_OUT, [prompt, name]))
+                note = (FOLDER / "api" / f"{name}.md").read_text(encoding="utf-8")
+                workflow = json.loads(page.evaluate(LAY_OUT, [prompt, name, note]))
                 (FOLDER / f"{name}.json").write_text(json.dumps(workflow, indent=2) + "\n", encoding="utf-8")
                 print(f"wrote {FOLDER / f'{name}.json'}")
             browser.close()

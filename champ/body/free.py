@@ -70,7 +70,7 @@ def free_body_betas(
 ) -> Tensor:
     """Betas (16,) of the free body for a description of a person.
 
-    gender 0 male to 1 female; age in years, 10 to 90 (fitted to adults, rough below 18); muscle and weight
+    gender 0 male to 1 female; age in years, 10 to 90 (made from adults, a guess below 18); muscle and weight
     0 to 1; height in metres; proportions 0 idealised to 1 uncommon.
     """
 

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-READY = "() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100"
+# The default workflow comes last, or never; were it not waited for, it might replace the one that is opened next.
+READY = """
+() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100
+  && (app.graph.nodes.length > 0 || performance.now() - (window.upSince ??= performance.now()) > 3000)
+"""
 
 
 @pytest.fixture(scope="session")
