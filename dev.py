@@ -97,7 +97,7 @@ def pip_advice(complaints: str) -> str:
     if re.search(r"NewConnectionError|ConnectTimeout|NameResolution|getaddrinfo|Max retries|ProxyError", complaints):
         return "no connection to the package index; check the network or proxy and run again"
     if "No matching distribution" in complaints:
-        return f"{last_line(complaints)}; is this Python too new for it? 3.10 to 3.13 are known to work"
+        return f"{last_line(complaints)}; is this Python too new for it? 3.10 to 3.14 have all that is needed"
     return last_line(complaints)
 
 

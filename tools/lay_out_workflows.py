@@ -18,11 +18,8 @@ from playwright.sync_api import sync_playwright
 import dev
 
 FOLDER = dev.ROOT / "example_workflows"
-# The default workflow comes last, or never; were it not waited for, it might replace the one that is opened next.
-READY = """
-() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100
-  && (app.graph.nodes.length > 0 || performance.now() - (window.upSince ??= performance.now()) > 3000)
-"""
+# The default workflow is opened last; were it not waited for, it might replace the one that is opened next.
+READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow?.path"
 
 # Nodes that show pictures get room for them below their widgets before the columns are arranged.
 LAY_OUT = """
@@ -47,7 +44,7 @@ def lay_out(names: list[str]) -> None:
         base = Path(folder)
         dev.link_pack(base / "custom_nodes")
         with dev.Server(dev.HOST / "ComfyUI", base, "--cpu", python=sys.executable) as server:
-            server.request("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False})
+            server.request("/settings", {"Comfy.TutorialCompleted": True})
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             page = browser.new_page()
             page.goto(server.address)

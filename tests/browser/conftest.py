@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-# The default workflow comes last, or never; were it not waited for, it might replace the one that is opened next.
-READY = """
-() => window.app?.graph && Object.keys(LiteGraph.registered_node_types).length > 100
-  && (app.graph.nodes.length > 0 || performance.now() - (window.upSince ??= performance.now()) > 3000)
-"""
+# The default workflow is opened last; were it not waited for, it might replace the one that is opened next.
+READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow?.path"
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +34,10 @@ def about_the_pack(message) -> list[str]:
 
 @pytest.fixture
 def page(chromium, server) -> Iterator:
-    """The editor, ready and empty. `page.complaints` collects script errors and console errors about the pack."""
-    server.request("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False})
+    """The editor, ready, in a browser profile of its own.
+
+    `page.complaints` collects script errors and console errors about the pack."""
+    server.request("/settings", {"Comfy.TutorialCompleted": True})
     page = chromium.new_page(viewport={"width": 1920, "height": 1080})
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
