@@ -1,0 +1,111 @@
+"""Attention of the UNets: self-attention that also reads other keys, and cross-attention to a single token."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from comfy.ldm.modules.attention import BasicTransformerBlock, CrossAttention, attention_pytorch, optimized_attention
+from torch import Tensor, nn
+
+from .config import Place
+
+READS = "champ_reads"  # in transformer_options: for each of the equal parts of the batch, the sources that it reads
+
+
+@dataclass(frozen=True, eq=False)
+class KeySource:
+    """Keys and values that rows read beside their own; a leading 1 means the same for every row."""
+
+    k: Tensor  # (1 or rows, tokens, channels)
+    v: Tensor
+    bias: Tensor | None = None  # (1 or rows, 1 or queries, tokens), added to q k^T / sqrt(d)
+
+
+class Source(Protocol):
+    """Something with keys for every transformer: a reference picture, say."""
+
+    def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource: ...
+
+
+def softmax_attention(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None, options: dict[str, Any] | None = None
+) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias) v, by the attention that ComfyUI has chosen where that serves.
+
+    Its choice for the CPU is three times slower than torch's, and not all of its choices for GPUs take a bias."""
+    function = attention_pytorch if bias is not None or q.device.type == "cpu" else optimized_attention
+    return function(q, k, v, heads, mask=bias, transformer_options=options)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    heads: int,
+    reads: Sequence[Sequence[KeySource]],
+    options: dict[str, Any] | None = None,
+) -> Tensor:
+    """Rows attend to their own keys and to the sources of their part; `reads` has one entry per equal part of the rows.
+
+    out = softmax([q k^T, q k_1^T + b_1, ...]) [v; v_1; ...]: the sources share one softmax with the own tokens."""
+    if not any(reads):
+        return softmax_attention(q, k, v, heads, options=options)
+    parts = []
+    for q_part, k_part, v_part, sources in zip(q.chunk(len(reads)), k.chunk(len(reads)), v.chunk(len(reads)), reads):
+        rows = len(q_part)
+        keys = torch.cat([k_part, *(s.k.expand(rows, -1, -1) for s in sources)], 1)
+        values = torch.cat([v_part, *(s.v.expand(rows, -1, -1) for s in sources)], 1)
+        bias = _joined_bias(k_part, sources)
+        parts.append(softmax_attention(q_part, keys, values, heads, bias, options))
+    return torch.cat(parts)
+
+
+def _joined_bias(own: Tensor, sources: Sequence[KeySource]) -> Tensor | None:
+    """The biases side by side, 0 for the own keys and for sources without one; None if no source has one."""
+    given = [s.bias for s in sources if s.bias is not None]
+    if not given:
+        return None
+    rows, queries = max(b.shape[0] for b in given), max(b.shape[1] for b in given)
+    pieces = [own.new_zeros(1, 1, own.shape[1])]
+    pieces += [own.new_zeros(1, 1, s.k.shape[1]) if s.bias is None else s.bias.to(own) for s in sources]
+    return torch.cat([piece.expand(rows, queries, -1) for piece in pieces], 2)
+
+
+class SelfAttention(CrossAttention):
+    """Self-attention whose rows also read the sources in transformer_options[READS]."""
+
+    def forward(self, x, context=None, value=None, mask=None, transformer_options={}):  # noqa: B006
+        # Patches of other packs may give the own tokens as `context` and `value`, changed or not.
+        context = x if context is None else context
+        q, k = self.to_q(x), self.to_k(context)
+        v = self.to_v(context if value is None else value)
+        reads = transformer_options.get(READS, ())
+        if any(reads):
+            block = transformer_options["block"]
+            reads = [[source.keys(block, self, x) for source in sources] for sources in reads]
+        return self.to_out(attend(q, k, v, self.heads, reads, transformer_options))
+
+
+class TokenCrossAttention(CrossAttention):
+    """Cross-attention; with one token the softmax over it is 1, so that all queries get to_out(to_v(token))."""
+
+    def forward(self, x, context=None, value=None, mask=None, transformer_options={}):  # noqa: B006
+        patched = value is not None or "attn2_output_patch" in transformer_options.get("patches", {})
+        if context is not None and context.shape[1] == 1 and not patched:
+            return self.to_out(self.to_v(context))
+        context = x if context is None else context
+        q, k = self.to_q(x), self.to_k(context)
+        v = self.to_v(context if value is None else value)
+        return self.to_out(softmax_attention(q, k, v, self.heads, options=transformer_options))
+
+
+def replace_attention(unet: nn.Module, operations: Any) -> None:
+    """Gives every transformer block of a new UNet the two attentions above; the names of its tensors stay."""
+    for block in unet.modules():
+        if isinstance(block, BasicTransformerBlock):
+            weight = block.attn2.to_k.weight
+            sizes = dict(query_dim=block.attn1.to_q.in_features, heads=block.n_heads, dim_head=block.d_head)
+            kind = dict(dtype=weight.dtype, device=weight.device, operations=operations)
+            block.attn1 = SelfAttention(**sizes, **kind)
+            block.attn2 = TokenCrossAttention(**sizes, context_dim=weight.shape[1], **kind)

@@ -1,0 +1,226 @@
+"""The denoiser: an SD1.5 UNet with motion modules that reads references and guidance, as a native ComfyUI model."""
+
+import functools
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.supported_models_base
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential, UNetModel
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from .attention import READS, replace_attention
+from .conditioning import GUIDANCE, REFERENCES, GuidanceRun, ReferenceRun, Rows
+from .config import HEADS, MotionSizes, Place
+from .guidance import Guidance
+from .motion_module import MotionModule
+from .reference import Reference
+
+# ComfyUI's names of the noise schedules: what diffusers calls "linear" is its "sqrt_linear".
+BETAS = {"linear": "sqrt_linear", "scaled_linear": "linear"}
+# Stands for the infinite sigma of the step without signal. ComfyUI's own 4519 leaves its DDIM four times as far from
+# the official results; from 30000 on the rounding of x_t * sigma in float32 takes over.
+LAST_SIGMA = 25000.0
+
+
+def model_sampling(betas: str) -> Any:
+    """v-prediction with 1000 steps of these betas, rescaled so that the last has no signal (zero terminal SNR)."""
+    settings = {"beta_schedule": BETAS[betas], "linear_start": 0.00085, "linear_end": 0.012, "zsnr": True}
+    config = SimpleNamespace(sampling_settings=settings)
+    sampling = comfy.model_base.model_sampling(config, comfy.model_base.ModelType.V_PREDICTION)
+    sampling.set_sigmas(torch.cat([sampling.sigmas[:-1], sampling.sigmas.new_tensor([LAST_SIGMA])]))
+    return sampling
+
+
+class ModelConfig(comfy.supported_models_base.BASE):
+    """Stable Diffusion 1.5's configuration."""
+
+    unet_extra_config = {"num_heads": HEADS, "num_head_channels": -1}
+    latent_format = comfy.latent_formats.SD15
+    memory_usage_factor = 1.0
+
+
+class MotionBlock(TimestepEmbedSequential):
+    """A block of the UNet with a motion module behind its first residual block and transformer.
+
+    The module comes before upsampling, and in the middle before the second residual block. The names of the other
+    layers stay as they are, so that LoRAs, ControlNets and merges find them."""
+
+    def __init__(self, block: TimestepEmbedSequential, motion: MotionModule):
+        super().__init__(*block)
+        self.position = 2 if len(block) > 1 and isinstance(block[1], SpatialTransformer) else 1
+        self.motion = motion
+
+    def __iter__(self):
+        *layers, motion = self._modules.values()
+        return iter([*layers[: self.position], motion, *layers[self.position :]])
+
+
+class ChampUNet(UNetModel):
+    """UNetModel with other attentions and with motion modules; its batch is the frames of one or more evaluations."""
+
+    middle_block: TimestepEmbedSequential
+
+    def __init__(self, *args, motion: MotionSizes | None = None, operations: Any = nn, device: Any = None, **kwargs):
+        super().__init__(*args, operations=operations, device=device, **kwargs)
+        replace_attention(self, operations)
+        self.transformer_channels = {
+            (part, i): layer.in_channels
+            for part, blocks in (("input", self.input_blocks), ("output", self.output_blocks))
+            for i, block in enumerate(blocks)
+            for layer in block
+            if isinstance(layer, SpatialTransformer)
+        }
+        self.transformer_channels["middle", 0] = self.middle_block[1].in_channels
+        self.max_frames = None
+        if motion:
+            self.max_frames = motion.frames
+            for place, channels in motion.channels.items():
+                self.add_motion(place, MotionModule(channels, motion.frames, self.dtype, device, operations))
+
+    def add_motion(self, place: Place, module: MotionModule) -> None:
+        part, number = place
+        if part == "middle":
+            self.middle_block = MotionBlock(self.middle_block, module)
+        else:
+            blocks = self.input_blocks if part == "input" else self.output_blocks
+            blocks[number] = MotionBlock(blocks[number], module)
+
+    def _forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor | None = None,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        control: dict[str, list[Tensor]] | None = None,
+        transformer_options: dict[str, Any] = {},  # noqa: B006
+        guidance: Sequence[GuidanceRun | None] | None = None,
+        references: Sequence[Sequence[ReferenceRun]] | None = None,
+        **kwargs,
+    ) -> Tensor:
+        """The prediction for x (parts * frames, 4, h, w); `guidance` and `references` have one entry per part.
+
+        A part is one evaluation of a conditioning (positive, negative, ...), in whatever order ComfyUI batches them."""
+        parts = len(transformer_options.get("cond_or_uncond", (0,)))
+        frames = len(x) // parts
+        if self.max_frames is not None and frames > self.max_frames:
+            raise ValueError(
+                f"The motion modules know windows of up to {self.max_frames} frames but were given {frames}; "
+                "put temporal aggregation, with a window that is short enough, between the model and the sampler."
+            )
+        sigma = float(transformer_options["sigmas"][0]) if "sigmas" in transformer_options else None
+        guidance = guidance or [None] * parts
+        references = references or [()] * parts
+
+        def add_guidance(h: Tensor, options: dict[str, Any]) -> Tensor:
+            if options["block"] != ("input", 0):
+                return h
+            return add_features(h, guidance, sigma, window_frames(options))
+
+        def move(layer: MotionModule, x: Tensor, *args) -> Tensor:
+            return layer(x, frames)
+
+        patches = {**transformer_options.get("patches", {})}
+        patches["input_block_patch"] = [add_guidance, *patches.get("input_block_patch", ())]
+        mine = (MotionModule, move)
+        patches["forward_timestep_embed_patch"] = [mine, *patches.get("forward_timestep_embed_patch", ())]
+        reads = [[run for run in runs if run.span.holds(sigma)] for runs in references]
+        options = {**transformer_options, "patches": patches, READS: reads}
+        return super()._forward(x, timesteps, context, y, control, options, **kwargs)
+
+
+def add_features(
+    h: Tensor, guidance: Sequence[GuidanceRun | None], sigma: float | None, frames: Sequence[int] | None
+) -> Tensor:
+    """Adds its guidance to each part of the batch; parts that share one, as positive and negative do, move it once."""
+    moved: dict[Guidance, Tensor | None] = {}
+    parts = []
+    for part, run in zip(h.chunk(len(guidance)), guidance):
+        if run is not None:
+            if run.guidance not in moved:
+                features = run.at(sigma, frames)
+                moved[run.guidance] = None if features is None else features.to(h)
+            features = moved[run.guidance]
+            part = part if features is None else part + features
+        parts.append(part)
+    return torch.cat(parts)
+
+
+def window_frames(transformer_options: dict[str, Any]) -> list[int] | None:
+    """The frames of the clip that are in this batch, if a context handler has cut the clip into windows."""
+    window = transformer_options.get("context_window")
+    if window is None:
+        return None
+    anchor = getattr(window, "causal_anchor_index", None)  # newer handlers of ComfyUI put another frame in front
+    return [*([anchor] if anchor is not None and anchor >= 0 else []), *window.index_list]
+
+
+def champ_model(model: ModelPatcher) -> "ChampModel":
+    """The denoiser in a MODEL; other models would take no notice of guidance and references."""
+    if not isinstance(model.model, ChampModel):
+        raise ValueError(
+            f"This MODEL is of the kind {type(model.model).__name__}, which reads no guidance and no reference; "
+            "load a checkpoint set of Champ or Animate Anyone."
+        )
+    return model.model
+
+
+class ChampModel(comfy.model_base.BaseModel):
+    """ComfyUI's side of the denoiser: takes guidance and references out of the conditioning."""
+
+    def __init__(self, config: ModelConfig, family: str, motion: MotionSizes | None, device: Any = None):
+        unet = functools.partial(ChampUNet, motion=motion)
+        super().__init__(config, comfy.model_base.ModelType.V_PREDICTION, device=device, unet_model=unet)
+        self.model_sampling = model_sampling("linear")
+        self.family = family
+        self.context_dim: int = config.unet_config["context_dim"]
+
+    def extra_conds(self, **kwargs) -> dict[str, Any]:
+        out = super().extra_conds(**kwargs)
+        guidance, references = kwargs.get(GUIDANCE), kwargs.get(REFERENCES, ())
+        if guidance is not None:
+            self.check_guidance(guidance, kwargs["noise"].shape)
+        for reference in references:
+            self.check_reference(reference)
+        keep = kwargs.get("hooks") is None  # hooks may change the weights from one step to the next
+        # Both are always there, so that a positive with references and a negative without can share a batch.
+        out["guidance"] = Rows(guidance and GuidanceRun(guidance, self.model_sampling))
+        out["references"] = Rows([ReferenceRun(r, self.model_sampling, keep) for r in references if r.strength > 0])
+        return out
+
+    def check_guidance(self, guidance: Guidance, shape: Sequence[int]) -> None:
+        self.check_family(guidance.family, "The guidance")
+        channels = self.diffusion_model.model_channels
+        for layer in guidance.layers:
+            if layer.features.shape[1] != channels:
+                raise ValueError(
+                    f"The guidance has {layer.features.shape[1]} channels but this denoising UNet adds {channels}; "
+                    "load encoders and denoising UNet from one checkpoint set."
+                )
+        frames, _, height, width = shape
+        if (guidance.frames, guidance.height, guidance.width) != (frames, height * 8, width * 8):
+            raise ValueError(
+                f"The guidance has {guidance.frames} frames of {guidance.width}x{guidance.height} pixels, the latents "
+                f"have {frames} of {width * 8}x{height * 8}; use the latents that come with the guidance."
+            )
+
+    def check_reference(self, reference: Reference) -> None:
+        self.check_family(reference.family, "The reference")
+        channels = {place: tokens.shape[-1] for place, tokens in reference.tokens.items()}
+        if channels != self.diffusion_model.transformer_channels:
+            raise ValueError(
+                "The reference was encoded by a ReferenceNet of other sizes than this denoising UNet; "
+                "load both from one checkpoint set."
+            )
+
+    def check_family(self, family: str, what: str) -> None:
+        if family != self.family:
+            raise ValueError(
+                f"{what} comes from a checkpoint set of {family}, the model from one of {self.family}; "
+                "load everything from one set."
+            )

@@ -1,0 +1,204 @@
+"""Guidance: maps of the moving person, encoded into what is added after the denoiser's first convolution."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import torch
+import torch.nn.functional as F
+from comfy.ldm.modules.attention import FeedForward
+from comfy.model_patcher import ModelPatcher
+from PIL import Image
+from torch import Tensor, nn
+
+from .attention import softmax_attention
+from .config import ANIMATE_ANYONE, GROUPS, HEADS, Shapes
+from .images import BICUBIC, LANCZOS, check_images, check_size, resize
+
+
+@dataclass(frozen=True)
+class EncoderSizes:
+    """A pyramid of convolutions, pairs of (c -> c) and (c -> next, stride 2); Champ's ends in attention."""
+
+    channels: tuple[int, ...]  # (16, 32, 96, 256) in the official encoders
+    out_channels: int
+    attention: bool
+
+    @classmethod
+    def read(cls, shapes: Shapes) -> "EncoderSizes":
+        try:
+            channels = [shapes["conv_in.weight"][0]]
+            while (name := f"blocks.{2 * len(channels) - 1}.weight") in shapes:
+                channels.append(shapes[name][0])
+            attention = f"attentions.{2 * len(channels) - 3}.proj_in.weight" in shapes
+            return cls(tuple(channels), shapes["conv_out.weight"][0], attention)
+        except KeyError as missing:
+            raise ValueError(f"it has no tensor called {missing.args[0]}") from None
+
+
+class GuidanceAttention(nn.Module):
+    """Self-attention and feed-forward over the pixels of a feature map, between two 1x1 convolutions."""
+
+    def __init__(self, channels: int, dtype: Any, device: Any, operations: Any):
+        super().__init__()
+        kind = dict(dtype=dtype, device=device)
+        self.norm = operations.GroupNorm(GROUPS, channels, eps=1e-6, **kind)
+        self.proj_in = operations.Conv2d(channels, channels, 1, **kind)
+        block = nn.Module()
+        block.norm1 = operations.LayerNorm(channels, **kind)
+        block.attn1 = nn.Module()
+        block.attn1.to_q = operations.Linear(channels, channels, bias=False, **kind)
+        block.attn1.to_k = operations.Linear(channels, channels, bias=False, **kind)
+        block.attn1.to_v = operations.Linear(channels, channels, bias=False, **kind)
+        block.attn1.to_out = nn.ModuleList([operations.Linear(channels, channels, **kind)])
+        block.norm3 = operations.LayerNorm(channels, **kind)
+        block.ff = FeedForward(channels, glu=True, operations=operations, **kind)
+        self.transformer_blocks = nn.ModuleList([block])
+        self.proj_out = operations.Conv2d(channels, channels, 1, **kind)
+
+    def forward(self, x: Tensor) -> Tensor:
+        block = self.transformer_blocks[0]
+        attention = block.attn1
+        tokens = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
+        n = block.norm1(tokens)
+        n = softmax_attention(attention.to_q(n), attention.to_k(n), attention.to_v(n), HEADS)
+        tokens = tokens + attention.to_out[0](n)
+        tokens = tokens + block.ff(block.norm3(tokens))
+        return x + self.proj_out(tokens.transpose(1, 2).reshape(x.shape))
+
+
+class MapEncoder(nn.Module):
+    """Champ's guidance encoder, or Animate Anyone's pose guider: pictures (F, 3, H, W) to (F, C, H/8, W/8)."""
+
+    def __init__(self, sizes: EncoderSizes, dtype: Any = None, device: Any = None, operations: Any = nn):
+        super().__init__()
+        kind = dict(dtype=dtype, device=device)
+        first, *rest = sizes.channels
+        self.conv_in = operations.Conv2d(3, first, 3, padding=1, **kind)
+        self.blocks = nn.ModuleList()
+        for last, width in zip(sizes.channels, rest):
+            self.blocks.append(operations.Conv2d(last, last, 3, padding=1, **kind))
+            self.blocks.append(operations.Conv2d(last, width, 3, padding=1, stride=2, **kind))
+        # The checkpoints have an attention for every convolution; only the last one is used.
+        self.attentions = nn.ModuleDict()
+        if sizes.attention:
+            last = GuidanceAttention(sizes.channels[-1], operations=operations, **kind)
+            self.attentions[str(len(self.blocks) - 1)] = last
+        self.conv_out = operations.Conv2d(sizes.channels[-1], sizes.out_channels, 3, padding=1, **kind)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.silu(self.conv_in(x))
+        for block in self.blocks:
+            x = F.silu(block(x))
+        for attention in self.attentions.values():
+            x = attention(x)
+        return self.conv_out(x)
+
+
+@dataclass(frozen=True, eq=False)
+class GuidanceEncoders:
+    """The encoders of a checkpoint set, by the name of the map that each one reads."""
+
+    patcher: ModelPatcher  # of an nn.ModuleDict
+    family: str
+    dtype: torch.dtype  # of the computation
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.patcher.model.keys())
+
+
+@dataclass(frozen=True, eq=False)
+class GuidanceMap:
+    """One kind of map: its pictures, how much it counts, and during which part of the sampling."""
+
+    images: Tensor  # (F, H, W, 3) in 0..1
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Features that act from `start` to `end` of the sampling (fractions of it)."""
+
+    features: Tensor  # (F, C, h, w), on the CPU
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, eq=False)
+class Guidance:
+    """The encoded maps of a clip; maps that act during the same part of the sampling are summed."""
+
+    layers: tuple[Layer, ...]
+    frames: int
+    width: int  # pixels
+    height: int
+    family: str
+
+    def empty_latent(self) -> Tensor:
+        """Zeros (F, 4, height / 8, width / 8): ComfyUI's latents for this clip."""
+        return torch.zeros(self.frames, 4, self.height // 8, self.width // 8)
+
+
+@torch.no_grad()
+def encode_guidance(
+    encoders: GuidanceEncoders,
+    maps: Mapping[str, GuidanceMap],
+    width: int,
+    height: int,
+    *,
+    resampling: Image.Resampling | None = None,
+    chunk: int | None = None,
+    on_frame: Callable[[int, int], None] | None = None,
+) -> Guidance:
+    """The guidance of a clip of width x height pixels: strength * encoder(map), summed over the maps.
+
+    Maps of another size are stretched as the family's official inference does, unless `resampling` names a way.
+    `chunk` frames are encoded at once (None: as many as are fastest), `on_frame` hears how many are done, and of how
+    many."""
+    frames = _check_maps(encoders, maps, width, height)
+    device = encoders.patcher.load_device
+    chunk = chunk or (1 if device.type == "cpu" else 8)
+    resampling = resampling or (LANCZOS if encoders.family == ANIMATE_ANYONE else BICUBIC)
+    working = chunk * width * height * 16 * encoders.dtype.itemsize * 4  # a few full-size maps of 16 channels
+    comfy.model_management.load_models_gpu([encoders.patcher], memory_required=working)
+
+    sums: dict[tuple[float, float], Tensor] = {}
+    for first in range(0, frames, chunk):
+        for name, given in maps.items():
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            if given.strength == 0:
+                continue
+            pictures = resize(given.images[first : first + chunk], width, height, resampling)
+            pictures = pictures.permute(0, 3, 1, 2).to(device, encoders.dtype)
+            features = encoders.patcher.model[name](pictures).mul_(given.strength).cpu()
+            span = (given.start, given.end)
+            if span not in sums:
+                sums[span] = features.new_zeros(frames, *features.shape[1:])
+            sums[span][first : first + chunk] += features
+        if on_frame:
+            on_frame(min(first + chunk, frames), frames)
+    layers = tuple(Layer(features, *span) for span, features in sums.items())
+    return Guidance(layers, frames, width, height, encoders.family)
+
+
+def _check_maps(encoders: GuidanceEncoders, maps: Mapping[str, GuidanceMap], width: int, height: int) -> int:
+    """The number of frames, which all maps must have."""
+    check_size(width, height)
+    if not maps:
+        raise ValueError(f"There are no guidance maps; connect at least one of {', '.join(encoders.names)}.")
+    for name, given in maps.items():
+        if name not in encoders.names:
+            raise ValueError(
+                f"This {encoders.family} checkpoint set has no encoder for {name} maps, "
+                f"only for {', '.join(encoders.names)}; disconnect that map or choose another set."
+            )
+        check_images(given.images, f"The {name} map")
+    counts = {name: len(given.images) for name, given in maps.items()}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise ValueError(f"The guidance maps differ in their number of frames ({listed}); trim them to one length.")
+    return next(iter(counts.values()))

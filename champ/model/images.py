@@ -1,0 +1,60 @@
+"""Sizes of pictures, as the official pipelines change them: with PIL, on 8-bit pictures."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+FITS = ("stretch", "crop", "pad")
+BICUBIC, LANCZOS = Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
+CLIP_SIZE = 224
+
+
+def check_size(width: int, height: int) -> None:
+    """The VAE and the encoders halve a picture three times."""
+    if width % 8 or height % 8 or width < 8 or height < 8:
+        near = [max(8, round(n / 8) * 8) for n in (width, height)]
+        raise ValueError(f"{width}x{height} pixels are not multiples of 8; use {near[0]}x{near[1]}, say.")
+
+
+def check_images(images: Tensor, what: str) -> None:
+    if images.ndim != 4 or images.shape[-1] < 3:
+        raise ValueError(f"{what} has shape {tuple(images.shape)}, but pictures (frames, height, width, 3) are needed.")
+    if not len(images):
+        raise ValueError(f"{what} has no pictures; connect at least one.")
+
+
+def resize(images: Tensor, width: int, height: int, method: Image.Resampling = BICUBIC) -> Tensor:
+    """Pictures (F, H, W, 3) in 0..1 to (F, height, width, 3), stretched, rounded to 8 bits before and after."""
+    levels = images[..., :3].mul(255).round_().clamp_(0, 255).to("cpu", torch.uint8)
+    if levels.shape[1:3] != (height, width):
+        resized = [np.asarray(Image.fromarray(x.numpy()).resize((width, height), method)) for x in levels]
+        levels = torch.from_numpy(np.stack(resized))
+    return levels.float().div_(255)
+
+
+def fit(images: Tensor, width: int, height: int, how: str, method: Image.Resampling = LANCZOS) -> Tensor:
+    """`resize` for pictures of another aspect ratio: stretch (official), crop the middle, or pad with black."""
+    if how not in FITS:
+        raise ValueError(f"There is no way to fit called {how!r}; choose from {', '.join(FITS)}.")
+    rows, columns = images.shape[1:3]
+    if how == "crop":
+        scale = min(columns / width, rows / height)
+        w, h = min(columns, round(width * scale)), min(rows, round(height * scale))
+        top, left = (rows - h) // 2, (columns - w) // 2
+        images = images[:, top : top + h, left : left + w]
+    elif how == "pad":
+        scale = min(width / columns, height / rows)
+        w, h = max(1, min(width, round(columns * scale))), max(1, min(height, round(rows * scale)))
+        top, left = (height - h) // 2, (width - w) // 2
+        padded = images.new_zeros(len(images), height, width, 3, device="cpu")
+        padded[:, top : top + h, left : left + w] = resize(images, w, h, method)
+        return padded
+    return resize(images, width, height, method)
+
+
+def clip_input(images: Tensor) -> Tensor:
+    """What the official inference shows to CLIP vision: 224x224, bicubic, aspect ratio not kept.
+
+    ComfyUI's CLIP vision encoding takes pictures of this size as they are."""
+    return resize(images, CLIP_SIZE, CLIP_SIZE, BICUBIC)

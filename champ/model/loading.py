@@ -1,0 +1,173 @@
+"""From checkpoint files to models that ComfyUI manages: the denoiser, ReferenceNet, and the guidance encoders."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import comfy.model_management
+import comfy.ops
+import comfy.utils
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import nn
+
+from .checkpoint import (
+    DENOISING,
+    ENCODER,
+    GUIDER,
+    MOTION,
+    POSE,
+    REFERENCE,
+    CheckpointSet,
+    StateDict,
+    check_kind,
+    check_tensors,
+    read,
+    shapes_of,
+)
+from .config import MOTION_KEY, TEMPORAL, MotionSizes, UNetSizes
+from .denoiser import ChampModel, ModelConfig
+from .guidance import EncoderSizes, GuidanceEncoders, MapEncoder
+from .reference import ReferenceNet, ReferenceUNet
+
+# How weights are stored, as in ComfyUI's diffusion model loader: (type, fast fp8 matrix products).
+WEIGHT_DTYPES: dict[str, tuple[torch.dtype | None, bool]] = {
+    "default": (None, False),
+    "fp8_e4m3fn": (torch.float8_e4m3fn, False),
+    "fp8_e4m3fn_fast": (torch.float8_e4m3fn, True),
+    "fp8_e5m2": (torch.float8_e5m2, False),
+}
+COMPUTE_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
+# In all official encoders, with no effect on what they give: attentions after the earlier convolutions, and one more.
+UNUSED_IN_ENCODERS = r"attentions\.\d+\.|guidance_attention\."
+
+Sizes = TypeVar("Sizes")
+
+
+def load_denoiser(
+    files: CheckpointSet, motion: Path | Literal["set", "none"] = "set", weight_dtype: str = "default"
+) -> ModelPatcher:
+    """The denoising UNet as a ComfyUI MODEL, with the set's motion modules, another file's, or none (for pictures)."""
+    state = read(files.denoising_unet)
+    own_motion = {key: state.pop(key) for key in list(state) if MOTION_KEY.fullmatch(key)}
+    check_kind(files.denoising_unet, state, DENOISING)
+    sizes = _sizes(UNetSizes.read, files.denoising_unet, state)
+    motion_state: StateDict = {}
+    motion_sizes = None
+    if motion != "none":
+        motion_file, motion_state = _read_motion(files, motion, own_motion)
+        motion_sizes = _sizes(lambda shapes: MotionSizes.read(shapes, sizes), motion_file, motion_state)
+
+    config = ModelConfig(sizes.comfy())
+    dtype, cast, config.optimizations["fp8"] = _storage({**state, **motion_state}, weight_dtype)
+    config.set_inference_dtype(dtype, cast)
+    model = ChampModel(config, files.family, motion_sizes)
+    unet = model.diffusion_model
+    weights = _renamed(files.denoising_unet, state, unet, unet_names(sizes, unet))
+    if motion_sizes:
+        weights |= _renamed(motion_file, motion_state, unet, motion_names(sizes, unet))
+    unet.load_state_dict(weights)
+    return _patcher(model)
+
+
+def load_reference_net(files: CheckpointSet, weight_dtype: str = "default") -> ReferenceNet:
+    state = read(files.reference_unet)
+    check_kind(files.reference_unet, state, REFERENCE)
+    sizes = _sizes(UNetSizes.read, files.reference_unet, state)
+    config = ModelConfig(sizes.comfy())
+    dtype, cast, fast = _storage(state, weight_dtype)
+    config.set_inference_dtype(dtype, cast)
+    operations = comfy.ops.pick_operations(dtype, cast, fp8_optimizations=fast)
+    unet = ReferenceUNet(**config.unet_config, operations=operations)
+    unet.load_state_dict(_renamed(files.reference_unet, state, unet, unet_names(sizes, unet)))
+    return ReferenceNet(_patcher(unet), files.family, cast or dtype, sizes.context_dim)
+
+
+def load_encoders(files: CheckpointSet) -> GuidanceEncoders:
+    """The guidance encoders of a set, or its pose guider."""
+    states = {name: read(file) for name, file in files.encoders.items()}
+    tensors = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
+    dtype, cast, _ = _storage(tensors, "default", [torch.float16, torch.float32])
+    operations = comfy.ops.pick_operations(dtype, cast)
+    encoders = nn.ModuleDict()
+    for name, state in states.items():
+        file = files.encoders[name]
+        check_kind(file, state, GUIDER if name == POSE else ENCODER)
+        encoder = MapEncoder(_sizes(EncoderSizes.read, file, state), dtype, operations=operations)
+        names = {key: key for key in encoder.state_dict()}
+        encoder.load_state_dict(_renamed(file, state, encoder, names, UNUSED_IN_ENCODERS))
+        encoders[name] = encoder
+    return GuidanceEncoders(_patcher(encoders), files.family, cast or dtype)
+
+
+def _read_motion(files: CheckpointSet, motion: Path | str, own: StateDict) -> tuple[Path, StateDict]:
+    """The motion modules' file and tensors. Those in the denoising UNet's file go before the set's other file, as in
+    the official loading order."""
+    if motion == "set" and own:
+        return files.denoising_unet, own
+    file = files.motion_module if motion == "set" else Path(motion)
+    if file is None:
+        raise ValueError(
+            f"{files.denoising_unet.parent} has no motion_module file, and {files.denoising_unet.name} has no motion "
+            "modules in it; copy the whole set, or choose a motion module of AnimateDiff."
+        )
+    state = {key.removeprefix("module."): value for key, value in read(file).items()}
+    check_kind(file, state, MOTION)
+    return file, state
+
+
+def _sizes(read_sizes: Callable[[Mapping[str, tuple[int, ...]]], Sizes], file: Path, state: StateDict) -> Sizes:
+    try:
+        return read_sizes(shapes_of(state))
+    except ValueError as error:
+        raise ValueError(f"{file.name} does not fit: {error}; choose another file.") from None
+
+
+def _storage(
+    state: StateDict, weight_dtype: str, supported: list[torch.dtype] = COMPUTE_DTYPES
+) -> tuple[torch.dtype, torch.dtype | None, bool]:
+    """In which type weights are stored, to which they are cast for computing (None: not), and fast fp8."""
+    if weight_dtype not in WEIGHT_DTYPES:
+        raise ValueError(f"There is no weight type {weight_dtype!r}; choose from {', '.join(WEIGHT_DTYPES)}.")
+    dtype, fast = WEIGHT_DTYPES[weight_dtype]
+    if dtype is None:
+        dtype = comfy.model_management.unet_dtype(
+            model_params=comfy.utils.calculate_parameters(state),
+            supported_dtypes=supported,
+            weight_dtype=comfy.utils.weight_dtype(state),
+        )
+    device = comfy.model_management.get_torch_device()
+    return dtype, comfy.model_management.unet_manual_cast(dtype, device, supported), fast
+
+
+def unet_names(sizes: UNetSizes, unet: nn.Module) -> dict[str, str]:
+    """The UNet's tensors by their diffusers names."""
+    own = unet.state_dict().keys()
+    return {name: key for name, key in comfy.utils.unet_to_diffusers(sizes.comfy()).items() if key in own}
+
+
+def motion_names(sizes: UNetSizes, unet: nn.Module) -> dict[str, str]:
+    """The motion modules' tensors by their names in AnimateDiff's files."""
+    own = unet.state_dict().keys()
+    names = {}
+    for block, row in sizes.places().items():
+        for j in row:
+            part, number = sizes.place(block, j)
+            prefix = "middle_block.motion." if part == "middle" else f"{part}_blocks.{number}.motion."
+            for key in own:
+                if key.startswith(prefix):
+                    names[f"{block}.motion_modules.{j}.{TEMPORAL}{key.removeprefix(prefix)}"] = key
+    return names
+
+
+def _renamed(file: Path, state: StateDict, module: nn.Module, names: dict[str, str], unused: str = "$") -> StateDict:
+    """The tensors of a file under the module's own names, after checking that they fit."""
+    own = module.state_dict()
+    check_tensors(file.name, {name: tuple(own[key].shape) for name, key in names.items()}, shapes_of(state), unused)
+    return {key: state[name] for name, key in names.items()}
+
+
+def _patcher(model: nn.Module) -> ModelPatcher:
+    model.requires_grad_(False)
+    offload = comfy.model_management.unet_offload_device()
+    return ModelPatcher(model.to(offload), comfy.model_management.get_torch_device(), offload)

@@ -1,0 +1,148 @@
+"""ReferenceNet: a second UNet looks once at the reference picture, and the denoiser attends to what it saw."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_management
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, forward_timestep_embed, timestep_embedding
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from .attention import replace_attention
+from .config import Place
+
+
+class ReferenceUNet(UNetModel):
+    """An SD1.5 UNet without an output layer, read at the first norm of each transformer block.
+
+    What follows the last of those norms has no effect; the checkpoints have its tensors all the same."""
+
+    def __init__(self, *args, operations: Any = nn, **kwargs):
+        super().__init__(*args, operations=operations, **kwargs)
+        replace_attention(self, operations)
+        self.out = nn.Identity()
+
+    def tokens(self, latents: Tensor, context: Tensor) -> dict[Place, Tensor]:
+        """norm1 of every transformer block (B, tokens, channels) at timestep 0, for scaled latents (B, 4, h, w)."""
+        seen: dict[Place, Tensor] = {}
+
+        def record(n, context, value, options):
+            seen[options["block"]] = n
+            return n, context, value
+
+        options: dict[str, Any] = {"patches": {"attn1_patch": [record]}}
+
+        def run(block, place, x, output_shape=None):
+            options["block"] = place
+            return forward_timestep_embed(block, x, emb, context, options, output_shape)
+
+        time = timestep_embedding(torch.zeros(len(latents), device=latents.device), self.model_channels)
+        emb = self.time_embed(time.to(latents))
+        x, skips = latents, []
+        for i, block in enumerate(self.input_blocks):
+            x = run(block, ("input", i), x)
+            skips.append(x)
+        x = run(self.middle_block, ("middle", 0), x)
+        last = len(self.output_blocks) - 1
+        for i, block in enumerate(self.output_blocks):
+            x = torch.cat([x, skips.pop()], 1)
+            if i < last:
+                x = run(block, ("output", i), x, skips[-1].shape)
+        resnet, transformer = self.output_blocks[last]
+        seen["output", last] = first_norm(transformer, resnet(x, emb))
+        return seen
+
+
+def first_norm(transformer: SpatialTransformer, x: Tensor) -> Tensor:
+    """What the transformer's self-attention is given."""
+    tokens = transformer.norm(x)
+    if not transformer.use_linear:
+        tokens = transformer.proj_in(tokens)
+    tokens = tokens.flatten(2).transpose(1, 2)
+    if transformer.use_linear:
+        tokens = transformer.proj_in(tokens)
+    return transformer.transformer_blocks[0].norm1(tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceNet:
+    """The reference UNet of a checkpoint set."""
+
+    patcher: ModelPatcher  # of a ReferenceUNet
+    family: str
+    dtype: torch.dtype  # of the computation
+    context_dim: int
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What ReferenceNet saw in one picture, and how much and when (fractions of the sampling) it counts."""
+
+    tokens: dict[Place, Tensor]  # (1, tokens, channels) for every transformer, on the CPU
+    family: str
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+
+@torch.no_grad()
+def encode_reference(
+    net: ReferenceNet,
+    samples: Tensor,
+    clip_embeds: Tensor | None = None,
+    *,
+    strength: float = 1.0,
+    start: float = 0.0,
+    end: float = 1.0,
+    dtype: torch.dtype | None = None,
+    on_picture: Callable[[int, int], None] | None = None,
+) -> tuple[Reference, ...]:
+    """One reference for each of the latents (N, 4, h, w), as ComfyUI's VAE encoding gives them.
+
+    `clip_embeds` (1 or N, D) are CLIP vision's projected embeddings, None stands for zeros. `dtype` is what the tokens
+    are stored in: the official pipeline rounds them to float16, None keeps what was computed. `on_picture` hears how
+    many pictures are done, and of how many."""
+    if samples.ndim != 4 or samples.shape[1] != 4:
+        raise ValueError(
+            f"The reference latents have shape {tuple(samples.shape)}, but (pictures, 4, height, width) is needed; "
+            "encode the reference picture with the VAE of Stable Diffusion 1.5."
+        )
+    if not len(samples):
+        raise ValueError("There is no reference picture in the latents; encode at least one.")
+    context = _context(net, len(samples), clip_embeds)
+    latents = comfy.latent_formats.SD15().process_in(samples)
+    device = net.patcher.load_device
+    working = latents[0, 0].numel() * 0.15 * 1024**2  # ComfyUI's own estimate for an SD1.5 UNet
+    comfy.model_management.load_models_gpu([net.patcher], memory_required=working)
+
+    references = []
+    for i in range(len(latents)):
+        row = latents[i : i + 1].to(device, net.dtype)
+        seen = net.patcher.model.tokens(row, context[i : i + 1].to(device, net.dtype))
+        tokens = {place: x.to("cpu", dtype) for place, x in seen.items()}
+        references.append(Reference(tokens, net.family, strength, start, end))
+        if on_picture:
+            on_picture(i + 1, len(latents))
+    return tuple(references)
+
+
+def _context(net: ReferenceNet, pictures: int, clip_embeds: Tensor | None) -> Tensor:
+    """The CLIP embeddings as tokens (pictures, 1, D)."""
+    if clip_embeds is None:
+        return torch.zeros(pictures, 1, net.context_dim)
+    if clip_embeds.shape[-1] != net.context_dim:
+        raise ValueError(
+            f"The CLIP vision embedding has {clip_embeds.shape[-1]} values but ReferenceNet reads {net.context_dim}; "
+            "use the CLIP vision model that belongs to the set (ViT-L/14 for the official ones)."
+        )
+    embeds = clip_embeds.reshape(-1, 1, net.context_dim)
+    if len(embeds) not in (1, pictures):
+        raise ValueError(
+            f"There are {len(embeds)} CLIP vision embeddings for {pictures} reference pictures; "
+            "encode the same pictures with CLIP vision, or only one."
+        )
+    return embeds.expand(pictures, -1, -1)
