@@ -1,0 +1,135 @@
+"""Temporal aggregation: a clip of any length, denoised in windows whose predictions are averaged at every step."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import comfy.context_windows
+import comfy.model_management
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from .windows import SCHEDULES, WEIGHTS
+
+
+def with_windows(
+    model: ModelPatcher, length: int = 24, overlap: int = 4, schedule: str = "looped", weights: str = "flat"
+) -> ModelPatcher:
+    """The model, denoising `length` frames at a time; the defaults are the official ones."""
+    limit = getattr(model.model.diffusion_model, "max_frames", None)
+    if limit is not None and length > limit:
+        raise ValueError(
+            f"The motion modules know windows of up to {limit} frames but were given {length}; choose a shorter window."
+        )
+    if not 0 <= overlap < length:
+        raise ValueError(f"An overlap of {overlap} frames does not fit windows of {length}; choose a smaller overlap.")
+    for name, known in ((schedule, SCHEDULES), (weights, WEIGHTS)):
+        if name not in known:
+            raise ValueError(f"There is nothing called {name!r} here; choose from {', '.join(known)}.")
+    patched = model.clone()
+    patched.model_options["context_handler"] = Aggregation(length, overlap, schedule, weights)
+    # Memory is estimated for one window, not for the clip.
+    comfy.context_windows.create_prepare_sampling_wrapper(patched)
+    return patched
+
+
+class Window(comfy.context_windows.ContextWindowABC):
+    """Some frames of the clip, in order; the attributes are those of ComfyUI's own windows."""
+
+    def __init__(self, frames: Sequence[int], total: int):
+        self.index_list = list(frames)
+        self.context_length = len(self.index_list)
+        self.total_frames = total
+        self.dim = 0
+
+    def get_tensor(self, full: Tensor) -> Tensor:
+        return full[self.index_list]
+
+    def add_window(self, full: Tensor, to_add: Tensor) -> Tensor:
+        full[self.index_list] += to_add
+        return full
+
+
+class Aggregation(comfy.context_windows.ContextHandlerABC):
+    """Frames are ComfyUI's batch; per frame, out = sum of weight * prediction / sum of weights over the windows."""
+
+    def __init__(self, length: int, overlap: int, schedule: str, weights: str):
+        self.context_length, self.context_overlap, self.dim = length, overlap, 0
+        self.schedule, self.weights = schedule, weights
+
+    def should_use_context(self, model, conds, x_in, timestep, model_options) -> bool:
+        return len(x_in) > self.context_length
+
+    def windows(self, frames: int, step: int) -> list[Window]:
+        lists = SCHEDULES[self.schedule](frames, self.context_length, self.context_overlap, step)
+        return [Window(indices, frames) for indices in lists]
+
+    def execute(self, calc_cond_batch: Callable, model, conds, x_in, timestep, model_options) -> list[Tensor]:
+        sums = [torch.zeros_like(x_in) for _ in conds]
+        total = x_in.new_zeros(len(x_in), *[1] * (x_in.ndim - 1))
+        for window in self.windows(len(x_in), current_step(timestep, model_options)):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            options = {**model_options, "transformer_options": {**model_options.get("transformer_options", {})}}
+            options["transformer_options"]["context_window"] = window  # the model's guidance, and other packs, read it
+            controls: dict[int, Any] = {}
+            parts = [self.get_resized_cond(cond, x_in, window, controls=controls) for cond in conds]
+            x = window.get_tensor(x_in)
+            outputs = calc_cond_batch(model, parts, x, window.get_tensor(timestep), options)
+            weights = x_in.new_tensor(WEIGHTS[self.weights](window.context_length, self.context_overlap))
+            weights = weights.reshape(-1, *total.shape[1:])
+            window.add_window(total, weights)
+            for sum_, output in zip(sums, outputs):
+                window.add_window(sum_, output * weights)
+        return [sum_ / total for sum_ in sums]
+
+    def get_resized_cond(self, cond_in, x_in, window, device=None, controls=None):
+        """The conditioning for a window: what has a row per frame is cut, so are ControlNet's hints.
+
+        Guidance and references go through untouched; the denoiser takes the window's frames of them itself."""
+        if cond_in is None:
+            return None
+        controls = {} if controls is None else controls
+        return [{k: self._resized(k, v, len(x_in), window, controls) for k, v in cond.items()} for cond in cond_in]
+
+    def _resized(self, key: str, value: Any, frames: int, window: Window, controls: dict[int, Any]) -> Any:
+        if key == "control":
+            return window_control(value, window.index_list, controls)
+        if key == "model_conds":
+            return {k: self._resized(k, v, frames, window, controls) for k, v in value.items()}
+        if isinstance(value, Tensor):
+            return window.get_tensor(value) if value.ndim > 1 and len(value) == frames else value
+        inner = getattr(value, "cond", None)
+        if isinstance(inner, Tensor) and inner.ndim > 1 and len(inner) == frames:
+            return value._copy_with(window.get_tensor(inner))
+        return value
+
+
+def current_step(timestep: Tensor, model_options: dict[str, Any]) -> int:
+    """The step of the sampling whose sigma is nearest; samplers may evaluate the model between steps."""
+    sigmas = model_options["transformer_options"]["sample_sigmas"]
+    return int((sigmas - timestep[0].to(sigmas)).abs().argmin())
+
+
+def window_control(control: Any, frames: Sequence[int], made: dict[int, Any]) -> Any:
+    """A ControlNet and those before it with the hints of a window's frames; `made` holds one copy for all conds.
+
+    ComfyUI prepares a hint once, for the first batch it sees, and repeats a hint that has too few pictures."""
+    if control is None:
+        return None
+    if id(control) not in made:
+        cut = copy.copy(control)
+        cut.previous_controlnet = window_control(control.previous_controlnet, frames, made)
+        cut.cond_hint = None
+        if hasattr(control, "control_input"):  # what a T2I adapter has made of its hint
+            cut.control_input = None
+        cut.cond_hint_original = _cut_hint(control.cond_hint_original, frames)
+        cut.extra_concat_orig = [_cut_hint(hint, frames) for hint in control.extra_concat_orig]
+        made[id(control)] = cut
+    return made[id(control)]
+
+
+def _cut_hint(hint: Any, frames: Sequence[int]) -> Any:
+    if not isinstance(hint, Tensor) or len(hint) == 1:
+        return hint
+    return hint[[i % len(hint) for i in frames]]

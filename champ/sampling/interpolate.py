@@ -1,0 +1,31 @@
+"""More frames between the frames of a clip, in latent space."""
+
+import torch
+from torch import Tensor
+
+PARALLEL = 0.9995  # cosine above which a straight line replaces the arc
+
+
+def interpolate(latents: Tensor, factor: int, method: str = "slerp") -> Tensor:
+    """(F, ...) to ((F - 1) * factor + 1, ...): factor - 1 frames between each two, on a straight line or an arc."""
+    if method not in METHODS:
+        raise ValueError(f"There is no interpolation called {method!r}; choose from {', '.join(METHODS)}.")
+    if factor < 1:
+        raise ValueError(f"A factor of {factor} is not possible; 1 leaves the clip as it is, 2 doubles the frame rate.")
+    frames = [latents[0]]
+    for a, b in zip(latents, latents[1:]):
+        frames += [METHODS[method](a, b, k / factor) for k in range(1, factor)]
+        frames.append(b)
+    return torch.stack(frames)
+
+
+def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+    """sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b, w the angle between a and b as vectors."""
+    cosine = (a * b).sum() / (a.norm() * b.norm())
+    if not cosine.abs() <= PARALLEL:  # also when a frame is all zeros
+        return torch.lerp(a, b, t)
+    angle = cosine.arccos()
+    return (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
+
+
+METHODS = {"slerp": slerp, "linear": torch.lerp}

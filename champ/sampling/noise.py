@@ -1,0 +1,37 @@
+"""Initial noise of a clip, as objects for ComfyUI's NOISE sockets."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class OfficialNoise:
+    """The official pipelines' draw for a seed on the CPU: one tensor (1, 4, F, h, w)."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def generate_noise(self, latent: dict[str, Any]) -> Tensor:
+        frames, channels, height, width = latent["samples"].shape
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randn(1, channels, frames, height, width, generator=generator)[0].movedim(1, 0).contiguous()
+
+
+class FrameNoise:
+    """Each frame has noise of its own, whatever the clip's length: a part of a clip gets what it has in the whole.
+
+    A latent's "batch_index" says which frames of the whole clip it holds."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def generate_noise(self, latent: dict[str, Any]) -> Tensor:
+        samples = latent["samples"]
+        numbers = latent.get("batch_index", range(len(samples)))
+        return torch.stack([self.frame(number, samples.shape[1:]) for number in numbers])
+
+    def frame(self, number: int, shape: torch.Size) -> Tensor:
+        # Far-apart generator seeds, so that frame 1 of one seed is not frame 0 of the next.
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
+        return torch.randn(shape, generator=generator)

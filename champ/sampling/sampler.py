@@ -1,0 +1,59 @@
+"""The official sampler: deterministic DDIM on variance-preserving latents, exact at the step without signal."""
+
+from typing import Any
+
+import comfy.model_sampling
+import comfy.samplers
+import torch
+from torch import Tensor
+from tqdm.auto import trange
+
+from .schedule import alphas_cumprod, trailing_timesteps
+
+
+def ddim() -> comfy.samplers.KSAMPLER:
+    """A SAMPLER for ComfyUI's custom sampling nodes."""
+    return comfy.samplers.KSAMPLER(sample_ddim)
+
+
+def targets(sigmas: Tensor, model_sampling: Any) -> tuple[list[float], list[float]]:
+    """abar at each step, and abar to which the step leads.
+
+    The official scheduler goes from t to t - T // n, which is not the next timestep where n does not divide T. Sigmas
+    that are its n timesteps are followed to its targets, all others from one to the next."""
+    if not isinstance(model_sampling, comfy.model_sampling.ModelSamplingDiscrete):
+        raise ValueError("This sampler is for models with a DDPM noise schedule; use another one, such as euler.")
+    alphas = alphas_cumprod(model_sampling)
+    total, n = len(alphas), len(sigmas) - 1
+    timesteps = [int(model_sampling.timestep(sigma)) for sigma in sigmas[:-1]]
+    abar = 1 / (1 + sigmas.double().cpu() ** 2)
+    abar[:-1][(sigmas[:-1] >= model_sampling.sigma_max * (1 - 1e-5)).cpu()] = alphas[-1]
+    there = abar[1:].tolist()
+    if 1 <= n <= total and timesteps == trailing_timesteps(n, total) and sigmas[-1] == 0:
+        if torch.allclose(model_sampling.sigmas[timesteps].to(sigmas), sigmas[:-1]):
+            there = [float(alphas[t - total // n]) if t >= total // n else 1.0 for t in timesteps]
+    return abar[:-1].tolist(), there
+
+
+@torch.no_grad()
+def sample_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    """x_s = sqrt(abar_s) x0 + sqrt(1 - abar_s) eps, with x0 and eps from the model's v at x_t (eta = 0).
+
+    ComfyUI's x is x_t sqrt(1 + sigma^2), and its denoised picture is sqrt(abar) x_t - sqrt(1 - abar) v with the abar of
+    a finite sigma. At the step without signal (abar = 0) that is undone: x0 = -v, eps = x_t."""
+    model_sampling = model.inner_model.model_patcher.get_model_object("model_sampling")
+    here, there = targets(sigmas, model_sampling)
+    scale = (1 + sigmas.double() ** 2).sqrt().tolist()
+    ones = x.new_ones([len(x)])
+    x = x / scale[0]
+    for i in trange(len(sigmas) - 1, disable=disable):
+        denoised = model(x * scale[i], sigmas[i] * ones, **(extra_args or {}))
+        if callback is not None:
+            callback({"x": x * scale[i], "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
+        if here[i] == 0:
+            abar = 1 / scale[i] ** 2
+            x0, eps = (denoised - abar**0.5 * x) / (1 - abar) ** 0.5, x
+        else:
+            x0, eps = denoised, (x - here[i] ** 0.5 * denoised) / (1 - here[i]) ** 0.5
+        x = there[i] ** 0.5 * x0 + (1 - there[i]) ** 0.5 * eps
+    return x * scale[-1]

@@ -1,0 +1,63 @@
+"""The noise schedule against numbers of the official scheduler."""
+
+import comfy.samplers
+import pytest
+import torch
+
+from champ.sampling.schedule import alphas_cumprod, trailing_sigmas, trailing_timesteps, with_betas
+
+OFFICIAL = {
+    "linear": {0: 0.99914998, 49: 0.94315058, 99: 0.86386257, 249: 0.5557031, 499: 0.14252949, 749: 0.013368193,
+               949: 2.0144803e-4, 998: 6.2773672e-8},
+    "scaled_linear": {0: 0.99914998, 49: 0.94925874, 99: 0.88808566, 249: 0.65418887, 499: 0.242359, 749: 0.033171453,
+                      949: 6.125418e-4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("betas", OFFICIAL)
+def test_alphas(champ, betas):
+    model = with_betas(champ.model, betas)
+    alphas = alphas_cumprod(model.get_model_object("model_sampling"))
+    assert len(alphas) == 1000 and alphas[999] == 0
+    for t, alpha in OFFICIAL[betas].items():
+        assert alphas[t] == pytest.approx(alpha, rel=2e-6, abs=1e-9)
+    assert model.model is champ.model.model
+
+
+def test_the_default_is_linear(champ):
+    default = champ.model.get_model_object("model_sampling")
+    assert torch.equal(default.sigmas, with_betas(champ.model, "linear").get_model_object("model_sampling").sigmas)
+    with pytest.raises(ValueError, match="no noise schedule called 'cosine'; choose from linear, scaled_linear"):
+        with_betas(champ.model, "cosine")
+
+
+def test_trailing_timesteps():
+    assert trailing_timesteps(20) == list(range(999, 0, -50))
+    assert trailing_timesteps(30)[:7] == [999, 966, 932, 899, 866, 832, 799]
+    assert trailing_timesteps(30)[-1] == 32
+    assert trailing_timesteps(1) == [999]
+    for steps in range(1, 1001):
+        timesteps = trailing_timesteps(steps)
+        assert len(timesteps) == steps and timesteps[0] == 999 and timesteps[-1] >= 0
+        assert timesteps == sorted(set(timesteps), reverse=True)
+    with pytest.raises(ValueError, match="1001 steps are not possible; choose from 1 to 1000"):
+        trailing_timesteps(1001)
+
+
+def test_sigmas_are_those_of_the_simple_scheduler_where_that_is_exact(champ):
+    sampling = champ.model.get_model_object("model_sampling")
+    for steps in 10, 20, 25, 40, 50:
+        simple = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
+        assert torch.equal(trailing_sigmas(sampling, steps), simple)
+    thirty = trailing_sigmas(sampling, 30)
+    assert [int(sampling.timestep(sigma)) for sigma in thirty[:-1]] == trailing_timesteps(30)
+    assert not torch.equal(thirty, comfy.samplers.calculate_sigmas(sampling, "simple", 30))
+
+
+def test_partial_denoising(champ):
+    sampling = champ.model.get_model_object("model_sampling")
+    assert torch.equal(trailing_sigmas(sampling, 10, 0.5), trailing_sigmas(sampling, 20)[-11:])
+    assert len(trailing_sigmas(sampling, 10, 0.0)) == 0
+    assert len(trailing_sigmas(sampling, 500, 0.1)) == 501
+    with pytest.raises(ValueError, match="denoise is 1.5; it must be from 0"):
+        trailing_sigmas(sampling, 10, 1.5)
