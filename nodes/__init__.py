@@ -2,12 +2,13 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import body, maps, motion
+from . import aggregate, body, compare, guidance, maps, models, motion, reference, sampling
 
 
 class ChampExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [*body.NODES, *motion.NODES, *maps.NODES]
+        modules = (body, motion, maps, models, guidance, reference, sampling, aggregate, compare)
+        return [node for module in modules for node in module.NODES]
 
 
 async def comfy_entrypoint() -> ChampExtension:

@@ -6,10 +6,10 @@ from comfy_api.latest import io
 
 from ..champ.body.free import free_body_betas, load_free_body
 from ..champ.body.smpl import load_smpl
-from .files import NO_SMPL, register_model_folders, smpl_files
+from .files import NO_SMPL, SMPL_EXTENSIONS, register_folder, smpl_files
 from .types import ChampBody
 
-register_model_folders()
+register_folder("smpl", SMPL_EXTENSIONS)
 
 
 class ChampFreeBody(io.ComfyNode):

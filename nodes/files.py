@@ -10,16 +10,31 @@ from ..champ.render.folder import MAPS
 
 SMPL_EXTENSIONS = {".pkl", ".npz", ".safetensors", ".pth", ".pt"}
 NO_SMPL = "put SMPL_NEUTRAL.pkl into models/smpl"
+NO_SET = "put a checkpoint set into models/champ"
 
 
-def register_model_folders() -> None:
-    folder = os.path.join(folder_paths.models_dir, "smpl")
-    paths, _ = folder_paths.folder_names_and_paths.get("smpl", ([], set()))
-    folder_paths.folder_names_and_paths["smpl"] = ([*paths, folder] if folder not in paths else paths, SMPL_EXTENSIONS)
+def register_folder(name: str, extensions: set[str]) -> None:
+    """Makes models/<name> known to ComfyUI, beside the places that extra_model_paths.yaml may name."""
+    folder = os.path.join(folder_paths.models_dir, name)
+    paths, known = folder_paths.folder_names_and_paths.get(name, ([], set()))
+    folder_paths.folder_names_and_paths[name] = ([*paths, *({folder} - set(paths))], known or extensions)
 
 
 def smpl_files() -> list[str]:
     return folder_paths.get_filename_list("smpl") or [NO_SMPL]
+
+
+def checkpoint_sets() -> list[str]:
+    """Folders below models/champ that hold a denoising UNet."""
+    files = [Path(name) for name in folder_paths.get_filename_list("champ")]
+    found = {file.parent.as_posix() for file in files if file.name.startswith("denoising_unet")}
+    return sorted(found) or [NO_SET]
+
+
+def set_folder(name: str) -> Path:
+    """Where a choice of `checkpoint_sets` lies."""
+    found = [folder for root in folder_paths.get_folder_paths("champ") if (folder := Path(root, name)).is_dir()]
+    return found[0]
 
 
 def map_folders() -> list[str]:

@@ -12,6 +12,10 @@ from server import PromptServer
 ChampBody = io.Custom("CHAMP_BODY")
 ChampMotion = io.Custom("CHAMP_MOTION")
 PoseKeypoint = io.Custom("POSE_KEYPOINT")
+ChampReferenceNet = io.Custom("CHAMP_REFERENCE_NET")
+ChampGuidanceEncoders = io.Custom("CHAMP_GUIDANCE_ENCODERS")
+ChampReference = io.Custom("CHAMP_REFERENCE")
+ChampGuidance = io.Custom("CHAMP_GUIDANCE")
 
 
 def progress() -> Callable[[int, int], None]:
@@ -23,6 +27,19 @@ def progress() -> Callable[[int, int], None]:
         bar.update_absolute(done, total)
 
     return on_frame
+
+
+def span_inputs() -> list[io.Float.Input]:
+    """The part of the sampling during which something acts."""
+    return [
+        io.Float.Input(
+            "start", default=0.0, min=0.0, max=1.0, step=0.01,
+            tooltip="From which part of the sampling on it acts: 0 is the first step, 1 the last.",
+        ),
+        io.Float.Input(
+            "end", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Until which part of the sampling it acts."
+        ),
+    ]  # fmt: skip
 
 
 def to_image(picture: torch.Tensor) -> torch.Tensor:

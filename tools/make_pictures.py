@@ -69,6 +69,9 @@ def main() -> None:
     save_thumbnail("multi_view", torch.cat([views[0][4], views[1][8]], dim=1))
     save_thumbnail("reuse_maps", torch.cat([quick[2], quick[3]], dim=1))
     save_thumbnail("smpl_body", torch.cat([quick[3], quick[4]], dim=1))
+    save_thumbnail("champ_video", torch.cat([quick[2], quick[4]], dim=1))
+    save_thumbnail("ksampler", torch.cat([quick[4], quick[0]], dim=1))
+    save_thumbnail("custom_sampling", torch.cat([quick[1], quick[2]], dim=1))
 
 
 def beside(motion: Motion, body: Body, other: Motion, other_body: Body) -> Motion:

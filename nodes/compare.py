@@ -1,0 +1,39 @@
+"""Compare results: clips side by side."""
+
+import torch
+from comfy_api.latest import io
+
+from ..champ.render.grid import side_by_side
+
+CLIPS = 6
+
+
+class ChampCompareGrid(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampCompareGrid",
+            display_name="Compare Side by Side",
+            category="Champ/output",
+            description="Puts up to six clips or pictures side by side: reference, result, maps, another result.",
+            inputs=[
+                io.Image.Input("image_1", tooltip="The first clip; the others take its height."),
+                *(
+                    io.Image.Input(
+                        f"image_{i}", optional=True, tooltip="Another clip of the same length, or one picture."
+                    )
+                    for i in range(2, CLIPS + 1)
+                ),
+                io.Int.Input("columns", default=0, min=0, max=CLIPS, tooltip="Clips in a row; 0 puts all in one row."),
+            ],
+            outputs=[io.Image.Output(display_name="images", tooltip="The clips in one picture.")],
+        )
+
+    @classmethod
+    def execute(cls, columns, **images) -> io.NodeOutput:
+        names = [f"image_{i}" for i in range(1, CLIPS + 1)]
+        clips: list[torch.Tensor] = [images[name][..., :3] for name in names if images.get(name) is not None]
+        return io.NodeOutput(side_by_side(clips, columns))
+
+
+NODES = [ChampCompareGrid]

@@ -1,0 +1,84 @@
+"""Guidance: encode the maps, and say how much and when they count."""
+
+from dataclasses import replace
+
+from comfy_api.latest import io
+
+from ..champ.model.checkpoint import MAPS, POSE
+from ..champ.model.guidance import GuidanceMap, encode_guidance
+from .maps import map_inputs
+from .types import ChampGuidance, ChampGuidanceEncoders, progress, span_inputs
+
+
+class ChampEncodeGuidance(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampEncodeGuidance",
+            display_name="Encode Guidance",
+            category="Champ/model",
+            description="Turns the maps into guidance for the denoiser. Any subset of the maps will do. Animate Anyone "
+            "reads the skeleton maps only.",
+            inputs=[
+                ChampGuidanceEncoders.Input("guidance_encoders", tooltip="From Load Champ Model."),
+                *map_inputs(),
+                ChampGuidance.Input(
+                    "add_to",
+                    optional=True,
+                    tooltip="Guidance to which this one is added, so that maps can have ranges of their own.",
+                ),
+                io.Int.Input(
+                    "width", default=0, min=0, max=8192, step=8,
+                    tooltip="Width of the video in pixels; 0 takes that of the maps. Other sizes stretch the maps.",
+                ),
+                io.Int.Input("height", default=0, min=0, max=8192, step=8, tooltip="Height; 0 as above."),
+                *(
+                    io.Float.Input(
+                        f"{name}_strength", default=1.0, min=0.0, max=2.0, step=0.01,
+                        tooltip=f"How much the {name} maps count; 0 leaves them out.",
+                    )
+                    for name in MAPS
+                ),
+                *span_inputs(),
+            ],
+            outputs=[ChampGuidance.Output(display_name="guidance", tooltip="For Apply Champ.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, guidance_encoders, width, height, start, end, mask=None, add_to=None, **values) -> io.NodeOutput:
+        images = {name: values[name] for name in MAPS if values.get(name) is not None}
+        if not images:
+            raise ValueError("No maps are connected to Encode Guidance; connect at least one.")
+        if mask is not None and "semantic_map" in images:
+            if mask.shape != images["semantic_map"].shape[:3]:
+                raise ValueError(
+                    f"The mask has shape {tuple(mask.shape)} but the semantic maps have "
+                    f"{tuple(images['semantic_map'].shape[:3])}; connect the mask that was made with them."
+                )
+            images["semantic_map"] = images["semantic_map"] * (mask > 0)[..., None]
+        if guidance_encoders.names == (POSE,) and set(images) == {"dwpose"}:
+            names = {"dwpose": POSE}
+        else:
+            names = {name: name for name in images}
+        maps = {
+            names[name]: GuidanceMap(image, values[f"{name}_strength"], start, end) for name, image in images.items()
+        }
+        rows, columns = next(iter(images.values())).shape[1:3]
+        guidance = encode_guidance(guidance_encoders, maps, width or columns, height or rows, on_frame=progress())
+        if add_to is not None:
+            guidance = add(add_to, guidance)
+        return io.NodeOutput(guidance)
+
+
+def add(first, second):
+    """Both guidances in one; they must belong to one clip."""
+    for what in ("frames", "width", "height", "family"):
+        if getattr(first, what) != getattr(second, what):
+            raise ValueError(
+                f"The two guidances differ in {what} ({getattr(first, what)} and {getattr(second, what)}); "
+                "encode maps of one clip at one size, with the encoders of one set."
+            )
+    return replace(second, layers=first.layers + second.layers)
+
+
+NODES = [ChampEncodeGuidance]

@@ -1,0 +1,75 @@
+"""Load checkpoint sets: the denoiser, ReferenceNet and the guidance encoders."""
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..champ.model.checkpoint import find_set
+from ..champ.model.loading import WEIGHT_DTYPES, load_denoiser, load_encoders, load_reference_net
+from .files import NO_SET, checkpoint_sets, register_folder, set_folder
+from .types import ChampGuidanceEncoders, ChampReferenceNet
+
+register_folder("champ", {".safetensors", ".pth"})
+register_folder("animatediff_models", folder_paths.supported_pt_extensions)
+
+OWN_MOTION = {"from the set": "set", "none (single pictures)": "none"}
+
+
+class ChampLoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampLoadModel",
+            display_name="Load Champ Model",
+            category="Champ/model",
+            description="Loads a checkpoint set of Champ or Animate Anyone from models/champ: one folder with "
+            "denoising_unet, reference_unet, motion_module and the guidance encoders or the pose guider inside.",
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint_set",
+                    options=checkpoint_sets(),
+                    tooltip="A folder below models/champ with the files of one set, under their official names.",
+                ),
+                io.Combo.Input(
+                    "motion_module",
+                    options=[*OWN_MOTION, *folder_paths.get_filename_list("animatediff_models")],
+                    tooltip="The modules that join the frames. Those of the set, or a file in AnimateDiff's format "
+                    "(SD1.5) "
+                    "from models/animatediff_models.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_DTYPES),
+                    tooltip="How the weights are stored. fp8 takes half the memory of 16 bits and costs some quality.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    display_name="model", tooltip="The denoiser. Any sampler, LoRA or ControlNet takes it."
+                ),
+                ChampReferenceNet.Output(display_name="reference_net", tooltip="For Encode Reference."),
+                ChampGuidanceEncoders.Output(display_name="guidance_encoders", tooltip="For Encode Guidance."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, checkpoint_set):
+        if checkpoint_set not in checkpoint_sets() or checkpoint_set == NO_SET:
+            return (
+                f"There is no checkpoint set called {checkpoint_set!r}: put the files of Champ or Animate Anyone "
+                f"into a "
+                "folder of their own below models/champ, press R, and choose it."
+            )
+        return True
+
+    @classmethod
+    def execute(cls, checkpoint_set, motion_module, weight_dtype) -> io.NodeOutput:
+        files = find_set(set_folder(checkpoint_set))
+        motion = OWN_MOTION.get(motion_module)
+        if motion is None:
+            motion = folder_paths.get_full_path_or_raise("animatediff_models", motion_module)
+        return io.NodeOutput(
+            load_denoiser(files, motion, weight_dtype), load_reference_net(files, weight_dtype), load_encoders(files)
+        )
+
+
+NODES = [ChampLoadModel]

@@ -1,0 +1,92 @@
+"""The reference: what ReferenceNet and CLIP vision see in the picture of the person."""
+
+from typing import NamedTuple
+
+import torch
+from comfy_api.latest import io
+
+from ..champ.model.images import FITS, clip_input
+from ..champ.model.images import fit as fit_picture
+from ..champ.model.reference import Reference, encode_reference
+from .types import ChampReference, ChampReferenceNet, progress, span_inputs
+
+
+class Seen(NamedTuple):
+    """The value of a CHAMP_REFERENCE socket."""
+
+    references: tuple[Reference, ...]
+    clip_embeds: torch.Tensor | None  # (N, D), N from 1 to the number of references
+
+
+class ChampEncodeReference(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampEncodeReference",
+            display_name="Encode Reference",
+            category="Champ/model",
+            description="Shows the picture of the person to ReferenceNet, once for the whole video. Several pictures "
+            "of the "
+            "same person can be given as a batch.",
+            inputs=[
+                ChampReferenceNet.Input("reference_net", tooltip="From Load Champ Model."),
+                io.Vae.Input("vae", tooltip="The VAE of Stable Diffusion 1.5, from Load VAE."),
+                io.Image.Input("image", tooltip="The person to animate."),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="CLIP vision ViT-L/14 with projection, from Load CLIP Vision. The official models use it; "
+                    "without it the embedding is zero.",
+                ),
+                ChampReference.Input(
+                    "add_to", optional=True, tooltip="A reference to which this one is added: the video reads both."
+                ),
+                io.Int.Input(
+                    "width",
+                    default=512,
+                    min=8,
+                    max=8192,
+                    step=8,
+                    tooltip="Width of the video in pixels, as for the maps.",
+                ),
+                io.Int.Input("height", default=768, min=8, max=8192, step=8, tooltip="Height of the video in pixels."),
+                io.Combo.Input(
+                    "fit",
+                    options=list(FITS),
+                    default="crop",
+                    tooltip="What happens to a picture of another shape: crop cuts the edges, pad adds black, stretch "
+                    "distorts it, as the official inference does.",
+                ),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=2.0, step=0.01, tooltip="How much the picture counts."
+                ),
+                *span_inputs(),
+            ],
+            outputs=[ChampReference.Output(display_name="reference", tooltip="For Apply Champ.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, reference_net, vae, image, width, height, fit, strength, start, end, clip_vision=None, add_to=None
+    ) -> io.NodeOutput:
+        pictures = fit_picture(image, width, height, fit)
+        embeds = None
+        if clip_vision is not None:
+            embeds = clip_vision.encode_image(clip_input(image), crop=False)["image_embeds"]
+        references = encode_reference(
+            reference_net,
+            vae.encode(pictures),
+            embeds,
+            strength=strength,
+            start=start,
+            end=end,
+            on_picture=progress(),
+        )
+        if add_to is not None:
+            references = add_to.references + references
+            known = [e for e in (add_to.clip_embeds, embeds) if e is not None]
+            embeds = torch.cat(known) if known else None
+        return io.NodeOutput(Seen(references, embeds))
+
+
+NODES = [ChampEncodeReference]

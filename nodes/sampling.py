@@ -1,0 +1,199 @@
+"""Sample: bring model, reference and guidance together, with the pack's own sampler or ComfyUI's."""
+
+import comfy.sample
+import comfy.samplers
+import latent_preview
+from comfy.model_management import intermediate_device
+from comfy_api.latest import io
+
+from ..champ.model.conditioning import conditioning
+from ..champ.model.denoiser import BETAS, champ_model
+from ..champ.sampling.aggregation import with_windows
+from ..champ.sampling.noise import FrameNoise, OfficialNoise
+from ..champ.sampling.sampler import ddim
+from ..champ.sampling.schedule import trailing_sigmas, with_betas
+from .aggregate import window_inputs
+from .types import ChampGuidance, ChampReference
+
+NOISES = {"per frame": FrameNoise, "official": OfficialNoise}
+LAYOUT = (
+    "per frame: a frame has the same noise whatever the clip's length, so that a longer clip begins like the short "
+    "one. "
+    "official: the order of Champ's own code, for comparing results."
+)
+
+
+def steps_input() -> io.Int.Input:
+    return io.Int.Input(
+        "steps", default=20, min=1, max=1000, tooltip="Official: 20 for Champ, 30 for Animate Anyone. More is slower."
+    )
+
+
+def denoise_input() -> io.Float.Input:
+    return io.Float.Input(
+        "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
+        tooltip="1 starts from noise. Less keeps a part of the latent that is given: video to video.",
+    )  # fmt: skip
+
+
+class ChampApply(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampApply",
+            display_name="Apply Champ",
+            category="Champ/model",
+            description="Makes the positive and negative conditioning and the empty latent of the video, for Champ "
+            "Sampler, "
+            "KSampler or SamplerCustom. The positive reads the reference, the negative does not; both follow the "
+            "guidance.",
+            inputs=[
+                io.Model.Input("model", tooltip="From Load Champ Model, with or without LoRAs."),
+                ChampGuidance.Input("guidance", tooltip="From Encode Guidance."),
+                ChampReference.Input(
+                    "reference", optional=True, tooltip="From Encode Reference. Without it the person is anybody."
+                ),
+                io.Combo.Input(
+                    "betas",
+                    options=list(BETAS),
+                    tooltip="Noise schedule. linear is what the official inference really uses; scaled_linear is "
+                    "what the "
+                    "models were trained with and gives somewhat different light and contrast.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model with the noise schedule."),
+                io.Conditioning.Output(display_name="positive", tooltip="Reference, CLIP embedding and guidance."),
+                io.Conditioning.Output(display_name="negative", tooltip="Guidance alone."),
+                io.Latent.Output(display_name="latent", tooltip="Empty, one for each frame of the guidance."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, guidance, betas, reference=None) -> io.NodeOutput:
+        context_dim = champ_model(model).context_dim
+        references, embeds = reference or ((), None)
+        positive, negative = conditioning(context_dim, guidance, references, embeds)
+        latent = {"samples": guidance.empty_latent().to(intermediate_device())}
+        return io.NodeOutput(with_betas(model, betas), positive, negative, latent)
+
+
+class ChampSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampSampler",
+            display_name="Champ Sampler",
+            category="Champ/sampling",
+            description="Samples a video with the official settings: exact DDIM, trailing timesteps, windows of 24 "
+            "frames.",
+            inputs=[
+                io.Model.Input("model", tooltip="From Apply Champ."),
+                io.Conditioning.Input("positive", tooltip="From Apply Champ."),
+                io.Conditioning.Input("negative", tooltip="From Apply Champ."),
+                io.Latent.Input("latent", tooltip="From Apply Champ, or a video encoded with the VAE."),
+                io.Int.Input(
+                    "seed", default=42, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+                    tooltip="Another seed gives another video.",
+                ),
+                steps_input(),
+                io.Float.Input(
+                    "cfg", default=3.5, min=1.0, max=30.0, step=0.1,
+                    tooltip="How strongly the reference is followed. 1 is fastest and weakest.",
+                ),
+                denoise_input(),
+                io.Combo.Input("noise", options=list(NOISES), tooltip=LAYOUT),
+                *window_inputs(),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The video, for VAE Decode.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, positive, negative, latent, seed, steps, cfg, denoise, noise, length, overlap, schedule, weights
+    ) -> io.NodeOutput:
+        champ_model(model)
+        if "context_handler" not in model.model_options:
+            model = with_windows(model, length, overlap, schedule, weights)
+        samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+        sigmas = trailing_sigmas(model.get_model_object("model_sampling"), steps, denoise)
+        if len(sigmas) == 0:
+            return io.NodeOutput(latent)
+        latent = {**latent, "samples": samples}
+        samples = comfy.sample.sample_custom(
+            model,
+            NOISES[noise](seed).generate_noise(latent),
+            cfg,
+            ddim(),
+            sigmas,
+            positive,
+            negative,
+            samples,
+            noise_mask=latent.get("noise_mask"),
+            callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+            seed=seed,
+        )
+        return io.NodeOutput({**latent, "samples": samples})
+
+
+class ChampSigmas(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampSigmas",
+            display_name="Champ Trailing Sigmas",
+            category="Champ/sampling",
+            description="The official timesteps for SamplerCustom and SamplerCustomAdvanced, exact for any number of "
+            "steps.",
+            inputs=[io.Model.Input("model", tooltip="From Apply Champ."), steps_input(), denoise_input()],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels from the first step to 0.")],
+        )
+
+    @classmethod
+    def execute(cls, model, steps, denoise) -> io.NodeOutput:
+        return io.NodeOutput(trailing_sigmas(model.get_model_object("model_sampling"), steps, denoise))
+
+
+class ChampDDIM(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampDDIM",
+            display_name="Champ DDIM",
+            category="Champ/sampling",
+            description="The official sampler for SamplerCustom and SamplerCustomAdvanced. It treats the first step, "
+            "which "
+            "has no signal at all, exactly; ComfyUI's own ddim is very close to it.",
+            inputs=[],
+            outputs=[io.Sampler.Output(display_name="sampler", tooltip="Deterministic DDIM.")],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(ddim())
+
+
+class ChampNoise(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampNoise",
+            display_name="Champ Noise",
+            category="Champ/sampling",
+            description="Noise for SamplerCustomAdvanced.",
+            inputs=[
+                io.Int.Input(
+                    "seed", default=42, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,
+                    tooltip="Another seed gives another video.",
+                ),
+                io.Combo.Input("layout", options=list(NOISES), tooltip=LAYOUT),
+            ],
+            outputs=[io.Noise.Output(display_name="noise", tooltip="For SamplerCustomAdvanced.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, seed, layout) -> io.NodeOutput:
+        return io.NodeOutput(NOISES[layout](seed))
+
+
+NODES = [ChampApply, ChampSampler, ChampSigmas, ChampDDIM, ChampNoise]

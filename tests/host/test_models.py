@@ -1,0 +1,241 @@
+"""Champ and Animate Anyone in a real ComfyUI: small random models of the official layout, through the API."""
+
+import copy
+import io
+import json
+import shutil
+import sys
+from urllib.parse import urlencode
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+import dev
+
+API = dev.ROOT / "example_workflows" / "api"
+EXAMPLES = ["champ_video", "ksampler", "custom_sampling"]
+WIDTH, HEIGHT, FRAMES = 64, 96, 6
+
+
+@pytest.fixture(scope="module")
+def models(server):
+    """Checkpoint sets, a VAE and a picture in the server's folders; returns its models folder."""
+    sys.path.append(str(dev.ROOT / "tests" / "model"))
+    golden = pytest.importorskip("golden")
+    for name in ("champ", "animate_anyone"):
+        shutil.copytree(golden.cached_golden(name).folder, server.base / "models" / "champ" / name)
+
+    import torch
+    from comfy.taesd.taesd import TAESD
+
+    torch.manual_seed(0)
+    vae = TAESD()
+    with torch.no_grad():  # ComfyUI's layers begin with whatever lies in memory
+        for parameter in vae.parameters():
+            torch.nn.init.kaiming_normal_(parameter) if parameter.ndim > 1 else parameter.zero_()
+        # Pictures that are neither black nor white.
+        last = vae.taesd_decoder[-1]
+        last.weight *= 0.2 / vae.taesd_decoder(torch.randn(1, 4, 8, 8)).std()
+        last.bias.fill_(0.5)
+    folder = server.base / "models" / "vae_approx"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(vae.taesd_encoder.state_dict(), folder / "taesd_encoder.safetensors")
+    save_file(vae.taesd_decoder.state_dict(), folder / "taesd_decoder.safetensors")
+    picture = np.random.default_rng(0).integers(0, 255, (150, 90, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(server.base / "input" / "example.png")
+    for name in ("depth", "normal", "semantic_map", "dwpose", "mask"):
+        maps = server.base / "output" / "champ" / "quick_start_00001" / name
+        maps.mkdir(parents=True, exist_ok=True)
+        for i in range(FRAMES):
+            Image.new("RGB", (WIDTH, HEIGHT), (68, 1, 84)).save(maps / f"{i:04}.png")
+    return server.base / "models"
+
+
+def small(name: str, **changes: dict) -> dict:
+    """An example with small pictures, few frames and steps, and without the files that cannot be had here.
+
+    `changes` are inputs for all nodes of a class."""
+    prompt = copy.deepcopy(json.loads((API / f"{name}.json").read_text(encoding="utf-8")))
+    missing = [key for key, node in prompt.items() if node["class_type"] == "CLIPVisionLoader"]
+    sizes = {"width": WIDTH, "height": HEIGHT, "frames": FRAMES, "steps": 2, "count": FRAMES, "vae_name": "taesd",
+             "length": 4, "overlap": 1, "lossless": True}  # fmt: skip
+    for node in prompt.values():
+        inputs = node["inputs"]
+        for key in [key for key, value in inputs.items() if isinstance(value, list) and value[0] in missing]:
+            del inputs[key]
+        if node["class_type"] != "ChampFreeBody":  # its height is a person's
+            inputs |= {key: value for key, value in sizes.items() if key in inputs}
+        inputs |= changes.get(node["class_type"], {})
+    return {key: node for key, node in prompt.items() if key not in missing}
+
+
+def pictures(server, entry: dict) -> np.ndarray:
+    """The animation that a workflow saved, (F, H, W, 3)."""
+    [item] = [item for node in entry["outputs"].values() for item in node["images"]]
+    status, content = server.request(f"/view?{urlencode(item)}")
+    assert status == 200
+    animation = Image.open(io.BytesIO(content))
+    frames = []
+    for i in range(animation.n_frames):
+        animation.seek(i)
+        frames.append(np.asarray(animation.convert("RGB")))
+    return np.stack(frames)
+
+
+def refused(server, prompt: dict) -> str:
+    with pytest.raises(dev.Failure) as failure:
+        server.run(prompt)
+    return str(failure.value)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs(server, models, name):
+    video = pictures(server, server.run(small(name)))
+    frames = 2 * FRAMES - 1 if name == "ksampler" else FRAMES
+    assert video.shape[:2] == (frames, HEIGHT) and video.std() > 1
+
+
+def test_the_seed_decides_the_video_and_repeats_it(server, models):
+    def video(seed):
+        return pictures(server, server.run(small("champ_video", ChampSampler={"seed": seed})))
+
+    first, other = video(1), video(2)
+    server.request("/free", {"unload_models": True, "free_memory": True})
+    assert np.array_equal(first, video(1)) and not np.array_equal(first, other)
+
+
+def test_the_sampler_and_its_parts_give_the_same_video(server, models):
+    """Champ Sampler is the parts of custom_sampling in one node."""
+    windows = {"length": 4, "overlap": 1, "schedule": "looped", "weights": "flat"}
+    parts = small("custom_sampling", ChampTemporalAggregation=windows)
+    one = copy.deepcopy(parts)
+    for key in ("11", "12", "13", "14", "15"):
+        del one[key]
+    sampler = {"seed": 42, "steps": 2, "cfg": 3.5, "denoise": 1.0, "noise": "official", **windows}
+    links = {"model": ["10", 0], "positive": ["10", 1], "negative": ["10", 2], "latent": ["10", 3]}
+    one["16"] = {"class_type": "ChampSampler", "inputs": {**sampler, **links}}
+    assert np.array_equal(pictures(server, server.run(parts)), pictures(server, server.run(one)))
+
+
+def test_reference_and_guidance_matter(server, models):
+    plain = pictures(server, server.run(small("ksampler")))
+    no_reference = pictures(server, server.run(small("ksampler", ChampEncodeReference={"strength": 0.0})))
+    no_guidance = pictures(server, server.run(small("ksampler", ChampEncodeGuidance={"dwpose_strength": 0.0})))
+    assert not np.array_equal(plain, no_reference) and not np.array_equal(plain, no_guidance)
+
+
+@pytest.mark.parametrize(("sampler", "scheduler"), [("euler", "normal"), ("dpmpp_2m", "karras"), ("uni_pc", "simple")])
+def test_other_samplers_run(server, models, sampler, scheduler):
+    settings = {"sampler_name": sampler, "scheduler": scheduler}
+    assert pictures(server, server.run(small("ksampler", KSampler=settings))).std() > 1
+
+
+def test_video_to_video(server, models):
+    """With little denoising the given video stays nearly what it was."""
+    prompt = small("champ_video", ChampSampler={"denoise": 0.5, "steps": 2})
+    prompt["20"] = {"class_type": "VAEEncode", "inputs": {"pixels": ["7", 1], "vae": ["2", 0]}}
+    prompt["11"]["inputs"]["latent"] = ["20", 0]
+    assert len(pictures(server, server.run(prompt))) == FRAMES
+
+
+def test_a_lora_changes_the_video_and_freeu_runs(server, models):
+    """Kohya's names; ComfyUI maps them onto the denoiser's blocks as onto any SD1.5 UNet."""
+    import torch
+
+    down = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    lora = {f"{down}.lora_down.weight": torch.randn(4, 32), f"{down}.lora_up.weight": torch.randn(32, 4),
+            f"{down}.alpha": torch.tensor(4.0)}  # fmt: skip
+    (models / "loras").mkdir(parents=True, exist_ok=True)
+    save_file(lora, models / "loras" / "small.safetensors")
+    plain = pictures(server, server.run(small("ksampler")))
+    prompt = small("ksampler")
+    loader = {"model": ["1", 0], "lora_name": "small.safetensors", "strength_model": 1.0}
+    prompt["20"] = {"class_type": "LoraLoaderModelOnly", "inputs": loader}
+    prompt["10"]["inputs"]["model"] = ["20", 0]
+    assert not np.array_equal(plain, pictures(server, server.run(prompt)))
+    prompt["20"] = {"class_type": "FreeU_V2", "inputs": {"model": ["1", 0], "b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}}
+    assert pictures(server, server.run(prompt)).std() > 1
+    assert np.array_equal(plain, pictures(server, server.run(small("ksampler"))))
+
+
+def test_merged_models_run(server, models):
+    prompt = small("ksampler")
+    prompt["20"] = copy.deepcopy(prompt["1"])
+    prompt["20"]["inputs"]["checkpoint_set"] = "champ"
+    merge = {"model1": ["1", 0], "model2": ["20", 0], "ratio": 0.5}
+    prompt["21"] = {"class_type": "ModelMergeSimple", "inputs": merge}
+    prompt["10"]["inputs"]["model"] = ["21", 0]
+    assert not np.array_equal(pictures(server, server.run(small("ksampler"))), pictures(server, server.run(prompt)))
+
+
+def test_a_failed_run_leaves_the_host_usable(server, models):
+    refused(server, small("ksampler", ChampTemporalAggregation={"length": 40, "overlap": 4}))
+    assert pictures(server, server.run(small("ksampler"))).std() > 1
+
+
+def test_sampling_can_be_cancelled(server, models):
+    interrupted = []
+
+    def interrupt(nodes):
+        if not interrupted and any(n["node_id"] == "11" and n["value"] > 1 for n in nodes.values()):
+            server.request("/interrupt", {})
+            interrupted.append(True)
+
+    entry = server.run(small("champ_video", ChampSampler={"steps": 200}), interrupt)
+    assert interrupted and "execution_interrupted" in [kind for kind, _ in entry["status"]["messages"]]
+    assert len(pictures(server, server.run(small("champ_video")))) == FRAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("ksampler", {"ChampLoadModel": {"checkpoint_set": "../champ"}}, "no checkpoint set called '../champ'"),
+        ("ksampler", {"ChampLoadModel": {"checkpoint_set": "/etc"}}, "no checkpoint set called '/etc'"),
+        ("ksampler", {"ChampTemporalAggregation": {"length": 40, "overlap": 4}}, "windows of up to 32 frames"),
+        ("ksampler", {"ChampTemporalAggregation": {"length": 4, "overlap": 4}}, "overlap of 4 frames does not fit"),
+        ("ksampler", {"ChampEncodeGuidance": {"depth": ["7", 0]}}, "no encoder for depth"),
+        ("ksampler", {"ChampEncodeGuidance": {"width": 60, "height": 96}}, "not multiples of 8"),
+        ("champ_video", {"ChampSampler": {"model": ["1", 0], "length": 33, "overlap": 1}}, "windows of up to 32 frames"),
+        ("champ_video", {"ChampEncodeGuidance": {"mask": ["4", 1]}}, "connect the mask that was made with them"),
+    ],
+)
+def test_bad_input_is_explained(server, models, name, changes, message):
+    assert message in refused(server, small(name, **changes))
+
+
+def test_no_maps_are_refused(server, models):
+    prompt = small("ksampler")
+    del prompt["8"]["inputs"]["dwpose"]
+    assert "No maps are connected" in refused(server, prompt)
+
+
+def test_maps_of_different_length_are_refused(server, models):
+    prompt = small("custom_sampling")
+    prompt["20"] = copy.deepcopy(prompt["5"])
+    prompt["20"]["inputs"]["count"] = 3
+    prompt["7"]["inputs"]["normal"] = ["20", 1]
+    assert "differ in their number of frames" in refused(server, prompt)
+
+
+def test_guidance_of_two_clips_cannot_be_added(server, models):
+    prompt = small("custom_sampling")
+    prompt["20"] = copy.deepcopy(prompt["5"])
+    prompt["20"]["inputs"]["count"] = 3
+    prompt["6"]["inputs"]["depth"] = ["20", 0]
+    assert "The two guidances differ in frames (3 and 6)" in refused(server, prompt)
+
+
+def test_another_model_is_refused(server, models):
+    """Mixed families, and a set of which half is missing."""
+    prompt = small("ksampler")
+    prompt["20"] = copy.deepcopy(prompt["1"])
+    prompt["20"]["inputs"]["checkpoint_set"] = "champ"
+    prompt["10"]["inputs"]["model"] = ["20", 0]
+    assert "comes from a checkpoint set of Animate Anyone" in refused(server, prompt)
+    half = models / "champ" / "half"
+    half.mkdir()
+    shutil.copy(models / "champ" / "champ" / "denoising_unet.safetensors", half)
+    changes = {"checkpoint_set": "half"}
+    assert "lacks reference_unet" in refused(server, small("ksampler", ChampLoadModel=changes))
