@@ -337,9 +337,11 @@ class Server:
                 if length > 125:
                     length = int.from_bytes(stream.read(2 if length == 126 else 8), "big")
                 body = stream.read(length)
-                if head[0] & 15 == 1:  # text; pictures come as binary frames
+                if head[0] & 15 == 1:
                     message = json.loads(body)
                     yield message["type"], message["data"]
+                elif head[0] & 15 == 2:  # a preview picture behind a header
+                    yield "picture", {"bytes": length}
 
     def run(self, prompt: dict, show: Callable[[dict], None] = lambda nodes: None, timeout: float = 900) -> dict:
         """Queues a workflow in API format and waits for its history entry: outputs and status.

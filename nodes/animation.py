@@ -12,14 +12,18 @@ PREVIEW_SIZE = 1024  # longer side in pixels
 PREVIEW_FRAMES = 120
 
 
+def preview_step(frames: int) -> int:
+    """Every how many frames a preview of a clip shows, so that it stays small."""
+    return -(-frames // PREVIEW_FRAMES)
+
+
 def save_animation(path: Path, pictures: torch.Tensor, fps: float) -> None:
-    """Writes uint8 pictures (F, H, W, 3) as an animated WebP that repeats for ever; long clips skip frames."""
-    step = -(-len(pictures) // PREVIEW_FRAMES)
-    frames = [Image.fromarray(picture.numpy()) for picture in pictures[::step]]
+    """Writes uint8 pictures (F, H, W, 3) as an animated WebP that repeats for ever."""
+    frames = [Image.fromarray(picture.numpy()) for picture in pictures]
     for frame in frames:
         frame.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
     frames[0].save(
-        path, save_all=True, append_images=frames[1:], duration=round(1000 * step / fps), loop=0, quality=80, method=0
+        path, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0, quality=80, method=0
     )
 
 
@@ -28,5 +32,6 @@ def animated(pictures: torch.Tensor, fps: float) -> ui.SavedImages:
     name = f"champ_{uuid.uuid4().hex}.webp"
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
-    save_animation(folder / name, pictures, fps)
+    step = preview_step(len(pictures))
+    save_animation(folder / name, pictures[::step], fps / step)
     return ui.SavedImages([ui.SavedResult(name, "", io.FolderType.temp)], is_animated=True)

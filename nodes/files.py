@@ -38,24 +38,31 @@ def set_folder(name: str) -> Path:
 
 
 def map_folders() -> list[str]:
-    """Folders with maps in the official layout, below the input and the output folder."""
+    """Folders with maps in the official layout, at most three deep in the input and the output folder."""
     found = []
     for root, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), " [output]")):
         for folder, children, _ in os.walk(root):
-            if any(name in children for name in MAPS):
+            name = Path(folder).relative_to(root)
+            if any(map_name in children for map_name in MAPS):
+                found.append(f"{name.as_posix()}{mark}")
                 children.clear()
-                found.append(os.path.relpath(folder, root).replace(os.sep, "/") + mark)
+            elif len(name.parts) == 3:
+                children.clear()
     return sorted(found)
 
 
 def map_folder(name: str) -> Path:
     """The folder that a choice of `map_folders` stands for."""
-    if name not in map_folders():
+    inside, base = folder_paths.annotated_filepath(name)
+    parts = re.split(r"[/\\]", inside)
+    folder = Path(base or folder_paths.get_input_directory(), *parts)
+    plain = all(part not in ("", "..") and not re.search(r"[:\0]", part) for part in parts)
+    if not plain or not any((folder / map_name).is_dir() for map_name in MAPS):
         raise ValueError(
             f"There is no folder of maps called {name!r}; put a folder with depth, normal, semantic_map or dwpose "
             "inside into ComfyUI's input folder, then choose it from the list."
         )
-    return Path(folder_paths.get_annotated_filepath(name))
+    return folder
 
 
 def new_output_folder(prefix: str) -> Path:

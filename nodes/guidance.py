@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..champ.model.checkpoint import MAPS, POSE
 from ..champ.model.guidance import GuidanceMap, encode_guidance
 from .maps import map_inputs
-from .types import ChampGuidance, ChampGuidanceEncoders, progress, span_inputs
+from .types import MAX_SIZE, ChampGuidance, ChampGuidanceEncoders, progress, span_inputs
 
 
 class ChampEncodeGuidance(io.ComfyNode):
@@ -28,10 +28,10 @@ class ChampEncodeGuidance(io.ComfyNode):
                     tooltip="Guidance to which this one is added, so that maps can have ranges of their own.",
                 ),
                 io.Int.Input(
-                    "width", default=0, min=0, max=8192, step=8,
+                    "width", default=0, min=0, max=MAX_SIZE, step=8,
                     tooltip="Width of the video in pixels; 0 takes that of the maps. Other sizes stretch the maps.",
                 ),
-                io.Int.Input("height", default=0, min=0, max=8192, step=8, tooltip="Height; 0 as above."),
+                io.Int.Input("height", default=0, min=0, max=MAX_SIZE, step=8, tooltip="Height; 0 as above."),
                 *(
                     io.Float.Input(
                         f"{name}_strength", default=1.0, min=0.0, max=2.0, step=0.01,

@@ -12,11 +12,9 @@ from ..champ.render.guidance import render_guidance
 from ..champ.render.palette import palette_report
 from ..champ.render.pose import canvas_size, from_pose_keypoint, largest_person, to_pose_keypoint
 from ..champ.render.skeleton import draw_skeleton
-from .animation import save_animation
+from .animation import preview_step, save_animation
 from .files import map_folder, map_folders, new_output_folder
-from .types import ChampBody, ChampMotion, PoseKeypoint, progress, to_bytes, to_image, warn
-
-MAX_FRAMES = 100000
+from .types import MAX_FRAMES, MAX_SIZE, ChampBody, ChampMotion, PoseKeypoint, progress, to_bytes, to_image, warn
 
 
 def map_outputs() -> list[io.Image.Output]:
@@ -110,7 +108,8 @@ class ChampLoadMaps(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, folder, start, count):
-        return [(str(f), f.stat().st_mtime_ns) for name in MAPS for f in sorted((map_folder(folder) / name).glob("*"))]
+        files = sorted(file for name in MAPS for file in (map_folder(folder) / name).glob("*"))
+        return [(str(file), file.stat().st_mtime_ns) for file in files]
 
     @classmethod
     def execute(cls, folder, start, count) -> io.NodeOutput:
@@ -163,8 +162,8 @@ class ChampSaveMaps(io.ComfyNode):
         path = new_output_folder(folder)
         save_maps(path, maps, progress())
         pictures = [maps[name] for name in MAPS[:4] if name in maps] or [maps["mask"][..., None].expand(-1, -1, -1, 3)]
-        strip = torch.cat(pictures, dim=2)
-        save_animation(path / "preview.webp", strip, fps)
+        step = preview_step(len(pictures[0]))
+        save_animation(path / "preview.webp", torch.cat([p[::step] for p in pictures], dim=2), fps / step)
         root = Path(folder_paths.get_output_directory())
         subfolder = path.relative_to(root).as_posix()
         preview = ui.SavedResult("preview.webp", subfolder, io.FolderType.output)
@@ -182,11 +181,11 @@ class ChampDrawSkeleton(io.ComfyNode):
             inputs=[
                 PoseKeypoint.Input("pose_keypoints", tooltip="Keypoints from a DWPose, OpenPose or other pose node."),
                 io.Int.Input(
-                    "width", default=0, min=0, max=8192, step=8,
+                    "width", default=0, min=0, max=MAX_SIZE, step=8,
                     tooltip="Width of the pictures; 0 takes the size of the pictures that the keypoints were found in. "
                     "Draw at the final size: lines do not grow with the picture.",
                 ),
-                io.Int.Input("height", default=0, min=0, max=8192, step=8, tooltip="Height; 0 as above."),
+                io.Int.Input("height", default=0, min=0, max=MAX_SIZE, step=8, tooltip="Height; 0 as above."),
                 io.Boolean.Input("draw_body", default=True, tooltip="Draw the body's limbs and joints."),
                 io.Boolean.Input("draw_hands", default=True, tooltip="Draw the fingers."),
                 io.Boolean.Input("draw_face", default=True, tooltip="Draw the dots of the face."),

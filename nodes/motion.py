@@ -10,10 +10,7 @@ from ..champ.motion.camera import FOV, angle_path, frame_person
 from ..champ.motion.presets import PRESETS, make_motion
 from ..champ.render.preview import BACKENDS, preview
 from .animation import animated
-from .types import ChampBody, ChampMotion, progress, to_bytes, to_image
-
-MAX_FRAMES = 100000
-MAX_SIZE = 8192
+from .types import MAX_FRAMES, MAX_SIZE, ChampBody, ChampMotion, progress, to_bytes, to_image
 
 
 def picture_size() -> list[io.Int.Input]:
@@ -236,7 +233,8 @@ class ChampPreviewMotion(io.ComfyNode):
                 common_upscale(behind, motion.width, motion.height, "bilinear", "disabled").movedim(1, -1)
             )
             pictures = preview(body, motion, behind, renderer, on_frame)
-            pictures = torch.lerp(behind.float(), pictures.float(), opacity).round_().to(torch.uint8)
+            for figure, picture in zip(pictures, behind.expand_as(pictures)):
+                figure.copy_(torch.lerp(picture.float(), figure.float(), opacity).round_())
         return io.NodeOutput(to_image(pictures), ui=animated(pictures, motion.fps))
 
 

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..champ.model.images import FITS, clip_input
 from ..champ.model.images import fit as fit_picture
 from ..champ.model.reference import Reference, encode_reference
-from .types import ChampReference, ChampReferenceNet, progress, span_inputs
+from .types import MAX_SIZE, ChampReference, ChampReferenceNet, progress, span_inputs
 
 
 class Seen(NamedTuple):
@@ -45,11 +45,13 @@ class ChampEncodeReference(io.ComfyNode):
                     "width",
                     default=512,
                     min=8,
-                    max=8192,
+                    max=MAX_SIZE,
                     step=8,
                     tooltip="Width of the video in pixels, as for the maps.",
                 ),
-                io.Int.Input("height", default=768, min=8, max=8192, step=8, tooltip="Height of the video in pixels."),
+                io.Int.Input(
+                    "height", default=768, min=8, max=MAX_SIZE, step=8, tooltip="Height of the video in pixels."
+                ),
                 io.Combo.Input(
                     "fit",
                     options=list(FITS),

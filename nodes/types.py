@@ -9,6 +9,9 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from server import PromptServer
 
+MAX_FRAMES = 100000
+MAX_SIZE = 8192  # pixels
+
 ChampBody = io.Custom("CHAMP_BODY")
 ChampMotion = io.Custom("CHAMP_MOTION")
 PoseKeypoint = io.Custom("POSE_KEYPOINT")
@@ -48,8 +51,11 @@ def to_image(picture: torch.Tensor) -> torch.Tensor:
 
 
 def to_bytes(image: torch.Tensor) -> torch.Tensor:
-    """uint8 pixels of an IMAGE or MASK."""
-    return image.mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+    """uint8 pixels of an IMAGE or MASK, frame by frame, so that no second clip of floats is needed."""
+    pixels = torch.empty(image.shape, dtype=torch.uint8)
+    for picture, frame in zip(pixels, image):
+        picture.copy_(frame.mul(255).add_(0.5).clamp_(0, 255))
+    return pixels
 
 
 def warn(message: str) -> None:

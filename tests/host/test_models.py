@@ -46,7 +46,7 @@ def models(server):
     picture = np.random.default_rng(0).integers(0, 255, (150, 90, 3), dtype=np.uint8)
     Image.fromarray(picture).save(server.base / "input" / "example.png")
     for name in ("depth", "normal", "semantic_map", "dwpose", "mask"):
-        maps = server.base / "output" / "champ" / "quick_start_00001" / name
+        maps = server.base / "output" / "champ" / "small_00001" / name
         maps.mkdir(parents=True, exist_ok=True)
         for i in range(FRAMES):
             Image.new("RGB", (WIDTH, HEIGHT), (68, 1, 84)).save(maps / f"{i:04}.png")
@@ -61,6 +61,7 @@ def small(name: str, **changes: dict) -> dict:
     missing = [key for key, node in prompt.items() if node["class_type"] == "CLIPVisionLoader"]
     sizes = {"width": WIDTH, "height": HEIGHT, "frames": FRAMES, "steps": 2, "count": FRAMES, "vae_name": "taesd",
              "length": 4, "overlap": 1, "lossless": True}  # fmt: skip
+    changes = {"ChampLoadMaps": {"folder": "champ/small_00001 [output]"}, **changes}
     for node in prompt.values():
         inputs = node["inputs"]
         for key in [key for key, value in inputs.items() if isinstance(value, list) and value[0] in missing]:
@@ -197,7 +198,11 @@ def test_sampling_can_be_cancelled(server, models):
         ("ksampler", {"ChampTemporalAggregation": {"length": 4, "overlap": 4}}, "overlap of 4 frames does not fit"),
         ("ksampler", {"ChampEncodeGuidance": {"depth": ["7", 0]}}, "no encoder for depth"),
         ("ksampler", {"ChampEncodeGuidance": {"width": 60, "height": 96}}, "not multiples of 8"),
-        ("champ_video", {"ChampSampler": {"model": ["1", 0], "length": 33, "overlap": 1}}, "windows of up to 32 frames"),
+        (
+            "champ_video",
+            {"ChampSampler": {"model": ["1", 0], "length": 33, "overlap": 1}},
+            "windows of up to 32 frames",
+        ),
         ("champ_video", {"ChampEncodeGuidance": {"mask": ["4", 1]}}, "connect the mask that was made with them"),
     ],
 )
@@ -239,3 +244,24 @@ def test_another_model_is_refused(server, models):
     shutil.copy(models / "champ" / "champ" / "denoising_unet.safetensors", half)
     changes = {"checkpoint_set": "half"}
     assert "lacks reference_unet" in refused(server, small("ksampler", ChampLoadModel=changes))
+
+
+class WatchingServer(dev.Server):
+    """Counts the preview pictures that it sends."""
+
+    pictures = 0
+
+    def events(self, client, timeout):
+        for kind, data in super().events(client, timeout):
+            self.pictures += kind == "picture"
+            yield kind, data
+
+
+def test_previews_are_shown_while_sampling(models, comfyui, device_options, tmp_path):
+    dev.link_pack(tmp_path / "custom_nodes")
+    for folder in (models, models.parent / "input"):
+        shutil.copytree(folder, tmp_path / folder.name)
+    options = [*device_options, "--preview-method", "latent2rgb"]
+    with WatchingServer(comfyui, tmp_path, *options, python=sys.executable) as server:
+        assert len(pictures(server, server.run(small("champ_video", ChampSampler={"steps": 4})))) == FRAMES
+        assert server.pictures >= 1
