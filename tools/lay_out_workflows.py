@@ -21,6 +21,16 @@ FOLDER = dev.ROOT / "example_workflows"
 # The default workflow is opened last; were it not waited for, it might replace the one that is opened next.
 READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow?.path"
 
+# Where ComfyUI may fetch a missing file, if the user presses the button that it then shows.
+DOWNLOADS = {
+    "VAELoader": {
+        "name": "vae-ft-mse-840000-ema-pruned.safetensors",
+        "url": "https://huggingface.co/stabilityai/sd-vae-ft-mse-original/resolve/main/"
+        "vae-ft-mse-840000-ema-pruned.safetensors",
+        "directory": "vae",
+    }
+}
+
 # Nodes that show pictures get room for them below their widgets before the columns are arranged.
 LAY_OUT = """
 async ([prompt, name, text]) => {
@@ -54,6 +64,9 @@ def lay_out(names: list[str]) -> None:
                 prompt = json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
                 note = (FOLDER / "api" / f"{name}.md").read_text(encoding="utf-8")
                 workflow = json.loads(page.evaluate(LAY_OUT, [prompt, name, note]))
+                for node in workflow["nodes"]:
+                    if node["type"] in DOWNLOADS:
+                        node["properties"]["models"] = [DOWNLOADS[node["type"]]]
                 (FOLDER / f"{name}.json").write_text(json.dumps(workflow, indent=2) + "\n", encoding="utf-8")
                 print(f"wrote {FOLDER / f'{name}.json'}")
             browser.close()
