@@ -1,5 +1,6 @@
 """Moving previews inside nodes."""
 
+import math
 import uuid
 from pathlib import Path
 
@@ -12,9 +13,9 @@ PREVIEW_SIZE = 1024  # longer side in pixels
 PREVIEW_FRAMES = 120
 
 
-def preview_step(frames: int) -> int:
-    """Every how many frames a preview of a clip shows, so that it stays small."""
-    return -(-frames // PREVIEW_FRAMES)
+def preview_step(frames: int, fps: float) -> int:
+    """Every how many frames a preview of a clip shows: it stays small, and browsers slow down above 50 a second."""
+    return max(-(-frames // PREVIEW_FRAMES), math.ceil(fps / 50))
 
 
 def save_animation(path: Path, pictures: torch.Tensor, fps: float) -> None:
@@ -32,6 +33,6 @@ def animated(pictures: torch.Tensor, fps: float) -> ui.SavedImages:
     name = f"champ_{uuid.uuid4().hex}.webp"
     folder = Path(folder_paths.get_temp_directory())
     folder.mkdir(parents=True, exist_ok=True)
-    step = preview_step(len(pictures))
+    step = preview_step(len(pictures), fps)
     save_animation(folder / name, pictures[::step], fps / step)
     return ui.SavedImages([ui.SavedResult(name, "", io.FolderType.temp)], is_animated=True)

@@ -1,13 +1,12 @@
 """Which body performs: the free one that comes with the pack, or the user's SMPL file."""
 
-import folder_paths
 import torch
 from comfy_api.latest import io
 
 from ..champ.body.free import free_body_betas, load_free_body
 from ..champ.body.smpl import load_smpl
-from .files import NO_SMPL, SMPL_EXTENSIONS, register_folder, smpl_files
-from .types import ChampBody
+from .files import SMPL_EXTENSIONS, register_folder, smpl_file, smpl_files
+from .types import ChampBody, checked
 
 register_folder("smpl", SMPL_EXTENSIONS)
 
@@ -80,17 +79,11 @@ class ChampLoadSMPL(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_name):
-        if model_name == NO_SMPL or folder_paths.get_full_path("smpl", model_name) is None:
-            return (
-                f"SMPL model {model_name!r} not found: put SMPL_NEUTRAL.pkl or .npz into models/smpl (register at "
-                "smpl.is.tue.mpg.de) and press R, or use the Free Body node."
-            )
-        return True
+        return checked(smpl_file, model_name)
 
     @classmethod
     def execute(cls, model_name, beta_0, beta_1) -> io.NodeOutput:
-        path = folder_paths.get_full_path_or_raise("smpl", model_name)
-        return io.NodeOutput(load_smpl(path).with_betas(torch.tensor([beta_0, beta_1])))
+        return io.NodeOutput(load_smpl(smpl_file(model_name)).with_betas(torch.tensor([beta_0, beta_1])))
 
 
 NODES = [ChampFreeBody, ChampLoadSMPL]

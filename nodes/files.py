@@ -8,7 +8,7 @@ import folder_paths
 
 from ..champ.render.folder import MAPS
 
-SMPL_EXTENSIONS = {".pkl", ".npz", ".safetensors", ".pth", ".pt"}
+SMPL_EXTENSIONS = {".pkl", ".npz", ".safetensors", ".pth"}
 NO_SMPL = "put SMPL_NEUTRAL.pkl into models/smpl"
 NO_SET = "put a checkpoint set into models/champ"
 
@@ -24,6 +24,17 @@ def smpl_files() -> list[str]:
     return folder_paths.get_filename_list("smpl") or [NO_SMPL]
 
 
+def smpl_file(name: str) -> str:
+    """Where a choice of `smpl_files` lies."""
+    path = None if name == NO_SMPL else folder_paths.get_full_path("smpl", name)
+    if path is None:
+        raise ValueError(
+            f"SMPL model {name!r} not found: put SMPL_NEUTRAL.pkl or .npz into models/smpl (register at "
+            "smpl.is.tue.mpg.de) and press R, or use the Free Body node."
+        )
+    return path
+
+
 def checkpoint_sets() -> list[str]:
     """Folders below models/champ that hold a denoising UNet."""
     files = [Path(name) for name in folder_paths.get_filename_list("champ")]
@@ -33,8 +44,13 @@ def checkpoint_sets() -> list[str]:
 
 def set_folder(name: str) -> Path:
     """Where a choice of `checkpoint_sets` lies."""
-    found = [folder for root in folder_paths.get_folder_paths("champ") if (folder := Path(root, name)).is_dir()]
-    return found[0]
+    if name not in checkpoint_sets() or name == NO_SET:
+        raise ValueError(
+            f"There is no checkpoint set called {name!r}: put the files of Champ or Animate Anyone into a folder of "
+            f"their "
+            "own below models/champ, press R, and choose it."
+        )
+    return next(folder for root in folder_paths.get_folder_paths("champ") if (folder := Path(root, name)).is_dir())
 
 
 def map_folders() -> list[str]:
@@ -65,10 +81,16 @@ def map_folder(name: str) -> Path:
     return folder
 
 
+def is_file_name(part: str) -> bool:
+    """Whether every system takes this as the name of a file; Windows keeps some names for devices."""
+    device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", part, re.IGNORECASE)
+    return 0 < len(part) <= 100 and not device and not re.search(r'[<>:"|?*\x00-\x1f]|[. ]$', part)
+
+
 def new_output_folder(prefix: str) -> Path:
     """A folder that does not exist yet below ComfyUI's output folder: prefix_00001, prefix_00002, ..."""
     parts = re.split(r"[/\\]", prefix.strip())
-    if not all(parts) or any(part in (".", "..") or re.search(r'[<>:"|?*\x00-\x1f]', part) for part in parts):
+    if not all(map(is_file_name, parts)):
         raise ValueError(
             f"{prefix!r} cannot be a folder name in ComfyUI's output folder; use letters, digits and single slashes, "
             "for example champ/dance."

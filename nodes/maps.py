@@ -14,7 +14,19 @@ from ..champ.render.pose import canvas_size, from_pose_keypoint, largest_person,
 from ..champ.render.skeleton import draw_skeleton
 from .animation import preview_step, save_animation
 from .files import map_folder, map_folders, new_output_folder
-from .types import MAX_FRAMES, MAX_SIZE, ChampBody, ChampMotion, PoseKeypoint, progress, to_bytes, to_image, warn
+from .types import (
+    MAX_FRAMES,
+    MAX_SIZE,
+    ChampBody,
+    ChampMotion,
+    PoseKeypoint,
+    checked,
+    progress,
+    to_bytes,
+    to_image,
+    warn,
+    warn_of_other_shape,
+)
 
 
 def map_outputs() -> list[io.Image.Output]:
@@ -46,7 +58,7 @@ class ChampRenderMaps(io.ComfyNode):
             "pixel for pixel, without Blender.",
             inputs=[
                 ChampMotion.Input("motion", tooltip="The motion, already framed by its camera."),
-                ChampBody.Input("body", tooltip="The body that performs it."),
+                ChampBody.Input("body", tooltip="The kind of body that performs it; its shape comes with the motion."),
                 PoseKeypoint.Input(
                     "pose_keypoints",
                     optional=True,
@@ -69,9 +81,11 @@ class ChampRenderMaps(io.ComfyNode):
         if pose_keypoints is not None:
             frames = from_pose_keypoint(pose_keypoints, width, height)
             detected = [largest_person(people) for people in frames]
-        drawn = render_guidance(body, motion, detected, get_torch_device(), progress())
-        keypoints = to_pose_keypoint([[pose] for pose in drawn.poses], width, height)
-        return io.NodeOutput(*(to_image(picture) for picture in drawn[:5]), keypoints)
+        warn_of_other_shape(body, motion)
+        *pictures, poses = render_guidance(body, motion, detected, get_torch_device(), progress())
+        for i, picture in enumerate(pictures):  # one by one, so that bytes and floats of all are never there together
+            pictures[i] = to_image(picture)
+        return io.NodeOutput(*pictures, to_pose_keypoint([[pose] for pose in poses], width, height))
 
 
 class ChampLoadMaps(io.ComfyNode):
@@ -100,14 +114,12 @@ class ChampLoadMaps(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder):
-        try:
-            map_folder(folder)
-        except ValueError as error:
-            return str(error)
-        return True
+        return checked(map_folder, folder)
 
     @classmethod
     def fingerprint_inputs(cls, folder, start, count):
+        if folder is None:
+            return None
         files = sorted(file for name in MAPS for file in (map_folder(folder) / name).glob("*"))
         return [(str(file), file.stat().st_mtime_ns) for file in files]
 
@@ -141,28 +153,30 @@ class ChampSaveMaps(io.ComfyNode):
                     "fps", default=24.0, min=1.0, max=240.0, step=0.01, tooltip="Frames per second of the preview."
                 ),
             ],
-            outputs=[io.String.Output(display_name="folder", tooltip="The new folder, as in Load Guidance Maps.")],
+            outputs=[
+                io.String.Output(
+                    display_name="folder", tooltip="Name of the new folder, as the list of Load Guidance Maps has it."
+                )
+            ],
             is_output_node=True,
         )
 
     @classmethod
     def validate_inputs(cls, folder):
-        try:
-            new_output_folder(folder)
-        except ValueError as error:
-            return str(error)
-        return True
+        return checked(new_output_folder, folder)
 
     @classmethod
     def execute(cls, folder, fps, depth=None, normal=None, semantic_map=None, dwpose=None, mask=None) -> io.NodeOutput:
         given = dict(zip(MAPS, (depth, normal, semantic_map, dwpose, mask), strict=True))
-        maps = {name: to_bytes(value) for name, value in given.items() if value is not None}
+        maps = {name: to_bytes(value[..., :3]) for name, value in given.items() if value is not None and name != "mask"}
+        if mask is not None:
+            maps["mask"] = to_bytes(mask)
         if not maps:
             raise ValueError("No maps are connected to Save Guidance Maps; connect at least one.")
         path = new_output_folder(folder)
         save_maps(path, maps, progress())
         pictures = [maps[name] for name in MAPS[:4] if name in maps] or [maps["mask"][..., None].expand(-1, -1, -1, 3)]
-        step = preview_step(len(pictures[0]))
+        step = preview_step(len(pictures[0]), fps)
         save_animation(path / "preview.webp", torch.cat([p[::step] for p in pictures], dim=2), fps / step)
         root = Path(folder_paths.get_output_directory())
         subfolder = path.relative_to(root).as_posix()
@@ -196,7 +210,15 @@ class ChampDrawSkeleton(io.ComfyNode):
     @classmethod
     def execute(cls, pose_keypoints, width, height, draw_body, draw_hands, draw_face) -> io.NodeOutput:
         found_width, found_height = canvas_size(pose_keypoints)
-        width, height = width or found_width, height or found_height
+        if not width and not height:
+            width, height = found_width, found_height
+        width = width or round(height * found_width / found_height)
+        height = height or round(width * found_height / found_width)
+        if not (1 <= width <= MAX_SIZE and 1 <= height <= MAX_SIZE):
+            raise ValueError(
+                f"The skeleton would be {width}x{height} pixels; set a width and height from 1 to {MAX_SIZE}, or check "
+                "the canvas size that the pose node gives."
+            )
         frames = from_pose_keypoint(pose_keypoints, width, height)
         pictures = torch.empty(len(frames), height, width, 3)
         on_frame = progress()
@@ -227,7 +249,7 @@ class ChampCheckMaps(io.ComfyNode):
 
     @classmethod
     def execute(cls, semantic_map, stop, mask=None) -> io.NodeOutput:
-        problem = palette_report(to_bytes(semantic_map), None if mask is None else to_bytes(mask))
+        problem = palette_report(to_bytes(semantic_map[..., :3]), None if mask is None else to_bytes(mask))
         if problem and stop:
             raise ValueError(problem)
         if problem:

@@ -3,12 +3,12 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..champ.model.checkpoint import find_set
+from ..champ.model.checkpoint import SUFFIXES, find_set
 from ..champ.model.loading import WEIGHT_DTYPES, load_denoiser, load_encoders, load_reference_net
-from .files import NO_SET, checkpoint_sets, register_folder, set_folder
-from .types import ChampGuidanceEncoders, ChampReferenceNet
+from .files import checkpoint_sets, register_folder, set_folder
+from .types import ChampGuidanceEncoders, ChampReferenceNet, checked
 
-register_folder("champ", {".safetensors", ".pth"})
+register_folder("champ", set(SUFFIXES))
 register_folder("animatediff_models", folder_paths.supported_pt_extensions)
 
 OWN_MOTION = {"from the set": "set", "none (single pictures)": "none"}
@@ -53,13 +53,7 @@ class ChampLoadModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, checkpoint_set):
-        if checkpoint_set not in checkpoint_sets() or checkpoint_set == NO_SET:
-            return (
-                f"There is no checkpoint set called {checkpoint_set!r}: put the files of Champ or Animate Anyone "
-                f"into a "
-                "folder of their own below models/champ, press R, and choose it."
-            )
-        return True
+        return checked(set_folder, checkpoint_set)
 
     @classmethod
     def execute(cls, checkpoint_set, motion_module, weight_dtype) -> io.NodeOutput:

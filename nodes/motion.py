@@ -10,7 +10,17 @@ from ..champ.motion.camera import FOV, angle_path, frame_person
 from ..champ.motion.presets import PRESETS, make_motion
 from ..champ.render.preview import BACKENDS, preview
 from .animation import animated
-from .types import MAX_FRAMES, MAX_SIZE, ChampBody, ChampMotion, progress, to_bytes, to_image
+from .types import (
+    MAX_FRAMES,
+    MAX_SIZE,
+    ChampBody,
+    ChampMotion,
+    checked,
+    progress,
+    to_bytes,
+    to_image,
+    warn_of_other_shape,
+)
 
 
 def picture_size() -> list[io.Int.Input]:
@@ -77,7 +87,7 @@ class ChampCamera(io.ComfyNode):
             "moves the camera during the clip, for turntables and multi-view animation.",
             inputs=[
                 ChampMotion.Input("motion", tooltip="The motion to film."),
-                ChampBody.Input("body", tooltip="The body that performs it, so that it fits into the picture."),
+                ChampBody.Input("body", tooltip="The kind of body that performs it; its shape comes with the motion."),
                 *picture_size(),
                 io.String.Input(
                     "azimuth",
@@ -118,15 +128,15 @@ class ChampCamera(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, azimuth, elevation):
-        try:
-            angles(azimuth, "azimuth")
-            angles(elevation, "elevation")
-        except ValueError as error:
-            return str(error)
+        for name, text in (("azimuth", azimuth), ("elevation", elevation)):
+            answer = checked(lambda text, name=name: angles(text, name), text)
+            if answer is not True:
+                return answer
         return True
 
     @classmethod
     def execute(cls, motion, body, width, height, azimuth, elevation, fill, fov, follow) -> io.NodeOutput:
+        warn_of_other_shape(body, motion)
         turn = angle_path(angles(azimuth, "azimuth"), len(motion))
         lift = angle_path(angles(elevation, "elevation"), len(motion))
         return io.NodeOutput(frame_person(motion, body, width, height, turn, lift, fill, fov, follow))
@@ -179,7 +189,8 @@ class ChampRetimeMotion(io.ComfyNode):
 
     @classmethod
     def execute(cls, motion, start, count, fps, speed, repeat, total) -> io.NodeOutput:
-        motion = retime.resample(retime.trim(motion, start, count), fps or motion.fps, speed)
+        motion = retime.trim(motion, start, count)
+        motion = retime.resample(motion, fps or motion.fps, speed, loop=repeat == "loop")
         if repeat != "off":
             motion = retime.repeat(motion, total, ping_pong=repeat == "ping-pong")
         return io.NodeOutput(motion, len(motion))
@@ -196,7 +207,7 @@ class ChampPreviewMotion(io.ComfyNode):
             "wrong pose or place is seen before anything slow begins.",
             inputs=[
                 ChampMotion.Input("motion", tooltip="The motion to look at."),
-                ChampBody.Input("body", tooltip="The body that performs it."),
+                ChampBody.Input("body", tooltip="The kind of body that performs it; its shape comes with the motion."),
                 io.Image.Input(
                     "background",
                     optional=True,
@@ -224,6 +235,7 @@ class ChampPreviewMotion(io.ComfyNode):
 
     @classmethod
     def execute(cls, motion, body, opacity, renderer, background=None) -> io.NodeOutput:
+        warn_of_other_shape(body, motion)
         body, on_frame = body.to(get_torch_device()), progress()
         if background is None:
             pictures = preview(body, motion, backend=renderer, on_frame=on_frame)

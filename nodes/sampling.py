@@ -1,13 +1,13 @@
 """Sample: bring model, reference and guidance together, with the pack's own sampler or ComfyUI's."""
 
 import comfy.sample
-import comfy.samplers
+import comfy.utils
 import latent_preview
 from comfy.model_management import intermediate_device
 from comfy_api.latest import io
 
 from ..champ.model.conditioning import conditioning
-from ..champ.model.denoiser import BETAS, champ_model
+from ..champ.model.denoiser import BETAS, champ_model, check_latent
 from ..champ.sampling.aggregation import with_windows
 from ..champ.sampling.noise import FrameNoise, OfficialNoise
 from ..champ.sampling.sampler import ddim
@@ -116,6 +116,7 @@ class ChampSampler(io.ComfyNode):
         if "context_handler" not in model.model_options:
             model = with_windows(model, length, overlap, schedule, weights)
         samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+        check_latent(samples.shape)
         sigmas = trailing_sigmas(model.get_model_object("model_sampling"), steps, denoise)
         if len(sigmas) == 0:
             return io.NodeOutput(latent)
@@ -131,6 +132,7 @@ class ChampSampler(io.ComfyNode):
             samples,
             noise_mask=latent.get("noise_mask"),
             callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
+            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=seed,
         )
         return io.NodeOutput({**latent, "samples": samples})

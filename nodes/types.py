@@ -9,6 +9,9 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from server import PromptServer
 
+from ..champ.body.body import Body
+from ..champ.motion.motion import Motion
+
 MAX_FRAMES = 100000
 MAX_SIZE = 8192  # pixels
 
@@ -45,6 +48,18 @@ def span_inputs() -> list[io.Float.Input]:
     ]  # fmt: skip
 
 
+def checked(check: Callable[[str], object], text: str | None) -> bool | str:
+    """A node's answer to validate_inputs: True, or the sentence that says what is wrong with a widget's text.
+
+    A widget with a link has no text until the node runs, which then checks it again."""
+    try:
+        if text is not None:
+            check(text)
+    except ValueError as error:
+        return str(error)
+    return True
+
+
 def to_image(picture: torch.Tensor) -> torch.Tensor:
     """ComfyUI's IMAGE or MASK, float 0..1, of a uint8 picture or mask."""
     return picture.float().div_(255)
@@ -62,3 +77,9 @@ def warn(message: str) -> None:
     """Tells the user in the browser and in the log, without stopping the workflow."""
     logging.warning("[Champ] %s", message)
     PromptServer.instance.send_sync("champ.warning", {"message": message})
+
+
+def warn_of_other_shape(body: Body, motion: Motion) -> None:
+    """A motion brings the shape of its person; say so where the body was given another one."""
+    if body.betas.any() and not torch.allclose(body.betas, body.with_betas(motion.betas).betas, atol=1e-4):
+        warn("The body has another shape than the motion; the motion's shape is used. Make the motion with this body.")

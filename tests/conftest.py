@@ -2,6 +2,7 @@
 
 import lzma
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -36,6 +37,7 @@ def device_options() -> list[str]:
 def server(comfyui, device_options, tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
     dev.link_pack(base / "custom_nodes")
+    shutil.copy(dev.ROOT / "tests" / "host" / "small_controlnet.py", base / "custom_nodes")
     # The small synthetic body stands in for the licensed file that users put there.
     smpl = base / "models" / "smpl" / "SMPL_NEUTRAL.pkl"
     smpl.parent.mkdir(parents=True)

@@ -1,5 +1,6 @@
 """Checkpoint sets on disk: which file is what, reading them safely, and whether a file's tensors fit."""
 
+import logging
 import pickle
 import re
 from collections.abc import Iterable, Mapping
@@ -136,4 +137,10 @@ def check_tensors(name: str, wanted: Shapes, given: Shapes, unused: str = "$") -
         if keys
     ]
     if parts:
-        raise ValueError(f"{name} has the wrong tensors ({'; '.join(parts)}); download it again or choose another.")
+        for what, keys in found.items():
+            for key in keys:
+                logging.error("[Champ] %s: %s: %s", name, what, key)
+        raise ValueError(
+            f"{name} has the wrong tensors ({'; '.join(parts)}); download it again or choose another. "
+            f"All are listed in the log."
+        )

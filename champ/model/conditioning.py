@@ -18,6 +18,7 @@ from .attention import KeySource
 from .config import Place
 from .guidance import Guidance
 from .reference import Reference
+from .span import Span
 
 GUIDANCE, REFERENCES = "champ_guidance", "champ_references"
 
@@ -29,7 +30,7 @@ def conditioning(
 ) -> tuple[Conditioning, Conditioning]:
     """The official positive and negative; `clip_embeds` (N, D) are CLIP vision's projected embeddings, or None."""
     zeros = torch.zeros(1, 1, context_dim)
-    tokens = zeros if clip_embeds is None else clip_embeds.reshape(1, -1, clip_embeds.shape[-1]).float()
+    tokens = zeros if clip_embeds is None else clip_embeds.reshape(1, -1, clip_embeds.shape[-1]).float().cpu()
     if tokens.shape[-1] != context_dim:
         raise ValueError(
             f"The CLIP vision embedding has {tokens.shape[-1]} values but the denoising UNet reads {context_dim}; "
@@ -58,16 +59,6 @@ class Rows(comfy.conds.CONDRegular):
 
     def size(self):
         return [1]
-
-
-class Span:
-    """The part of the sampling from `start` to `end`, as fractions of it, in sigmas of the model."""
-
-    def __init__(self, start: float, end: float, model_sampling: Any):
-        self.first, self.last = (model_sampling.percent_to_sigma(p) for p in (start, end))
-
-    def holds(self, sigma: float | None) -> bool:
-        return sigma is None or self.first >= sigma >= self.last
 
 
 class GuidanceRun:

@@ -160,6 +160,15 @@ def window_frames(transformer_options: dict[str, Any]) -> list[int] | None:
     return [*([anchor] if anchor is not None and anchor >= 0 else []), *window.index_list]
 
 
+def check_latent(shape: Sequence[int]) -> None:
+    if len(shape) != 4 or shape[1] != 4:
+        raise ValueError(
+            f"The latent has shape {tuple(shape)}, but (frames, 4, height, width) is needed; use the latent of Apply "
+            f"Champ, "
+            "or encode the video with the VAE of Stable Diffusion 1.5."
+        )
+
+
 def champ_model(model: ModelPatcher) -> "ChampModel":
     """The denoiser in a MODEL; other models would take no notice of guidance and references."""
     if not isinstance(model.model, ChampModel):
@@ -202,6 +211,7 @@ class ChampModel(comfy.model_base.BaseModel):
                     f"The guidance has {layer.features.shape[1]} channels but this denoising UNet adds {channels}; "
                     "load encoders and denoising UNet from one checkpoint set."
                 )
+        check_latent(shape)
         frames, _, height, width = shape
         if (guidance.frames, guidance.height, guidance.width) != (frames, height * 8, width * 8):
             raise ValueError(

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from .attention import softmax_attention
 from .config import ANIMATE_ANYONE, GROUPS, HEADS, Shapes
 from .images import BICUBIC, LANCZOS, check_images, check_size, resize
+from .memory import release
+from .span import check_span
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,7 @@ def encode_guidance(
             sums[span][first : first + chunk] += features
         if on_frame:
             on_frame(min(first + chunk, frames), frames)
+    release(encoders.patcher)
     layers = tuple(Layer(features, *span) for span, features in sums.items())
     return Guidance(layers, frames, width, height, encoders.family)
 
@@ -197,6 +200,7 @@ def _check_maps(encoders: GuidanceEncoders, maps: Mapping[str, GuidanceMap], wid
                 f"only for {', '.join(encoders.names)}; disconnect that map or choose another set."
             )
         check_images(given.images, f"The {name} map")
+        check_span(given.start, given.end, f"The {name} map")
     counts = {name: len(given.images) for name, given in maps.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -37,6 +37,8 @@ def fit(images: Tensor, width: int, height: int, how: str, method: Image.Resampl
     """`resize` for pictures of another aspect ratio: stretch (official), crop the middle, or pad with black."""
     if how not in FITS:
         raise ValueError(f"There is no way to fit called {how!r}; choose from {', '.join(FITS)}.")
+    check_images(images, "The picture")
+    check_size(width, height)
     rows, columns = images.shape[1:3]
     if how == "crop":
         scale = min(columns / width, rows / height)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from .attention import replace_attention
 from .config import Place
+from .memory import release
+from .span import check_span
 
 
 class ReferenceUNet(UNetModel):
@@ -113,6 +115,7 @@ def encode_reference(
         )
     if not len(samples):
         raise ValueError("There is no reference picture in the latents; encode at least one.")
+    check_span(start, end, "The reference")
     context = _context(net, len(samples), clip_embeds)
     latents = comfy.latent_formats.SD15().process_in(samples)
     device = net.patcher.load_device
@@ -127,6 +130,7 @@ def encode_reference(
         references.append(Reference(tokens, net.family, strength, start, end))
         if on_picture:
             on_picture(i + 1, len(latents))
+    release(net.patcher)
     return tuple(references)
 
 

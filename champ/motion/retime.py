@@ -30,11 +30,17 @@ def trim(motion: Motion, start: int, count: int = 0) -> Motion:
     return motion[start : start + count if count else None]
 
 
-def resample(motion: Motion, fps: float, speed: float = 1.0) -> Motion:
-    """The same movement at another frame rate, `speed` times as fast."""
+def resample(motion: Motion, fps: float, speed: float = 1.0, loop: bool = False) -> Motion:
+    """The same movement at another frame rate, `speed` times as fast.
+
+    A `loop` goes on from its last frame to its first, so that no time is lost at the seam."""
     step = motion.fps * speed / fps
     if step == 1:
         return replace(motion, fps=fps)
+    if loop:
+        count = max(1, round(len(motion) / step))
+        position = torch.arange(count) * (len(motion) / count)
+        return replace(sample(motion[torch.arange(len(motion) + 1) % len(motion)], position), fps=fps)
     count = int((len(motion) - 1) / step + 1e-6) + 1
     return replace(sample(motion, torch.arange(count) * step), fps=fps)
 

@@ -65,6 +65,10 @@ def save_maps(folder: str | Path, maps: dict[str, Tensor], on_frame: Callable[[i
     lengths = {len(frames) for frames in maps.values()}
     if len(lengths) != 1:
         raise ValueError(f"The maps to save have {sorted(lengths)} frames; give one or more maps of equal length.")
+    sizes = {name: tuple(frames.shape[1:3]) for name, frames in maps.items()}
+    if len(set(sizes.values())) != 1:
+        listed = ", ".join(f"{name} {width}x{height}" for name, (height, width) in sizes.items())
+        raise ValueError(f"The maps to save differ in size ({listed}); give maps of one size.")
     for name in maps:
         (Path(folder) / name).mkdir(parents=True, exist_ok=True)
     length = lengths.pop()
@@ -82,20 +86,31 @@ def list_frames(folder: Path) -> list[Path]:
     """The pictures of a folder in the order of the numbers in their names: 2 before 10."""
     if not folder.is_dir():
         return []
-    files = [f for f in folder.iterdir() if f.suffix.lower() in PICTURES and not f.name.startswith(".")]
+    files = [f for f in folder.iterdir() if f.suffix.lower() in PICTURES and not f.name.startswith(".") and f.is_file()]
     return sorted(files, key=lambda f: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", f.stem)])
 
 
 def _check_same_frames(frames: dict[str, list[Path]]) -> None:
-    longest = max(frames, key=lambda name: len(frames[name]))
-    for name, files in frames.items():
-        if len(files) != len(frames[longest]):
-            stems = {f.stem for f in files}
-            missing = next((f.name for f in frames[longest] if f.stem not in stems), f"frame {len(files)}")
+    """Every map must have the same frames, told by the last number in their names: a gap in one would shift it."""
+    numbers = {name: [_number(f) for f in files] for name, files in frames.items()}
+    for name, own in numbers.items():
+        for previous, file, number in zip(own, frames[name][1:], own[1:]):
+            if number == previous:
+                raise ValueError(f"{file.parent} has frame {number} twice ({file.name}); take one of the files away.")
+    union = sorted(set().union(*numbers.values()))
+    for name, own in numbers.items():
+        if len(own) < len(union):
+            missing = min(set(union) - set(own))
+            other = next(n for n in numbers if missing in numbers[n])
             raise ValueError(
-                f"{name} has {len(files)} frames but {longest} has {len(frames[longest])}: {files[0].parent / missing} "
-                f"is missing; render that map again, or take its folder out."
+                f"{name} has {len(own)} frames and lacks number {missing}, which {other} has ({len(numbers[other])} "
+                "frames); render that map again, or take its folder out."
             )
+
+
+def _number(file: Path) -> int | str:
+    found = re.findall(r"\d+", file.stem)
+    return int(found[-1]) if found else file.stem
 
 
 def _read(file: Path, mode: str) -> np.ndarray:

@@ -5,8 +5,12 @@ from torch import Tensor
 
 
 def side_by_side(clips: list[Tensor], columns: int = 0) -> Tensor:
-    """Clips (F or 1, H, W, 3) in rows of `columns` (0: one row), as high as the first; pictures stand still."""
+    """Clips (F or 1, H, W, 3) in rows of `columns` (0: one row), as high as the first; pictures stand still.
+
+    Width and height come out even, as video files want them."""
     frames = max(len(clip) for clip in clips)
+    if not frames:
+        raise ValueError("There are no pictures to put side by side; connect at least one.")
     for clip in clips:
         if len(clip) not in (1, frames):
             raise ValueError(
@@ -18,7 +22,8 @@ def side_by_side(clips: list[Tensor], columns: int = 0) -> Tensor:
     cells = [_scaled(clip, height).expand(frames, -1, -1, -1) for clip in clips]
     rows = [torch.cat(cells[i : i + columns], dim=2) for i in range(0, len(cells), columns)]
     width = max(row.shape[2] for row in rows)
-    return torch.cat([torch.nn.functional.pad(row, (0, 0, 0, width - row.shape[2])) for row in rows], dim=1)
+    grid = torch.cat([torch.nn.functional.pad(row, (0, 0, 0, width - row.shape[2])) for row in rows], dim=1)
+    return torch.nn.functional.pad(grid, (0, 0, 0, width % 2, 0, grid.shape[1] % 2))
 
 
 def _scaled(clip: Tensor, height: int) -> Tensor:

@@ -17,7 +17,12 @@ FIX = "Champ knows only its own 24 part colours on black, so make this map with 
 def palette_report(semantic_map: Tensor, mask: Tensor | None = None) -> str | None:
     """What is wrong with a semantic map (F, H, W, 3) uint8, or None; a mask (F, H, W) tells where the person is."""
     frames = semantic_map.cpu().numpy()
-    inside = np.ones(frames.shape[:3], dtype=bool) if mask is None else mask.cpu().numpy() > 0
+    if mask is not None and (mask.shape[1:] != semantic_map.shape[1:3] or len(mask) not in (1, len(frames))):
+        raise ValueError(
+            f"The mask has shape {tuple(mask.shape)} but the semantic maps have {tuple(semantic_map.shape[:3])}; "
+            "connect the mask that was made with them."
+        )
+    inside = np.ones(frames.shape[:3], dtype=bool) if mask is None else mask.expand(frames.shape[:3]).cpu().numpy() > 0
     empty = [i for i in range(len(frames)) if frames[i][inside[i]].max(initial=0) <= FOREGROUND]
     if len(empty) == len(frames):
         return "The semantic map is black in every frame: nobody is in the picture, or another map was connected."

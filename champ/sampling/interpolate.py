@@ -12,6 +12,8 @@ def interpolate(latents: Tensor, factor: int, method: str = "slerp") -> Tensor:
         raise ValueError(f"There is no interpolation called {method!r}; choose from {', '.join(METHODS)}.")
     if factor < 1:
         raise ValueError(f"A factor of {factor} is not possible; 1 leaves the clip as it is, 2 doubles the frame rate.")
+    if not len(latents):
+        raise ValueError("There are no frames to put others between; sample a video first.")
     frames = [latents[0]]
     for a, b in zip(latents, latents[1:]):
         frames += [METHODS[method](a, b, k / factor) for k in range(1, factor)]

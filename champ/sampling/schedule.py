@@ -42,5 +42,7 @@ def trailing_sigmas(sampling: Any, steps: int, denoise: float = 1.0) -> Tensor:
     if denoise == 0:
         return torch.empty(0)
     sigmas = sampling.sigmas.cpu()
-    timesteps = trailing_timesteps(min(int(steps / denoise), len(sigmas)), len(sigmas))
-    return torch.cat([sigmas[timesteps], sigmas.new_zeros(1)])[-(steps + 1) :]
+    total = min(int(steps / denoise), len(sigmas))
+    kept = min(steps, max(1, round(total * denoise)))
+    timesteps = trailing_timesteps(total, len(sigmas))
+    return torch.cat([sigmas[timesteps], sigmas.new_zeros(1)])[-(kept + 1) :]

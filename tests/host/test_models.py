@@ -161,6 +161,25 @@ def test_a_lora_changes_the_video_and_freeu_runs(server, models):
     assert np.array_equal(plain, pictures(server, server.run(small("ksampler"))))
 
 
+def test_a_controlnet_steers_every_window(server, models):
+    prompt = small("ksampler")
+    prompt["20"] = {"class_type": "TestSmallControlNet", "inputs": {"model": ["1", 0]}}
+    hints = {"positive": ["10", 1], "negative": ["10", 2], "control_net": ["20", 0], "image": ["7", 1],
+             "strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}  # fmt: skip
+    prompt["21"] = {"class_type": "ControlNetApplyAdvanced", "inputs": hints}
+    prompt["12"]["inputs"] |= {"positive": ["21", 0], "negative": ["21", 1]}
+    plain, steered = pictures(server, server.run(small("ksampler"))), pictures(server, server.run(prompt))
+    assert all(not np.array_equal(a, b) for a, b in zip(plain, steered))
+
+
+def test_conditioning_with_an_area_is_refused(server, models):
+    prompt = small("ksampler")
+    area = {"conditioning": ["10", 1], "width": 64, "height": 64, "x": 0, "y": 0, "strength": 1.0}
+    prompt["20"] = {"class_type": "ConditioningSetArea", "inputs": area}
+    prompt["12"]["inputs"]["positive"] = ["20", 0]
+    assert "belong to the whole picture" in refused(server, prompt)
+
+
 def test_merged_models_run(server, models):
     prompt = small("ksampler")
     prompt["20"] = copy.deepcopy(prompt["1"])
@@ -204,6 +223,8 @@ def test_sampling_can_be_cancelled(server, models):
             "windows of up to 32 frames",
         ),
         ("champ_video", {"ChampEncodeGuidance": {"mask": ["4", 1]}}, "connect the mask that was made with them"),
+        ("champ_video", {"ChampEncodeReference": {"width": 100}}, "100x96 pixels are not multiples of 8"),
+        ("champ_video", {"ChampEncodeGuidance": {"start": 0.8, "end": 0.2}}, "from 0.8 to 0.2 of the sampling"),
     ],
 )
 def test_bad_input_is_explained(server, models, name, changes, message):

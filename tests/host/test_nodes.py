@@ -172,7 +172,10 @@ def test_no_other_folder_can_be_loaded(server, folder, name):
     assert "There is no folder of maps called" in refused(server, {"3": load(name), "4": save()})
 
 
-@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "C:\\outside", "a//b", "", "a/../../b", "..\\b", "a|b"])
+@pytest.mark.parametrize(
+    "name",
+    ["../outside", "/tmp/outside", "C:\\outside", "a//b", "", "a/../../b", "..\\b", "a|b", "a" * 300, "con", "a. "],
+)
 def test_nothing_is_saved_outside_the_output_folder(server, folder, name):
     prompt = {"3": load("champ/fixture_00001 [output]"), "4": save(folder=name)}
     assert "cannot be a folder name" in refused(server, prompt)
@@ -191,7 +194,49 @@ def test_missing_frames_are_named(server, folder):
         (short / name).mkdir(parents=True)
         for i in range(frames):
             Image.new("RGB", (8, 8)).save(short / name / f"{i:04}.png")
-    assert "normal has 2 frames but depth has 3" in refused(server, {"3": load("short"), "4": save()})
+    assert "normal has 2 frames and lacks number 2, which depth has (3 frames)" in refused(
+        server, {"3": load("short"), "4": save()}
+    )
+
+
+def test_a_gap_in_one_map_is_named(server):
+    """The counts agree, but without a word the frames behind the gap would belong to different moments."""
+    gaps = server.base / "input" / "gaps"
+    for name, gap in (("depth", 1), ("normal", 2)):
+        (gaps / name).mkdir(parents=True)
+        for i in {0, 1, 2, 3} - {gap}:
+            Image.new("RGB", (8, 8)).save(gaps / name / f"{i:04}.png")
+    assert "depth has 3 frames and lacks number 1, which normal has" in refused(
+        server, {"3": load("gaps"), "4": save()}
+    )
+
+
+def test_maps_of_different_size_are_refused_before_anything_is_written(server, folder):
+    small = node("EmptyImage", width=8, height=8, batch_size=4, color=0)
+    prompt = {"2": small, "3": load("champ/fixture_00001 [output]"), "4": save(depth=["2", 0], folder="champ/sizes")}
+    assert "differ in size (depth 8x8, normal 64x96" in refused(server, prompt)
+    assert not (server.base / "output" / "champ" / "sizes_00001").exists()
+
+
+def test_linked_texts_are_checked_when_the_node_runs(server, folder):
+    text = node("PrimitiveString", value="0, 90")
+    prompt = {**motion(), "3": camera(azimuth=["9", 0]), "4": render("3"), "5": save("4", folder=["8", 0]),
+              "8": node("PrimitiveString", value="champ/linked"), "9": text}  # fmt: skip
+    saved = saved_folder(server, server.run(prompt), "5")
+    assert saved.name == "linked_00001"
+    prompt["9"] = node("PrimitiveString", value="left")
+    assert "azimuth is 'left'; write" in refused(server, prompt)
+    prompt["8"], prompt["9"] = node("PrimitiveString", value="../outside"), text
+    assert "cannot be a folder name" in refused(server, prompt)
+
+
+def test_another_body_shape_is_noticed(server):
+    other = motion()["1"]
+    other["inputs"] = {**other["inputs"], "height": 2.0}
+    drawn = render()
+    drawn["inputs"]["body"] = ["7", 0]
+    server.run({**motion(), "7": other, "3": drawn, "4": save()})
+    assert "The body has another shape than the motion" in server.log.read_text()
 
 
 def test_saving_nothing_is_refused(server):

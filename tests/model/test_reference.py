@@ -76,3 +76,17 @@ def test_bad_input(champ):
         encode_reference(champ.net, torch.zeros(1, 4, 8, 8), torch.zeros(1, 1280))
     with pytest.raises(ValueError, match="2 CLIP vision embeddings for 3 reference pictures"):
         encode_reference(champ.net, torch.zeros(3, 4, 8, 8), torch.zeros(2, 64))
+
+
+def test_the_network_leaves_the_memory_and_others_stay(champ):
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([champ.model])
+    encode_reference(champ.net, latents(champ))
+    loaded = [entry.model for entry in comfy.model_management.current_loaded_models]
+    assert champ.net.patcher not in loaded and champ.model in loaded
+
+
+def test_a_range_that_is_none_is_refused(champ):
+    with pytest.raises(ValueError, match="from 0.8 to 0.2 of the sampling"):
+        encode_reference(champ.net, latents(champ), start=0.8, end=0.2)

@@ -33,6 +33,15 @@ def test_resampling_follows_the_movement_between_the_frames(walk, body):
     assert error.max() < 0.02 and error[::2].max() < 1e-3
 
 
+def test_a_loop_stays_smooth_at_its_seam_at_another_rate(walk, body):
+    for fps, count in ((48, 96), (30, 60), (17, 34)):
+        twice = resample(walk, fps, loop=True)
+        assert len(twice) == count
+        joints = repeat(twice, 2 * count).posed(body).joints
+        steps = (joints[1:] - joints[:-1]).norm(dim=-1).amax(1)
+        assert steps[count - 1] <= 1.2 * steps.max() and steps[count - 1] <= 1.6 * steps.median()
+
+
 def test_speed_divides_the_length_and_keeps_the_frame_rate(walk):
     fast = resample(walk, 24, speed=2)
     assert len(fast) == 24 and fast.fps == 24

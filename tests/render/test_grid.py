@@ -21,6 +21,15 @@ def test_rows_are_filled_up_with_black():
     assert grid.shape == (1, 8, 10, 3) and grid[0, 4:, 5:].sum() == 0 and grid[0, 4:, :5].min() == 1
 
 
+def test_sizes_come_out_even_for_video_files():
+    assert side_by_side([torch.ones(1, 5, 7, 3)]).shape == (1, 6, 8, 3)
+
+
+def test_no_pictures_are_refused():
+    with pytest.raises(ValueError, match="no pictures"):
+        side_by_side([torch.zeros(0, 4, 4, 3)])
+
+
 def test_clips_of_different_length_are_refused():
     with pytest.raises(ValueError, match="A clip of 2 frames does not fit beside one of 3"):
         side_by_side([torch.zeros(3, 4, 4, 3), torch.zeros(2, 4, 4, 3)])

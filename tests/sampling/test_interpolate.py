@@ -43,3 +43,8 @@ def test_bad_input():
         interpolate(torch.zeros(2, 1), 0)
     with pytest.raises(ValueError, match="no interpolation called 'cubic'; choose from slerp, linear"):
         interpolate(torch.zeros(2, 1), 2, "cubic")
+
+
+def test_no_frames_are_refused():
+    with pytest.raises(ValueError, match="no frames"):
+        interpolate(torch.zeros(0, 4, 8, 8), 2)
