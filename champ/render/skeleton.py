@@ -40,7 +40,7 @@ FOREARMS = {"left_hand": (L_ELBOW, L_WRIST), "right_hand": (R_ELBOW, R_WRIST)}
 # How far behind the nearest surface, metres, a point of COCO's 17 counts as seen. Measured on the free body of several
 # shapes, turning: the nose is 0.014 deep while visible and 0.06 when not, eyes 0.016 and 0.037, the points in limbs are
 # 0.08 deep, hips and shoulders 0.18.
-DEPTH_TOLERANCE = (0.03, 0.025, 0.025, 0.011, 0.011, 0.2, 0.2, *(0.1,) * 4, 0.2, 0.2, *(0.1,) * 4)
+DEPTH_TOLERANCE = (0.03, 0.03, 0.03, 0.011, 0.011, 0.2, 0.2, *(0.1,) * 4, 0.2, 0.2, *(0.1,) * 4)
 EAR = 0.02  # metres that the ear stands out from its opening, which is the keypoint
 HIDDEN = 0.5  # score of a body point behind something: drawn, as DWPose guesses those too, but nothing hangs on it
 
