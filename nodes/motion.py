@@ -1,5 +1,7 @@
 """Make, film, cut and look at motions."""
 
+from functools import partial
+
 import torch
 from comfy.model_management import get_torch_device
 from comfy.utils import common_upscale
@@ -129,7 +131,7 @@ class ChampCamera(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, azimuth, elevation):
         for name, text in (("azimuth", azimuth), ("elevation", elevation)):
-            answer = checked(lambda text, name=name: angles(text, name), text)
+            answer = checked(partial(angles, name=name), text)
             if answer is not True:
                 return answer
         return True
