@@ -2,12 +2,12 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import aggregate, body, compare, guidance, maps, models, motion, reference, sampling
+from . import aggregate, body, compare, guidance, maps, models, motion, reference, sampling, transfer
 
 
 class ChampExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        modules = (body, motion, maps, models, guidance, reference, sampling, aggregate, compare)
+        modules = (body, motion, transfer, maps, models, guidance, reference, sampling, aggregate, compare)
         return [node for module in modules for node in module.NODES]
 
 

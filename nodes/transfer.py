@@ -1,0 +1,74 @@
+"""Put the person of the reference into the driving motion."""
+
+import torch
+from comfy.model_management import get_torch_device
+from comfy.utils import common_upscale
+from comfy_api.latest import io
+
+from ..champ.motion.transfer import PLACEMENTS, transfer
+from ..champ.render.preview import preview
+from .animation import animated
+from .types import ChampBody, ChampMotion, to_bytes, to_image
+
+OPACITY = 0.7
+
+
+class ChampTransferMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampTransferMotion",
+            display_name="Put Reference into Motion",
+            category="Champ/motion",
+            description="Gives a motion the shape and the place of the person in the reference picture, so that the "
+            "maps "
+            "fit the picture. Shows the first frame over the picture, before anything slow begins.",
+            inputs=[
+                ChampMotion.Input("driving", tooltip="The motion to perform, of anybody."),
+                ChampMotion.Input(
+                    "reference",
+                    tooltip="The body in the reference picture, as a motion of which the first frame counts.",
+                ),
+                ChampBody.Input("body", tooltip="The kind of body; its shape comes with the reference."),
+                io.Image.Input(
+                    "reference_image", optional=True, tooltip="The reference picture, to see whether everything fits."
+                ),
+                io.Combo.Input(
+                    "placement",
+                    options=list(PLACEMENTS),
+                    default="follow",
+                    tooltip="follow: begins at the person's place and goes the driving way, in steps of the person's "
+                    "size. "
+                    "pin: stays at the place, as Champ's own tool does. keep: the driving camera and way.",
+                ),
+                io.Float.Input(
+                    "figure_scale",
+                    default=0.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.1,
+                    tooltip="Makes the figure slimmer (above 0) or fatter (below 0) than the reference says.",
+                ),
+            ],
+            outputs=[
+                ChampMotion.Output(display_name="motion", tooltip="The driving motion, performed by the reference."),
+                io.Image.Output(display_name="overlay", tooltip="The first frame over the reference picture."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, driving, reference, body, placement, figure_scale, reference_image=None) -> io.NodeOutput:
+        motion = transfer(driving, reference, body, placement, figure_scale)
+        first, body = motion[:1], body.to(get_torch_device())
+        if reference_image is None:
+            overlay = preview(body, first)
+        else:
+            picture = reference_image[:1, ..., :3].movedim(-1, 1)
+            picture = common_upscale(picture, motion.width, motion.height, "bilinear", "disabled").movedim(1, -1)
+            behind = to_bytes(picture)
+            overlay = torch.lerp(behind.float(), preview(body, first, behind).float(), OPACITY).round_().to(torch.uint8)
+        return io.NodeOutput(motion, to_image(overlay), ui=animated(overlay, motion.fps))
+
+
+NODES = [ChampTransferMotion]

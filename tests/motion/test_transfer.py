@@ -1,0 +1,85 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from champ.body.free import free_body_betas
+from champ.motion.camera import frame_person
+from champ.motion.presets import make_motion
+from champ.motion.transfer import stature, transfer
+
+
+@pytest.fixture(scope="module")
+def people(body):
+    """A tall man who walks past the camera, and a short woman in a picture."""
+    man = body.with_betas(free_body_betas(gender=0.0, height=1.95))
+    woman = body.with_betas(free_body_betas(gender=1.0, height=1.55))
+    walk = make_motion("walk", man, 24, fps=12, travel=True)
+    picture = make_motion("turntable", woman, 1, width=640, height=480)
+    return frame_person(walk, man, 512, 512, azimuth=90), frame_person(picture, woman, 640, 480, fill=0.6)
+
+
+def pelvis(motion, body):
+    return motion.posed(body).joints[:, 0]
+
+
+@pytest.mark.parametrize("placement", ["follow", "pin", "keep"])
+def test_poses_are_the_drivings_and_the_shape_is_the_references(body, people, placement):
+    driving, reference = people
+    moved = transfer(driving, reference, body, placement)
+    assert torch.equal(moved.rotations, driving.rotations) and torch.equal(moved.betas, reference.betas)
+    assert len(moved) == len(driving) and moved.fps == driving.fps
+    bones = (moved.posed(body).joints[:, 4] - moved.posed(body).joints[:, 1]).norm(dim=-1)
+    own = (reference.posed(body).joints[:, 4] - reference.posed(body).joints[:, 1]).norm(dim=-1)
+    torch.testing.assert_close(bones, own.expand_as(bones), atol=1e-4, rtol=0)
+
+
+def test_follow_begins_at_the_references_place_and_goes_the_way_in_its_own_size(body, people):
+    driving, reference = people
+    moved = transfer(driving, reference, body)
+    path, way = pelvis(moved, body), pelvis(driving, body)
+    torch.testing.assert_close(path[0], pelvis(reference, body)[0], atol=1e-4, rtol=0)
+    ratio = stature(body, reference.betas) / stature(body, driving.betas)
+    assert 0.75 < ratio < 0.85
+    torch.testing.assert_close(path - path[0], (way - way[0]) * ratio, atol=1e-3, rtol=0)
+    assert (moved.focal, moved.width, moved.height) == (reference.focal, 640, 480)
+
+
+def test_pin_stays_and_keep_keeps(body, people):
+    driving, reference = people
+    pinned = pelvis(transfer(driving, reference, body, "pin"), body)
+    torch.testing.assert_close(pinned, pelvis(reference, body).expand_as(pinned), atol=1e-4, rtol=0)
+    kept = transfer(driving, reference, body, "keep")
+    torch.testing.assert_close(pelvis(kept, body), pelvis(driving, body), atol=1e-4, rtol=0)
+    assert (kept.focal, kept.width, kept.height) == (driving.focal, 512, 512)
+
+
+def test_the_same_person_at_the_same_place_changes_nothing(body, people):
+    driving, _ = people
+    again = transfer(driving, driving[:1], body)
+    torch.testing.assert_close(again.posed(body).vertices, driving.posed(body).vertices, atol=2e-4, rtol=0)
+
+
+def test_a_longer_lens_moves_depth_as_far_as_the_person(body, people):
+    """Filmed with twice the focal length from twice as far, a step towards the camera is twice as long."""
+    driving, reference = people
+    towards = frame_person(make_motion("walk", body, 24, fps=12, travel=True), body, 512, 512)
+    far = replace(towards, focal=towards.focal * 2, cam_t=towards.cam_t * torch.tensor([1.0, 1.0, 2.0]))
+    near_way, far_way = (
+        (path := pelvis(transfer(motion, reference, body), body)) - path[0] for motion in (towards, far)
+    )
+    torch.testing.assert_close(far_way, near_way, atol=2e-3, rtol=0)
+
+
+def test_figure_scale_makes_slimmer_but_not_smaller(body, people):
+    driving, reference = people
+    plain, slim = (transfer(driving, reference, body, figure_scale=scale) for scale in (0.0, 2.0))
+    hips = [body.with_betas(m.betas).rest().vertices[0, body.part_labels == 0, 0] for m in (plain, slim)]
+    assert slim.betas[1] == plain.betas[1] + 2
+    assert abs(stature(body, slim.betas) - stature(body, plain.betas)) < 0.05
+    assert hips[1].max() - hips[1].min() < hips[0].max() - hips[0].min() - 0.01
+
+
+def test_unknown_placements_are_refused(body, people):
+    with pytest.raises(ValueError, match="no placement called 'float'; choose from follow, pin, keep"):
+        transfer(*people, body, "float")
