@@ -4,7 +4,6 @@ from pathlib import Path
 
 import folder_paths
 import torch
-from comfy.model_management import get_torch_device
 from comfy_api.latest import io, ui
 
 from ..champ.render.folder import MAPS, load_maps, save_maps
@@ -21,6 +20,7 @@ from .types import (
     ChampMotion,
     PoseKeypoint,
     checked,
+    drawing_device,
     progress,
     to_bytes,
     to_image,
@@ -82,7 +82,7 @@ class ChampRenderMaps(io.ComfyNode):
             frames = from_pose_keypoint(pose_keypoints, width, height)
             detected = [largest_person(people) for people in frames]
         warn_of_other_shape(body, motion)
-        *pictures, poses = render_guidance(body, motion, detected, get_torch_device(), progress())
+        *pictures, poses = render_guidance(body, motion, detected, drawing_device(), progress())
         for i, picture in enumerate(pictures):  # one by one, so that bytes and floats of all are never there together
             pictures[i] = to_image(picture)
         return io.NodeOutput(*pictures, to_pose_keypoint([[pose] for pose in poses], width, height))

@@ -3,7 +3,6 @@
 from functools import partial
 
 import torch
-from comfy.model_management import get_torch_device
 from comfy.utils import common_upscale
 from comfy_api.latest import io
 
@@ -18,6 +17,7 @@ from .types import (
     ChampBody,
     ChampMotion,
     checked,
+    drawing_device,
     progress,
     to_bytes,
     to_image,
@@ -238,7 +238,7 @@ class ChampPreviewMotion(io.ComfyNode):
     @classmethod
     def execute(cls, motion, body, opacity, renderer, background=None) -> io.NodeOutput:
         warn_of_other_shape(body, motion)
-        body, on_frame = body.to(get_torch_device()), progress()
+        body, on_frame = body.to(drawing_device()), progress()
         if background is None:
             pictures = preview(body, motion, backend=renderer, on_frame=on_frame)
         else:

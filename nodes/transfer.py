@@ -1,14 +1,13 @@
 """Put the person of the reference into the driving motion."""
 
 import torch
-from comfy.model_management import get_torch_device
 from comfy.utils import common_upscale
 from comfy_api.latest import io
 
 from ..champ.motion.transfer import PLACEMENTS, transfer
 from ..champ.render.preview import preview
 from .animation import animated
-from .types import ChampBody, ChampMotion, to_bytes, to_image
+from .types import ChampBody, ChampMotion, drawing_device, to_bytes, to_image
 
 OPACITY = 0.7
 
@@ -60,7 +59,7 @@ class ChampTransferMotion(io.ComfyNode):
     @classmethod
     def execute(cls, driving, reference, body, placement, figure_scale, reference_image=None) -> io.NodeOutput:
         motion = transfer(driving, reference, body, placement, figure_scale)
-        first, body = motion[:1], body.to(get_torch_device())
+        first, body = motion[:1], body.to(drawing_device())
         if reference_image is None:
             overlay = preview(body, first)
         else:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 
 import torch
-from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.model_management import get_torch_device, throw_exception_if_processing_interrupted
 from comfy.utils import ProgressBar
 from comfy_api.latest import io
 from server import PromptServer
@@ -22,6 +22,12 @@ ChampReferenceNet = io.Custom("CHAMP_REFERENCE_NET")
 ChampGuidanceEncoders = io.Custom("CHAMP_GUIDANCE_ENCODERS")
 ChampReference = io.Custom("CHAMP_REFERENCE")
 ChampGuidance = io.Custom("CHAMP_GUIDANCE")
+
+
+def drawing_device() -> torch.device:
+    """Where the rasteriser runs: CUDA or the CPU, because other devices lack some of its integer operations."""
+    device = get_torch_device()
+    return device if device.type == "cuda" else torch.device("cpu")
 
 
 def progress() -> Callable[[int, int], None]:
