@@ -56,13 +56,9 @@ class ChampEncodeGuidance(io.ComfyNode):
                     f"{tuple(images['semantic_map'].shape[:3])}; connect the mask that was made with them."
                 )
             images["semantic_map"] = images["semantic_map"] * (mask > 0)[..., None]
-        if guidance_encoders.names == (POSE,) and set(images) == {"dwpose"}:
-            names = {"dwpose": POSE}
-        else:
-            names = {name: name for name in images}
-        maps = {
-            names[name]: GuidanceMap(image, values[f"{name}_strength"], start, end) for name, image in images.items()
-        }
+        maps = {name: GuidanceMap(image, values[f"{name}_strength"], start, end) for name, image in images.items()}
+        if guidance_encoders.names == (POSE,) and "dwpose" in maps:  # Animate Anyone's name for the skeleton maps
+            maps[POSE] = maps.pop("dwpose")
         rows, columns = next(iter(images.values())).shape[1:3]
         guidance = encode_guidance(guidance_encoders, maps, width or columns, height or rows, on_frame=progress())
         if add_to is not None:
