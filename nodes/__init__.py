@@ -2,12 +2,24 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import aggregate, body, compare, guidance, maps, models, motion, reference, sampling, transfer
+from . import aggregate, body, compare, guidance, maps, models, motion, motion_files, reference, sampling, transfer
 
 
 class ChampExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        modules = (body, motion, transfer, maps, models, guidance, reference, sampling, aggregate, compare)
+        modules = (
+            body,
+            motion,
+            motion_files,
+            transfer,
+            maps,
+            models,
+            guidance,
+            reference,
+            sampling,
+            aggregate,
+            compare,
+        )
         return [node for module in modules for node in module.NODES]
 
 

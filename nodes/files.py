@@ -67,13 +67,19 @@ def map_folders() -> list[str]:
     return sorted(found)
 
 
-def map_folder(name: str) -> Path:
-    """The folder that a choice of `map_folders` stands for."""
+def annotated_path(name: str) -> Path | None:
+    """The path that a name such as "dance/maps [output]" stands for; None when it would lead elsewhere."""
     inside, base = folder_paths.annotated_filepath(name)
     parts = re.split(r"[/\\]", inside)
-    folder = Path(base or folder_paths.get_input_directory(), *parts)
-    plain = all(part not in ("", "..") and not re.search(r"[:\0]", part) for part in parts)
-    if not plain or not any((folder / map_name).is_dir() for map_name in MAPS):
+    if any(part in ("", "..") or re.search(r"[:\0]", part) for part in parts):
+        return None
+    return Path(base or folder_paths.get_input_directory(), *parts)
+
+
+def map_folder(name: str) -> Path:
+    """The folder that a choice of `map_folders` stands for."""
+    folder = annotated_path(name)
+    if folder is None or not any((folder / map_name).is_dir() for map_name in MAPS):
         raise ValueError(
             f"There is no folder of maps called {name!r}; put a folder with depth, normal, semantic_map or dwpose "
             "inside into ComfyUI's input folder, then choose it from the list."
@@ -87,16 +93,16 @@ def is_file_name(part: str) -> bool:
     return 0 < len(part) <= 100 and not device and not re.search(r'[<>:"|?*\x00-\x1f]|[. ]$', part)
 
 
-def new_output_folder(prefix: str) -> Path:
-    """A folder that does not exist yet below ComfyUI's output folder: prefix_00001, prefix_00002, ..."""
+def new_output_path(prefix: str, suffix: str = "") -> Path:
+    """What does not exist yet below ComfyUI's output folder: prefix_00001, prefix_00002, ..."""
     parts = re.split(r"[/\\]", prefix.strip())
     if not all(map(is_file_name, parts)):
         raise ValueError(
-            f"{prefix!r} cannot be a folder name in ComfyUI's output folder; use letters, digits and single slashes, "
-            "for example champ/dance."
+            f"{prefix!r} cannot be a name in ComfyUI's output folder; use letters, digits and single slashes, for "
+            "example champ/dance."
         )
-    folder = Path(folder_paths.get_output_directory(), *parts)
+    place = Path(folder_paths.get_output_directory(), *parts)
     number = 1
-    while folder.with_name(f"{folder.name}_{number:05}").exists():
+    while (path := place.with_name(f"{place.name}_{number:05}{suffix}")).exists():
         number += 1
-    return folder.with_name(f"{folder.name}_{number:05}")
+    return path

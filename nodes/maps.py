@@ -12,7 +12,7 @@ from ..champ.render.palette import palette_report
 from ..champ.render.pose import canvas_size, from_pose_keypoint, largest_person, to_pose_keypoint
 from ..champ.render.skeleton import draw_skeleton
 from .animation import preview_step, save_animation
-from .files import map_folder, map_folders, new_output_folder
+from .files import map_folder, map_folders, new_output_path
 from .types import (
     MAX_FRAMES,
     MAX_SIZE,
@@ -163,7 +163,7 @@ class ChampSaveMaps(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, folder):
-        return checked(new_output_folder, folder)
+        return checked(new_output_path, folder)
 
     @classmethod
     def execute(cls, folder, fps, depth=None, normal=None, semantic_map=None, dwpose=None, mask=None) -> io.NodeOutput:
@@ -173,7 +173,7 @@ class ChampSaveMaps(io.ComfyNode):
             maps["mask"] = to_bytes(mask)
         if not maps:
             raise ValueError("No maps are connected to Save Guidance Maps; connect at least one.")
-        path = new_output_folder(folder)
+        path = new_output_path(folder)
         save_maps(path, maps, progress())
         pictures = [maps[name] for name in MAPS[:4] if name in maps] or [maps["mask"][..., None].expand(-1, -1, -1, 3)]
         step = preview_step(len(pictures[0]), fps)

@@ -178,7 +178,7 @@ def test_no_other_folder_can_be_loaded(server, folder, name):
 )
 def test_nothing_is_saved_outside_the_output_folder(server, folder, name):
     prompt = {"3": load("champ/fixture_00001 [output]"), "4": save(folder=name)}
-    assert "cannot be a folder name" in refused(server, prompt)
+    assert "cannot be a name" in refused(server, prompt)
 
 
 def test_an_unreadable_picture_is_named(server, folder):
@@ -227,7 +227,7 @@ def test_linked_texts_are_checked_when_the_node_runs(server, folder):
     prompt["9"] = node("PrimitiveString", value="left")
     assert "azimuth is 'left'; write" in refused(server, prompt)
     prompt["8"], prompt["9"] = node("PrimitiveString", value="../outside"), text
-    assert "cannot be a folder name" in refused(server, prompt)
+    assert "cannot be a name" in refused(server, prompt)
 
 
 def test_another_body_shape_is_noticed(server):

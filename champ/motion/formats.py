@@ -1,0 +1,160 @@
+"""Motions on disk: our own files, and those of other tools, which become motions before our camera."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..body.body import Body
+from ..files import RefusedError
+from .camera import CHUNK, frame_person, transform
+from .containers import READERS
+from .foreign import SMPL_PELVIS, Z_UP, Recording, people_in
+from .motion import Motion
+from .retime import sample
+from .rotation import to_quaternion
+
+EXTENSIONS = (".safetensors", *READERS)
+TENSORS = ("rotations", "betas", "cam_t", "confidence")
+KIND = "champ motion 1"
+
+
+def load_motion(
+    path: str | Path, body: Body, person: int = 0, width: int = 512, height: int = 768, fps: float = 30.0
+) -> Motion:
+    """The motion in a file, with a frame for every frame of its video; gaps have confidence 0.
+
+    `person` counts from the one who is seen longest. Width, height and fps stand in for what the file does not say.
+    A motion in world axes is put before a camera that sees all of it. SMPL's betas count only for an SMPL body;
+    every other body keeps its own shape.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".safetensors":
+        return _load_own(path)
+    people = _read(path)
+    if not people:
+        raise ValueError(
+            f"{path.name} holds no motion of Champ, AMASS, 4D-Humans, WHAM, GVHMR, TRAM, ROMP or Meshcapade; "
+            "choose the file that one of these tools wrote."
+        )
+    if not 0 <= person < len(people):
+        raise ValueError(
+            f"{path.name} has {len(people)} people, so there is no person {person}; choose 0 to {len(people) - 1}."
+        )
+    return _to_motion(people[person], body, width, height, fps)
+
+
+def save_motion(path: str | Path, motion: Motion) -> None:
+    """Our own format: the tensors of the motion, and its numbers in the metadata."""
+    tensors = {name: getattr(motion, name).detach().cpu().float().contiguous() for name in TENSORS}
+    numbers = {name: repr(getattr(motion, name)) for name in ("focal", "width", "height", "fps")}
+    save_file(tensors, path, metadata={"kind": KIND, "source": motion.source, **numbers})
+
+
+def save_amass(path: str | Path, motion: Motion, body: Body) -> None:
+    """AMASS' layout for SMPL-H: z up, the person on the floor and at the origin in the first frame.
+
+    Up is the camera's up, so a motion that is filmed from above comes out tilted."""
+    shaped = body.with_betas(motion.betas)
+    rest = shaped.rest().joints[0, 0]
+    root = Z_UP.T @ motion.rotations[:, 0]
+    pelvis = (rest + motion.cam_t) @ Z_UP
+    lowest = max(
+        motion[start : start + CHUNK].posed(body).vertices[..., 1].amax().item()
+        for start in range(0, len(motion), CHUNK)
+    )
+    pelvis = pelvis - torch.stack([pelvis[0, 0], pelvis[0, 1], pelvis.new_tensor(-lowest)])
+    smpl = body.posedirs is not None
+    betas = np.zeros(16)
+    betas[:10] = shaped.betas[:10] if smpl else 0
+    rotations = torch.cat([root[:, None], motion.rotations[:, 1:22]], dim=1)
+    poses = torch.cat([_axis_angle(rotations).flatten(1), torch.zeros(len(motion), 90)], dim=1)
+    np.savez_compressed(
+        path,
+        poses=poses.double().numpy(),
+        trans=(pelvis - (rest if smpl else rest.new_tensor(SMPL_PELVIS))).double().numpy(),
+        betas=betas,
+        dmpls=np.zeros((len(motion), 8)),
+        gender=np.array("neutral"),
+        mocap_framerate=np.array(motion.fps),
+    )
+
+
+def _axis_angle(matrix: Tensor) -> Tensor:
+    """The turn of at most 180 degrees, 2 atan2(|v|, w) v / |v| of the quaternion (w, v)."""
+    q = to_quaternion(matrix)
+    q = torch.where(q[..., :1] < 0, -q, q)
+    length = q[..., 1:].norm(dim=-1, keepdim=True)
+    return 2 * torch.atan2(length, q[..., :1]) * q[..., 1:] / length.clamp(min=1e-12)
+
+
+def _load_own(path: Path) -> Motion:
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            if about.get("kind") != KIND:
+                raise ValueError(
+                    f"{path.name} is not a motion: it was not written by Save Motion; choose another file."
+                )
+            values = {name: file.get_tensor(name) for name in TENSORS}
+            width, height = (int(about[name]) for name in ("width", "height"))
+            focal, fps = (float(about[name]) for name in ("focal", "fps"))
+    except (OSError, KeyError, SafetensorError) as error:
+        raise ValueError(f"{path.name} cannot be read as a motion, it is damaged; save the motion again.") from error
+    return Motion(**values, width=width, height=height, focal=focal, fps=fps, source=about.get("source", "file"))
+
+
+def _read(path: Path) -> list[Recording] | None:
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{path.name} is not a motion: choose a file that ends in {', '.join(EXTENSIONS)}.")
+    try:
+        return people_in(reader(path), path)
+    except RefusedError as error:
+        raise ValueError(
+            f"{path.name} was refused and nothing in it was run: it calls {error}, which no motion does; "
+            "make the file again with the tool it should come from."
+        ) from None
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        raise ValueError(
+            f"{path.name} cannot be read as a motion, it is damaged or from an unknown version of its tool: "
+            "make it again, or convert it to AMASS' .npz."
+        ) from error
+
+
+def _to_motion(seen: Recording, body: Body, width: int, height: int, fps: float) -> Motion:
+    """The pelvis stays where the tool had it: cam_t = transl + J0 of the tool's body - J0 of ours."""
+    smpl = body.posedirs is not None
+    betas = seen.betas[:10] if smpl and seen.betas is not None else body.betas
+    rest = body.with_betas(betas).rest().joints[0, 0]
+    pelvis = rest if smpl and seen.betas is not None else rest.new_tensor(seen.pelvis)
+    width, height = seen.size or (width, height)
+    motion = Motion(
+        rotations=seen.rotations,
+        betas=betas,
+        cam_t=seen.transl + (pelvis - rest),
+        focal=seen.lens(width, height),
+        width=width,
+        height=height,
+        fps=seen.fps or fps,
+        confidence=torch.ones(len(seen.frames)),
+        source=seen.source,
+    )
+    motion = _fill(motion, seen.frames, seen.length)
+    if seen.world is None:
+        return motion
+    before_camera = transform(motion, body, seen.world, torch.zeros(3))
+    return frame_person(before_camera, body, width, height)
+
+
+def _fill(motion: Motion, frames: Tensor, length: int) -> Motion:
+    """Every frame of the video: between the frames that are known, a steady turn; before and after, the nearest."""
+    order = frames.argsort()
+    position = np.interp(np.arange(length), frames[order].numpy(), np.arange(len(frames)))
+    confidence = torch.zeros(length)
+    confidence[frames] = 1
+    return replace(sample(motion[order], torch.from_numpy(position).float()), confidence=confidence)

@@ -1,0 +1,166 @@
+"""Motions from files of this pack and of other tools, and back into files."""
+
+import os
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..champ.body.free import load_free_body
+from ..champ.motion.formats import EXTENSIONS, load_motion, save_amass, save_motion
+from .files import annotated_path, new_output_path
+from .types import MAX_SIZE, ChampBody, ChampMotion, checked, warn_of_other_shape
+
+NO_MOTION = "put a motion into the input folder"
+FORMATS = {"Champ (.safetensors)": ".safetensors", "AMASS (.npz)": ".npz"}
+
+
+def motion_files() -> list[str]:
+    """Files that may be motions, at most three folders deep in the input and the output folder."""
+    found = []
+    for root, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), " [output]")):
+        for folder, children, files in os.walk(root):
+            place = Path(folder).relative_to(root)
+            found += [f"{(place / file).as_posix()}{mark}" for file in files if Path(file).suffix.lower() in EXTENSIONS]
+            if len(place.parts) == 3:
+                children.clear()
+    return sorted(found) or [NO_MOTION]
+
+
+def motion_file(name: str) -> Path:
+    """Where a choice of `motion_files` lies."""
+    path = annotated_path(name)
+    if path is None or path.suffix.lower() not in EXTENSIONS or not path.is_file():
+        raise ValueError(
+            f"There is no motion file called {name!r}; put one that ends in {', '.join(EXTENSIONS)} into ComfyUI's "
+            "input folder, press R, and choose it from the list."
+        )
+    return path
+
+
+class ChampLoadMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampLoadMotion",
+            display_name="Load Motion",
+            category="Champ/motion",
+            description="A motion from a file: saved by this pack, by Champ's own tools, from the AMASS collection, or "
+            "estimated from a video with 4D-Humans, WHAM, GVHMR, TRAM, ROMP or Meshcapade.",
+            inputs=[
+                io.Combo.Input(
+                    "file",
+                    options=motion_files(),
+                    tooltip="A file below ComfyUI's input folder, or below the output folder (marked so). Press R "
+                    "after adding one.",
+                ),
+                io.Int.Input(
+                    "person",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    tooltip="Who, when the file has several people: 0 is the one who is seen longest.",
+                ),
+                io.Int.Input(
+                    "width", default=512, min=8, max=MAX_SIZE,
+                    tooltip="Width of the video in pixels; used only when the file does not say it.",
+                ),
+                io.Int.Input(
+                    "height", default=768, min=8, max=MAX_SIZE,
+                    tooltip="Height of the video in pixels; used only when the file does not say it.",
+                ),
+                io.Float.Input(
+                    "fps", default=30.0, min=1.0, max=240.0, step=0.01,
+                    tooltip="Frames per second; used only when the file does not say it.",
+                ),
+                ChampBody.Input(
+                    "body",
+                    optional=True,
+                    tooltip="Who performs the motion. An SMPL body takes its shape from the file. Empty is the free "
+                    "body.",
+                ),
+            ],
+            outputs=[
+                ChampMotion.Output(display_name="motion", tooltip="A frame for every frame of the video."),
+                io.Int.Output(display_name="frames", tooltip="How many frames it has."),
+                io.Float.Output(display_name="rate", tooltip="Its frames per second, for the nodes that save a video."),
+                io.String.Output(display_name="report", tooltip="What was read, and which frames had to be filled in."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def validate_inputs(cls, file):
+        return checked(motion_file, file)
+
+    @classmethod
+    def fingerprint_inputs(cls, file, **_):
+        return None if file is None else motion_file(file).stat().st_mtime_ns
+
+    @classmethod
+    def execute(cls, file, person, width, height, fps, body=None) -> io.NodeOutput:
+        motion = load_motion(motion_file(file), body or load_free_body(), person, width, height, fps)
+        filled = (motion.confidence == 0).nonzero().flatten().tolist()
+        which = ", ".join([*map(str, filled[:20]), *["..."] * (len(filled) > 20)])
+        report = (
+            f"{motion.source}: {len(motion)} frames of {motion.width}x{motion.height} at {motion.fps:g} fps, "
+            f"{len(filled)} filled in{f' ({which})' if filled else ''}."
+        )
+        return io.NodeOutput(motion, len(motion), motion.fps, report)
+
+
+class ChampSaveMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampSaveMotion",
+            display_name="Save Motion",
+            category="Champ/motion",
+            description="Writes a motion as a file: for Load Motion with everything in it, or in the layout of AMASS "
+            "for other programs. Each run makes a new file; nothing is overwritten.",
+            inputs=[
+                ChampMotion.Input("motion", tooltip="The motion to save."),
+                io.String.Input(
+                    "name",
+                    default="champ/motion",
+                    tooltip="Name of the file below ComfyUI's output folder; a number is added to it.",
+                ),
+                io.Combo.Input(
+                    "format",
+                    options=list(FORMATS),
+                    default=next(iter(FORMATS)),
+                    tooltip="Champ keeps camera, picture size and confidence. AMASS is what other programs read: "
+                    "SMPL-H in a world with z up, without the camera.",
+                ),
+                ChampBody.Input(
+                    "body",
+                    optional=True,
+                    tooltip="Whose motion it is; AMASS needs the place of its pelvis and floor. Empty is the free "
+                    "body.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(
+                    display_name="file", tooltip="Name of the new file, as the list of Load Motion has it."
+                )
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, name):
+        return checked(new_output_path, name)
+
+    @classmethod
+    def execute(cls, motion, name, format, body=None) -> io.NodeOutput:
+        path = new_output_path(name, FORMATS[format])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if FORMATS[format] == ".npz":
+            body = body or load_free_body()
+            warn_of_other_shape(body, motion)
+            save_amass(path, motion, body)
+        else:
+            save_motion(path, motion)
+        return io.NodeOutput(f"{path.relative_to(folder_paths.get_output_directory()).as_posix()} [output]")
+
+
+NODES = [ChampLoadMotion, ChampSaveMotion]

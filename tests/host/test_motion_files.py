@@ -1,0 +1,102 @@
+"""Motions to files and back in a real ComfyUI, and names that lead elsewhere."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import dev
+
+FREE = {"gender": 0.5, "age": 30, "height": 1.7, "weight": 0.5, "muscle": 0.5, "proportions": 0.5}
+
+
+def node(kind: str, **inputs) -> dict:
+    return {"class_type": kind, "inputs": inputs}
+
+
+def walk(**save) -> dict:
+    """A walk of four frames, saved."""
+    walk = {"motion": "walk", "frames": 4, "fps": 8.0, "loop": True, "travel": True, "width": 64, "height": 96}
+    options = {"name": "champ/walk", "format": "Champ (.safetensors)", **save}
+    return {
+        "1": node("ChampFreeBody", **FREE),
+        "2": node("ChampBuiltInMotion", body=["1", 0], **walk),
+        "3": node("ChampSaveMotion", motion=["2", 0], body=["1", 0], **options),
+        "4": node("PreviewAny", source=["3", 0]),
+    }
+
+
+def load(file: str, person: int = 0) -> dict:
+    """The motion in a file; its maps as pictures, and its numbers as texts."""
+    options = {"person": person, "width": 64, "height": 96, "fps": 30.0}
+    return {
+        "1": node("ChampFreeBody", **FREE),
+        "5": node("ChampLoadMotion", file=file, body=["1", 0], **options),
+        "6": node("ChampRenderMaps", motion=["5", 0], body=["1", 0]),
+        "7": node("SaveImage", images=["6", 1], filename_prefix="champ/normal"),
+        "8": node("PreviewAny", source=["5", 3]),
+    }
+
+
+def text(entry: dict, name: str) -> str:
+    return entry["outputs"][name]["text"][0]
+
+
+def pictures(server, entry: dict) -> list[bytes]:
+    """The saved pixels, without the workflow that ComfyUI writes into each file."""
+    items = entry["outputs"]["7"]["images"]
+    files = [server.base / "output" / item["subfolder"] / item["filename"] for item in items]
+    return [Image.open(file).tobytes() for file in files]
+
+
+def test_a_saved_motion_gives_the_same_pictures(server):
+    saved = {**walk(), "6": node("ChampRenderMaps", motion=["2", 0], body=["1", 0]),
+             "7": node("SaveImage", images=["6", 1], filename_prefix="champ/normal")}  # fmt: skip
+    entry = server.run(saved)
+    name = text(entry, "4")
+    assert name == "champ/walk_00001.safetensors [output]"
+    again = server.run(load(name))
+    assert text(again, "8") == "built-in walk: 4 frames of 64x96 at 8 fps, 0 filled in."
+    assert pictures(server, again) == pictures(server, entry)
+    [info] = server.json("/object_info/ChampLoadMotion").values()
+    assert name in info["input"]["required"]["file"][1]["options"]
+
+
+def test_a_motion_saved_as_amass_is_loaded(server):
+    name = text(server.run(walk(format="AMASS (.npz)")), "4")
+    assert name.endswith(".npz [output]")
+    assert text(server.run(load(name)), "8") == "AMASS: 4 frames of 64x96 at 8 fps, 0 filled in."
+
+
+def test_a_file_in_the_input_folder_of_another_tool(server):
+    params = {"body_pose": torch.zeros(3, 63), "global_orient": torch.tensor([[3.14, 0, 0]]).repeat(3, 1),
+              "transl": torch.tensor([[0, 0, 5.0]]).repeat(3, 1)}  # fmt: skip
+    torch.save({"smpl_params_incam": params}, server.base / "input" / "hmr4d_results.pt")
+    assert text(server.run(load("hmr4d_results.pt")), "8") == "GVHMR: 3 frames of 64x96 at 30 fps, 0 filled in."
+    with pytest.raises(dev.Failure, match="has 1 people, so there is no person 1"):
+        server.run(load("hmr4d_results.pt", person=1))
+
+
+def test_a_hostile_file_is_refused_in_a_sentence(server):
+    class Hostile:
+        def __reduce__(self):
+            return print, ("ran",)
+
+    people = np.array([Hostile()], dtype=object)
+    np.savez(server.base / "input" / "hostile.npz", smpl=people, camera=np.zeros((1, 3)))
+    with pytest.raises(dev.Failure, match="hostile.npz was refused and nothing in it was run"):
+        server.run(load("hostile.npz"))
+
+
+@pytest.mark.parametrize("name", ["../secret.npz", "/etc/passwd", "C:\\x.npz", "a//b.npz", "", "a\0.npz", "x.txt"])
+def test_no_other_file_can_be_loaded(server, name):
+    (server.base / "secret.npz").write_bytes(b"")
+    (server.base / "input" / "x.txt").write_bytes(b"")
+    with pytest.raises((dev.Failure, dev.Refused), match="There is no motion file called"):
+        server.run(load(name))
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "C:\\outside", "a//b", "", "con", "a|b", "..\\b"])
+def test_nothing_is_saved_outside_the_output_folder(server, name):
+    with pytest.raises((dev.Failure, dev.Refused), match="cannot be a name"):
+        server.run(walk(name=name))

@@ -1,0 +1,375 @@
+"""Files in each tool's own layout, of one and the same motion: its axes, its pivot, its gaps; and hostile files."""
+
+import io
+import math
+import os
+import pickle
+import sys
+import types
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from champ.body.smpl import load_smpl
+from champ.motion.foreign import SMPL_PELVIS, SMPLX_PELVIS
+from champ.motion.formats import load_motion, save_amass, save_motion
+from champ.motion.motion import Motion
+from champ.motion.retime import sample
+from champ.motion.rotation import from_axis_angle, rot_x, rot_y, to_quaternion
+
+DATA = Path(__file__).parents[1] / "data"
+FRAMES = 5
+PLACE = torch.tensor([0.3, 0.4, 9.0])  # of the pelvis in the first frame
+
+
+@pytest.fixture(scope="module")
+def smpl():
+    return load_smpl(DATA / "smpl" / "SMPL_small_synth.npz")
+
+
+def pose() -> torch.Tensor:
+    """Axis-angle (F, 24, 3) of an upright person before the camera who turns and bends; hands at rest."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(FRAMES, 24, 3, generator=generator) * 0.3
+    vectors[:, 22:] = 0
+    upright = rot_x(180.0) @ rot_y(torch.linspace(20, 60, FRAMES))
+    vectors[:, 0] = vector(upright)
+    return vectors
+
+
+def vector(matrix: torch.Tensor) -> torch.Tensor:
+    q = to_quaternion(matrix)
+    return 2 * q[..., :1].clamp(-1, 1).acos() * torch.nn.functional.normalize(q[..., 1:], dim=-1)
+
+
+def pelvis() -> torch.Tensor:
+    return PLACE + torch.linspace(0, 0.2, FRAMES)[:, None] * torch.tensor([1.0, -0.5, 2.0])
+
+
+def transl(rest) -> np.ndarray:
+    """What a tool adds to its posed body, so that the pelvis gets to its place."""
+    return (pelvis() - torch.as_tensor(rest)).numpy()
+
+
+MATRICES = from_axis_angle(pose()).numpy()
+BETAS = np.linspace(-0.5, 0.5, 10, dtype=np.float32)
+
+
+def joblib_dump(path: Path, value, compress: bool = False, padded: bool = True) -> None:
+    """joblib.dump's layout: each array is a described wrapper, and its bytes follow in the stream."""
+    module = types.ModuleType("joblib.numpy_pickle")
+    wrapper = type("NumpyArrayWrapper", (), {"__module__": "joblib.numpy_pickle"})
+    module.NumpyArrayWrapper = wrapper
+
+    class Pickler(pickle._Pickler):
+        def save(self, value, save_persistent_id=True):
+            if type(value) is not np.ndarray:
+                return super().save(value, save_persistent_id)
+            note = wrapper()
+            order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
+            note.__dict__ = {"subclass": np.ndarray, "shape": value.shape, "order": order, "dtype": value.dtype,
+                             "allow_mmap": True}  # fmt: skip
+            if padded:
+                note.numpy_array_alignment_bytes = 16
+            super().save(note)
+            self.framer.commit_frame(force=True)
+            if padded:
+                padding = 16 - (self.file.tell() + 1) % 16
+                self.file.write(bytes([padding]) + b"\xff" * padding)
+            self.file.write(value.tobytes(order))
+
+    packages = {"joblib": types.ModuleType("joblib"), "joblib.numpy_pickle": module}
+    before = {name: sys.modules.get(name) for name in packages}
+    sys.modules.update(packages)
+    try:
+        file = io.BytesIO()
+        pickler = Pickler(file, protocol=4)
+        pickler.file = file
+        pickler.dump(value)
+    finally:
+        for name, old in before.items():
+            sys.modules.pop(name) if old is None else sys.modules.update({name: old})
+    path.write_bytes(zlib.compress(file.getvalue(), 3) if compress else file.getvalue())
+
+
+def check(motion: Motion, body, frames=range(FRAMES)) -> None:
+    """The joints of those frames, and with them axes, pivot and betas, are those of the motion above."""
+    expected = body.with_betas(motion.betas).pose(
+        torch.from_numpy(MATRICES), pelvis() - body.with_betas(motion.betas).rest().joints[0, 0]
+    )
+    torch.testing.assert_close(motion.posed(body).joints[list(frames)], expected.joints, atol=2e-5, rtol=0)
+
+
+def rest(body) -> torch.Tensor:
+    return body.with_betas(torch.from_numpy(BETAS)).rest().joints[0, 0]
+
+
+def same_up_to_a_view(motion: Motion, body) -> None:
+    """The motion above, seen from another side: one turn about the vertical and one shift for all frames."""
+    expected = body.with_betas(motion.betas).pose(
+        torch.from_numpy(MATRICES), pelvis() - body.with_betas(motion.betas).rest().joints[0, 0]
+    )
+    seen = motion.posed(body).joints
+    torch.testing.assert_close(seen - seen[:1, :1], expected.joints - expected.joints[:1, :1], atol=2e-5, rtol=0)
+    pixels = motion.project(motion.posed(body).vertices)
+    assert pixels.min() >= 0 and (pixels <= torch.tensor([motion.width, motion.height])).all()
+
+
+def test_our_own_file_gives_back_every_bit(tmp_path, body):
+    confidence = torch.tensor([1, 0.5, 0, 1, 1])
+    place = torch.from_numpy(transl(SMPL_PELVIS))
+    motion = Motion(torch.from_numpy(MATRICES), torch.randn(16), place, 1234.1, 400, 300, 23.976, confidence, "test")
+    save_motion(tmp_path / "m.safetensors", motion)
+    again = load_motion(tmp_path / "m.safetensors", body)
+    for name, value in vars(motion).items():
+        same = torch.equal if isinstance(value, torch.Tensor) else lambda a, b: a == b
+        assert same(getattr(again, name), value), name
+
+
+def amass(rest_pelvis, **more) -> dict:
+    """World with z up, seen by a camera that looks along +y: x right, y forward, z up."""
+    to_world = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=np.float32)
+    vectors = pose().numpy()
+    vectors[:, 0] = vector(torch.from_numpy(to_world @ MATRICES[:, 0])).numpy()
+    trans = pelvis().numpy() @ to_world.T - np.asarray(rest_pelvis, dtype=np.float32)
+    return {"poses": vectors, "trans": trans, **more}
+
+
+def test_amass_smplh_stands_up_and_is_in_the_picture(tmp_path, smpl):
+    data = amass(rest(smpl), betas=np.pad(BETAS, (0, 6)), mocap_framerate=np.array(120.0), gender=np.array("female"))
+    data["poses"] = np.pad(data["poses"][:, :22].reshape(FRAMES, 66), ((0, 0), (0, 90)), constant_values=0.7)
+    np.savez(tmp_path / "walk_poses.npz", **data)
+    motion = load_motion(tmp_path / "walk_poses.npz", smpl, width=300, height=400)
+    assert (motion.fps, motion.width, motion.height) == (120, 300, 400)
+    torch.testing.assert_close(motion.betas.numpy(), BETAS)
+    same_up_to_a_view(motion, smpl)
+
+
+def test_amass_smplx_keeps_its_pelvis_and_leaves_its_betas(tmp_path, body):
+    data = amass(SMPLX_PELVIS, betas=np.ones(16), mocap_frame_rate=np.array(60.0), surface_model_type=np.array("smplx"))
+    poses = data.pop("poses")
+    data |= {
+        "root_orient": poses[:, 0],
+        "pose_body": poses[:, 1:22].reshape(FRAMES, 63),
+        "poses": np.ones((FRAMES, 165)),
+    }
+    np.savez(tmp_path / "walk_stageii.npz", **data)
+    motion = load_motion(tmp_path / "walk_stageii.npz", body)
+    assert motion.fps == 60 and not motion.betas.any()
+    same_up_to_a_view(motion, body)
+
+
+@pytest.mark.parametrize("kind", ["body", "smpl"])
+def test_what_is_saved_as_amass_comes_back(tmp_path, kind, request):
+    body = request.getfixturevalue(kind)
+    shape = torch.from_numpy(BETAS) if kind == "smpl" else body.betas
+    place = pelvis() - body.with_betas(shape).rest().joints[0, 0]
+    motion = Motion(torch.from_numpy(MATRICES), shape, place, 5000, 512, 768, 25, torch.ones(FRAMES), "test")
+    save_amass(tmp_path / "m.npz", motion, body)
+    with np.load(tmp_path / "m.npz") as file:
+        assert (
+            file["poses"].shape == (FRAMES, 156) and file["betas"].shape == (16,) and file["dmpls"].shape == (FRAMES, 8)
+        )
+        start = torch.from_numpy(file["trans"][0]).float()
+    again = load_motion(tmp_path / "m.npz", body)
+    assert again.fps == 25
+    same_up_to_a_view(again, body)
+    origin = body.with_betas(shape).rest().joints[0, 0] if kind == "smpl" else torch.tensor(SMPL_PELVIS)
+    heights = PLACE[1] - motion.posed(body).vertices[..., 1]  # of the vertices above the first pelvis
+    torch.testing.assert_close(
+        start + origin, torch.stack([torch.tensor(0.0)] * 2 + [-heights.min()]), atol=1e-5, rtol=0
+    )
+
+
+def test_champs_own_file(smpl):
+    """As the official tool wrote it: 4D-Humans' lens, one shape, every rotation and place unchanged."""
+    path = DATA / "motion" / "smpls_group.npz"
+    motion = load_motion(path, smpl, width=640, height=360, fps=25)
+    with np.load(path, allow_pickle=True) as file:  # a file of the test data
+        people, camera = file["smpl"], file["camera"]
+    expected = np.concatenate([np.concatenate([p["global_orient"], p["body_pose"]], axis=1) for p in people])
+    np.testing.assert_allclose(motion.rotations.numpy(), expected, atol=1e-5)
+    np.testing.assert_array_equal(motion.cam_t.numpy(), camera)
+    np.testing.assert_allclose(motion.betas.numpy(), np.mean([p["betas"][0] for p in people], axis=0), atol=1e-6)
+    assert motion.focal == 12500 and (motion.width, motion.height, motion.fps) == (640, 360, 25)
+
+
+def test_smoothed_rotations_are_rotations_again(tmp_path, smpl):
+    person = {"global_orient": 0.97 * MATRICES[None, :1, :1][0], "body_pose": 0.97 * MATRICES[None, 0, 1:],
+              "betas": BETAS[None]}  # fmt: skip
+    np.savez(tmp_path / "g.npz", smpl=np.array([person], dtype=object), camera=transl(rest(smpl))[:1])
+    motion = load_motion(tmp_path / "g.npz", smpl)
+    np.testing.assert_allclose(motion.rotations[0].numpy(), MATRICES[0], atol=1e-5)
+
+
+def wham(body) -> dict:
+    others = {"pose_world": np.zeros((FRAMES, 72)), "trans_world": np.zeros((FRAMES, 3))}
+    betas = np.repeat(BETAS[None], FRAMES, axis=0)
+    person = {"pose": pose().reshape(FRAMES, 72).numpy(), "trans": transl(rest(body)), "betas": betas, **others}
+    short = {name: value[:2] for name, value in person.items()}
+    return {3: {**short, "frame_ids": np.array([0, 8])}, 5: {**person, "frame_ids": np.array([1, 2, 3, 4, 6])}}
+
+
+@pytest.mark.parametrize(("compress", "padded"), [(False, True), (True, True), (False, False)])
+def test_wham_with_two_people_and_a_gap(tmp_path, smpl, compress, padded):
+    from collections import defaultdict
+
+    joblib_dump(tmp_path / "wham_output.pkl", defaultdict(dict, wham(smpl)), compress, padded)
+    motion = load_motion(tmp_path / "wham_output.pkl", smpl, width=300, height=400)
+    check(motion, smpl, (1, 2, 3, 4, 6))
+    assert motion.focal == 500 and len(motion) == 9
+    assert motion.confidence.tolist() == [0, 1, 1, 1, 1, 0, 1, 0, 0]
+    halfway = sample(motion[torch.tensor([4, 6])], torch.tensor([0.5]))
+    torch.testing.assert_close(motion.rotations[5:6], halfway.rotations)
+    torch.testing.assert_close(motion.cam_t[5:6], halfway.cam_t)
+    torch.testing.assert_close(motion.rotations[8], motion.rotations[6])
+    assert load_motion(tmp_path / "wham_output.pkl", smpl, person=1).confidence.nonzero().flatten().tolist() == [0, 8]
+    with pytest.raises(ValueError, match="has 2 people, so there is no person 2; choose 0 to 1"):
+        load_motion(tmp_path / "wham_output.pkl", smpl, person=2)
+
+
+def test_joblib_itself_writes_what_is_read_here(tmp_path, smpl):
+    joblib = pytest.importorskip("joblib")
+    for compress in (0, 3, ("gzip", 3)):
+        joblib.dump(wham(smpl), tmp_path / "w.pkl", compress=compress)
+        check(load_motion(tmp_path / "w.pkl", smpl), smpl, (1, 2, 3, 4, 6))
+
+
+def test_another_body_keeps_its_shape_and_the_place_of_the_pelvis(tmp_path, smpl, body):
+    joblib_dump(tmp_path / "w.pkl", wham(smpl))
+    motion = load_motion(tmp_path / "w.pkl", body.with_betas(torch.tensor([1.0])))
+    assert motion.betas[0] == 1 and not motion.betas[1:].any()
+    shift = torch.tensor(SMPL_PELVIS) - rest(smpl)
+    seen = motion.posed(body).joints[[1, 2, 3, 4, 6], 0]
+    torch.testing.assert_close(seen, pelvis() + shift, atol=1e-5, rtol=0)
+
+
+def test_gvhmr_has_its_camera_and_smplx_pelvis(tmp_path, body):
+    camera = torch.tensor([[900.0, 0, 320], [0, 900, 180], [0, 0, 1]]).repeat(FRAMES, 1, 1)
+    params = {"body_pose": pose()[:, 1:22].reshape(FRAMES, 63), "global_orient": pose()[:, 0],
+              "betas": torch.ones(FRAMES, 10), "transl": torch.from_numpy(transl(SMPLX_PELVIS))}  # fmt: skip
+    world = {name: torch.zeros_like(value) for name, value in params.items()}
+    values = {
+        "smpl_params_global": world,
+        "smpl_params_incam": params,
+        "K_fullimg": camera,
+        "net_outputs": {"x": camera},
+    }
+    torch.save(values, tmp_path / "hmr4d_results.pt")
+    motion = load_motion(tmp_path / "hmr4d_results.pt", body)
+    check(motion, body)
+    assert (motion.focal, motion.width, motion.height) == (900, 640, 360) and not motion.betas.any()
+
+
+def phalp(body) -> dict:
+    """Two tracks; in frame 2 the first is a ghost that repeats its last values."""
+    frames = {}
+    ghost = {"global_orient": MATRICES[0][:1], "body_pose": MATRICES[0][1:], "betas": BETAS}
+    for t in range(FRAMES):
+        mine = {"global_orient": MATRICES[t][:1], "body_pose": MATRICES[t][1:], "betas": BETAS}
+        frames[f"frames/{t:06}.jpg"] = {
+            "time": t, "tid": [1, np.int64(2)], "tracked_time": [2 if t == 2 else 0, 0], "size": [[360, 640]] * 2,
+            "smpl": [ghost, mine], "camera": [np.zeros(3, np.float32), transl(rest(body))[t]], "shot": 0,
+            "conf": [np.float32(0.9), 0.8], "img": [None, "x"],
+        }  # fmt: skip
+    return frames
+
+
+def test_4d_humans_tracks_leave_ghosts_out(tmp_path, smpl):
+    joblib_dump(tmp_path / "demo_x.pkl", phalp(smpl), compress=True)
+    motion = load_motion(tmp_path / "demo_x.pkl", smpl)
+    check(motion, smpl)
+    assert motion.focal == 12500 and (motion.width, motion.height) == (640, 360)
+    assert load_motion(tmp_path / "demo_x.pkl", smpl, person=1).confidence.tolist() == [1, 1, 0, 1, 1]
+
+
+def test_tram_with_the_camera_beside_its_folder(tmp_path, smpl):
+    track = {
+        "pred_rotmat": torch.from_numpy(MATRICES), "pred_shape": torch.from_numpy(BETAS).repeat(FRAMES, 1),
+        "pred_trans": torch.from_numpy(transl(rest(smpl)))[:, None], "frame": torch.tensor([0, 1, 2, 4, 5]),
+    }  # fmt: skip
+    (tmp_path / "hps").mkdir()
+    np.save(tmp_path / "hps" / "hps_track_0.npy", track)
+    motion = load_motion(tmp_path / "hps" / "hps_track_0.npy", smpl, width=300, height=400)
+    assert motion.focal == 500 and len(motion) == 6
+    camera = {"pred_cam_R": np.zeros((8, 3, 3)), "img_focal": 777.0, "img_center": np.array([320.0, 240.0])}
+    np.save(tmp_path / "camera.npy", camera)
+    motion = load_motion(tmp_path / "hps" / "hps_track_0.npy", smpl)
+    check(motion, smpl, (0, 1, 2, 4, 5))
+    assert (motion.focal, motion.width, motion.height) == (777, 640, 480)
+    assert motion.confidence.tolist() == [1, 1, 1, 0, 1, 1, 0, 0]
+
+
+def test_romp_with_an_empty_frame(tmp_path, smpl):
+    results = {}
+    for t in range(FRAMES):
+        results[f"{2 * t:08}.jpg"] = {
+            "smpl_thetas": np.stack([np.zeros(72, np.float32), pose()[t].reshape(72).numpy()]),
+            "smpl_betas": np.stack([BETAS, BETAS]), "cam_trans": np.stack([np.zeros(3), transl(rest(smpl))[t]]),
+            "track_ids": np.array([8, 7]),
+        }  # fmt: skip
+        if t == 1:
+            results[f"{2 * t:08}.jpg"] = {k: v[1:] for k, v in results[f"{2 * t:08}.jpg"].items()}
+            results["00000003.jpg"] = {}
+    np.savez(tmp_path / "video_results.npz", results=results)
+    motion = load_motion(tmp_path / "video_results.npz", smpl, width=512, height=512)
+    check(motion, smpl, (0, 1, 3, 4, 5))
+    assert motion.confidence.tolist() == [1, 1, 0, 1, 1, 1]
+    assert math.isclose(motion.focal, 443.405, abs_tol=1e-3)
+
+
+def test_meshcapade_has_y_up(tmp_path, smpl):
+    flip = np.diag(np.array([1, -1, -1], dtype=np.float32))
+    vectors = pose().numpy()
+    vectors[:, 0] = vector(torch.from_numpy(flip @ MATRICES[:, 0])).numpy()
+    place = pelvis().numpy() @ flip - rest(smpl).numpy()
+    with (tmp_path / "a.smpl").open("wb") as file:
+        about = {"codecVersion": 2, "smplVersion": 0, "gender": 2, "frameCount": FRAMES, "frameRate": 24.0}
+        np.savez(file, shapeParameters=BETAS, bodyTranslation=place, bodyPose=vectors, **about)
+    motion = load_motion(tmp_path / "a.smpl", smpl)
+    assert motion.fps == 24
+    same_up_to_a_view(motion, smpl)
+
+
+class Hostile:
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.mark.parametrize("kind", ["pkl", "npz", "npy", "pt"])
+def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path, body, kind):
+    hostile, path = Hostile(), tmp_path / f"bad.{kind}"
+    hostile.marker = tmp_path / "ran"
+    if kind == "pkl":
+        joblib_dump(path, {1: {"pose": hostile}})
+    elif kind == "npz":
+        np.savez(path, smpl=np.array([hostile], dtype=object), camera=np.zeros((1, 3)))
+    elif kind == "npy":
+        np.save(path, np.array(hostile, dtype=object), allow_pickle=True)
+    else:
+        torch.save({"smpl_params_incam": hostile}, path)
+    with pytest.raises(ValueError, match="was refused and nothing in it was run"):
+        load_motion(path, body)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("kind", ["pkl", "npz", "npy", "pt", "smpl", "safetensors"])
+def test_a_damaged_file_is_named(tmp_path, body, kind):
+    (tmp_path / f"bad.{kind}").write_bytes(b"nothing of the sort")
+    with pytest.raises(ValueError, match=rf"bad\.{kind} cannot be read as a motion, it is damaged"):
+        load_motion(tmp_path / f"bad.{kind}", body)
+
+
+def test_other_files_are_no_motions(tmp_path, body, smpl):
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    with pytest.raises(ValueError, match="other.npz holds no motion of Champ, AMASS"):
+        load_motion(tmp_path / "other.npz", body)
+    save_file({"x": torch.zeros(3)}, tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match="weights.safetensors is not a motion: it was not written by Save Motion"):
+        load_motion(tmp_path / "weights.safetensors", body)
+    with pytest.raises(ValueError, match="choose a file that ends in .safetensors, .npz"):
+        load_motion(tmp_path / "x.bvh", body)
