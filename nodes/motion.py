@@ -1,13 +1,16 @@
 """Make, film, cut and look at motions."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from comfy.utils import common_upscale
 from comfy_api.latest import io
 
+from ..champ.body.body import Body
 from ..champ.motion import retime
 from ..champ.motion.camera import FOV, angle_path, frame_person
+from ..champ.motion.motion import Motion
 from ..champ.motion.presets import PRESETS, make_motion
 from ..champ.render.preview import BACKENDS, preview
 from .animation import animated
@@ -41,6 +44,26 @@ def angles(text: str, name: str) -> list[float]:
     if not torch.tensor(values).isfinite().all():
         raise ValueError(f"{name} is {text!r}; write ordinary numbers in degrees, such as 0, 360.")
     return values
+
+
+def figure_over(
+    background: torch.Tensor | None,
+    body: Body,
+    motion: Motion,
+    opacity: float,
+    renderer: str = "torch",
+    on_frame: Callable[[int, int], None] | None = None,
+) -> torch.Tensor:
+    """uint8 pictures of the shaded figure, over an IMAGE that is scaled to the motion's pictures, or a plain colour."""
+    body = body.to(drawing_device())
+    if background is None:
+        return preview(body, motion, backend=renderer, on_frame=on_frame)
+    behind = background[..., :3].movedim(-1, 1)
+    behind = to_bytes(common_upscale(behind, motion.width, motion.height, "bilinear", "disabled").movedim(1, -1))
+    pictures = preview(body, motion, behind, renderer, on_frame)
+    for figure, picture in zip(pictures, behind.expand_as(pictures)):
+        figure.copy_(torch.lerp(picture.float(), figure.float(), opacity).round_())
+    return pictures
 
 
 class ChampBuiltInMotion(io.ComfyNode):
@@ -238,17 +261,7 @@ class ChampPreviewMotion(io.ComfyNode):
     @classmethod
     def execute(cls, motion, body, opacity, renderer, background=None) -> io.NodeOutput:
         warn_of_other_shape(body, motion)
-        body, on_frame = body.to(drawing_device()), progress()
-        if background is None:
-            pictures = preview(body, motion, backend=renderer, on_frame=on_frame)
-        else:
-            behind = background[..., :3].movedim(-1, 1)
-            behind = to_bytes(
-                common_upscale(behind, motion.width, motion.height, "bilinear", "disabled").movedim(1, -1)
-            )
-            pictures = preview(body, motion, behind, renderer, on_frame)
-            for figure, picture in zip(pictures, behind.expand_as(pictures)):
-                figure.copy_(torch.lerp(picture.float(), figure.float(), opacity).round_())
+        pictures = figure_over(background, body, motion, opacity, renderer, progress())
         return io.NodeOutput(to_image(pictures), ui=animated(pictures, motion.fps))
 
 

@@ -1,13 +1,11 @@
 """Put the person of the reference into the driving motion."""
 
-import torch
-from comfy.utils import common_upscale
 from comfy_api.latest import io
 
 from ..champ.motion.transfer import PLACEMENTS, transfer
-from ..champ.render.preview import preview
 from .animation import animated
-from .types import ChampBody, ChampMotion, drawing_device, to_bytes, to_image
+from .motion import figure_over
+from .types import ChampBody, ChampMotion, to_image
 
 OPACITY = 0.7
 
@@ -59,14 +57,8 @@ class ChampTransferMotion(io.ComfyNode):
     @classmethod
     def execute(cls, driving, reference, body, placement, figure_scale, reference_image=None) -> io.NodeOutput:
         motion = transfer(driving, reference, body, placement, figure_scale)
-        first, body = motion[:1], body.to(drawing_device())
-        if reference_image is None:
-            overlay = preview(body, first)
-        else:
-            picture = reference_image[:1, ..., :3].movedim(-1, 1)
-            picture = common_upscale(picture, motion.width, motion.height, "bilinear", "disabled").movedim(1, -1)
-            behind = to_bytes(picture)
-            overlay = torch.lerp(behind.float(), preview(body, first, behind).float(), OPACITY).round_().to(torch.uint8)
+        picture = None if reference_image is None else reference_image[:1]
+        overlay = figure_over(picture, body, motion[:1], OPACITY)
         return io.NodeOutput(motion, to_image(overlay), ui=animated(overlay, motion.fps))
 
 
