@@ -23,16 +23,14 @@ def window_inputs() -> list[io.Int.Input | io.Combo.Input]:
             options=list(SCHEDULES),
             default="open",
             tooltip="open: from the first frame to the last. looped: joins the end to the beginning, for clips that "
-            "loop, as the "
-            "official code always does. moving: other windows in every step.",
+            "loop, as the official code always does. moving: other windows in every step.",
         ),
         io.Combo.Input(
             "weights",
             options=list(WEIGHTS),
             default="ramps",
             tooltip="How overlapping windows are mixed. flat: the plain average of the official code. ramps: a "
-            "cross-fade. "
-            "pyramid: the middle of a window counts most.",
+            "cross-fade. pyramid: the middle of a window counts most.",
         ),
     ]  # fmt: skip
 
@@ -45,8 +43,7 @@ class ChampTemporalAggregation(io.ComfyNode):
             display_name="Temporal Aggregation",
             category="Champ/sampling",
             description="Lets any sampler make a video of any length: in each step the model denoises overlapping "
-            "windows, and "
-            "their predictions are averaged. Memory depends on the window, not on the video.",
+            "windows, and their predictions are averaged. Memory depends on the window, not on the video.",
             inputs=[io.Model.Input("model", tooltip="From Load Champ Model or Apply Champ."), *window_inputs()],
             outputs=[io.Model.Output(display_name="model", tooltip="For KSampler, SamplerCustom or Champ Sampler.")],
         )

@@ -2,7 +2,8 @@
 
 import os
 import re
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePath
 
 import folder_paths
 
@@ -47,23 +48,29 @@ def set_folder(name: str) -> Path:
     if name not in checkpoint_sets() or name == NO_SET:
         raise ValueError(
             f"There is no checkpoint set called {name!r}: put the files of Champ or Animate Anyone into a folder of "
-            f"their "
-            "own below models/champ, press R, and choose it."
+            "their own below models/champ, press R, and choose it."
         )
     return next(folder for root in folder_paths.get_folder_paths("champ") if (folder := Path(root, name)).is_dir())
 
 
-def map_folders() -> list[str]:
-    """Folders with maps in the official layout, at most three deep in the input and the output folder."""
-    found = []
+def media_folders() -> Iterator[tuple[PurePath, str, list[str], list[str]]]:
+    """Folders of the input and the output folder, at most three deep: the place below, the mark of names in the
+    output folder, the folders inside (emptied by who wants to go no deeper), the files."""
     for root, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), " [output]")):
-        for folder, children, _ in os.walk(root):
-            name = Path(folder).relative_to(root)
-            if any(map_name in children for map_name in MAPS):
-                found.append(f"{name.as_posix()}{mark}")
+        for folder, children, files in os.walk(root):
+            place = Path(folder).relative_to(root)
+            yield place, mark, children, files
+            if len(place.parts) == 3:
                 children.clear()
-            elif len(name.parts) == 3:
-                children.clear()
+
+
+def map_folders() -> list[str]:
+    """Folders with maps in the official layout."""
+    found = []
+    for place, mark, children, _ in media_folders():
+        if any(name in children for name in MAPS):
+            found.append(f"{place.as_posix()}{mark}")
+            children.clear()
     return sorted(found)
 
 

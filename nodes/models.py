@@ -33,8 +33,7 @@ class ChampLoadModel(io.ComfyNode):
                     "motion_module",
                     options=[*OWN_MOTION, *folder_paths.get_filename_list("animatediff_models")],
                     tooltip="The modules that join the frames. Those of the set, or a file in AnimateDiff's format "
-                    "(SD1.5) "
-                    "from models/animatediff_models.",
+                    "(SD1.5) from models/animatediff_models.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",

@@ -1,6 +1,5 @@
 """Motions from files of this pack and of other tools, and back into files."""
 
-import os
 from pathlib import Path
 
 import folder_paths
@@ -8,7 +7,7 @@ from comfy_api.latest import io
 
 from ..champ.body.free import load_free_body
 from ..champ.motion.formats import EXTENSIONS, load_motion, save_amass, save_motion
-from .files import annotated_path, new_output_path
+from .files import annotated_path, media_folders, new_output_path
 from .types import MAX_SIZE, ChampBody, ChampMotion, checked, warn_of_other_shape
 
 NO_MOTION = "put a motion into the input folder"
@@ -16,14 +15,13 @@ FORMATS = {"Champ (.safetensors)": ".safetensors", "AMASS (.npz)": ".npz"}
 
 
 def motion_files() -> list[str]:
-    """Files that may be motions, at most three folders deep in the input and the output folder."""
-    found = []
-    for root, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), " [output]")):
-        for folder, children, files in os.walk(root):
-            place = Path(folder).relative_to(root)
-            found += [f"{(place / file).as_posix()}{mark}" for file in files if Path(file).suffix.lower() in EXTENSIONS]
-            if len(place.parts) == 3:
-                children.clear()
+    """Files that may be motions."""
+    found = [
+        f"{(place / file).as_posix()}{mark}"
+        for place, mark, _, files in media_folders()
+        for file in files
+        if Path(file).suffix.lower() in EXTENSIONS
+    ]
     return sorted(found) or [NO_MOTION]
 
 

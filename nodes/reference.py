@@ -25,9 +25,8 @@ class ChampEncodeReference(io.ComfyNode):
             node_id="ChampEncodeReference",
             display_name="Encode Reference",
             category="Champ/model",
-            description="Shows the picture of the person to ReferenceNet, once for the whole video. Several pictures "
-            "of the "
-            "same person can be given as a batch.",
+            description="Shows the picture of the person to ReferenceNet, once for the whole video. Several "
+            "pictures of the same person can be given as a batch.",
             inputs=[
                 ChampReferenceNet.Input("reference_net", tooltip="From Load Champ Model."),
                 io.Vae.Input("vae", tooltip="The VAE of Stable Diffusion 1.5, from Load VAE."),

@@ -18,8 +18,7 @@ from .types import ChampGuidance, ChampReference
 NOISES = {"per frame": FrameNoise, "official": OfficialNoise}
 LAYOUT = (
     "per frame: a frame has the same noise whatever the clip's length, so that a longer clip begins like the short "
-    "one. "
-    "official: the order of Champ's own code, for comparing results."
+    "one. official: the order of Champ's own code, for comparing results."
 )
 
 
@@ -44,9 +43,8 @@ class ChampApply(io.ComfyNode):
             display_name="Apply Champ",
             category="Champ/model",
             description="Makes the positive and negative conditioning and the empty latent of the video, for Champ "
-            "Sampler, "
-            "KSampler or SamplerCustom. The positive reads the reference, the negative does not; both follow the "
-            "guidance.",
+            "Sampler, KSampler or SamplerCustom. The positive reads the reference, the negative does not; both "
+            "follow the guidance.",
             inputs=[
                 io.Model.Input("model", tooltip="From Load Champ Model, with or without LoRAs."),
                 ChampGuidance.Input("guidance", tooltip="From Encode Guidance."),
@@ -57,8 +55,7 @@ class ChampApply(io.ComfyNode):
                     "betas",
                     options=list(BETAS),
                     tooltip="Noise schedule. linear is what the official inference really uses; scaled_linear is "
-                    "what the "
-                    "models were trained with and gives somewhat different light and contrast.",
+                    "what the models were trained with and gives somewhat different light and contrast.",
                 ),
             ],
             outputs=[
@@ -163,9 +160,8 @@ class ChampDDIM(io.ComfyNode):
             node_id="ChampDDIM",
             display_name="Champ DDIM",
             category="Champ/sampling",
-            description="The official sampler for SamplerCustom and SamplerCustomAdvanced. It treats the first step, "
-            "which "
-            "has no signal at all, exactly; ComfyUI's own ddim is very close to it.",
+            description="The official sampler for SamplerCustom and SamplerCustomAdvanced. It treats the first "
+            "step, which has no signal at all, exactly; ComfyUI's own ddim is very close to it.",
             inputs=[],
             outputs=[io.Sampler.Output(display_name="sampler", tooltip="Deterministic DDIM.")],
         )

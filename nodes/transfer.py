@@ -18,8 +18,7 @@ class ChampTransferMotion(io.ComfyNode):
             display_name="Put Reference into Motion",
             category="Champ/motion",
             description="Gives a motion the shape and the place of the person in the reference picture, so that the "
-            "maps "
-            "fit the picture. Shows the first frame over the picture, before anything slow begins.",
+            "maps fit the picture. Shows the first frame over the picture, before anything slow begins.",
             inputs=[
                 ChampMotion.Input("driving", tooltip="The motion to perform, of anybody."),
                 ChampMotion.Input(
@@ -34,9 +33,9 @@ class ChampTransferMotion(io.ComfyNode):
                     "placement",
                     options=list(PLACEMENTS),
                     default="follow",
-                    tooltip="follow: begins at the person's place and goes the driving way, in steps of the person's "
-                    "size. "
-                    "pin: stays at the place, as Champ's own tool does. keep: the driving camera and way.",
+                    tooltip="follow: begins at the person's place and goes the driving way, in steps of the "
+                    "person's size. pin: stays at the place, as Champ's own tool does. keep: the driving camera and "
+                    "way.",
                 ),
                 io.Float.Input(
                     "figure_scale",

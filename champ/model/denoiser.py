@@ -164,8 +164,7 @@ def check_latent(shape: Sequence[int]) -> None:
     if len(shape) != 4 or shape[1] != 4:
         raise ValueError(
             f"The latent has shape {tuple(shape)}, but (frames, 4, height, width) is needed; use the latent of Apply "
-            f"Champ, "
-            "or encode the video with the VAE of Stable Diffusion 1.5."
+            "Champ, or encode the video with the VAE of Stable Diffusion 1.5."
         )
 
 

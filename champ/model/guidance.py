@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from comfy.ldm.modules.attention import FeedForward
 from comfy.model_patcher import ModelPatcher
-from PIL import Image
 from torch import Tensor, nn
 
 from .attention import softmax_attention
@@ -152,19 +151,18 @@ def encode_guidance(
     width: int,
     height: int,
     *,
-    resampling: Image.Resampling | None = None,
     chunk: int | None = None,
     on_frame: Callable[[int, int], None] | None = None,
 ) -> Guidance:
     """The guidance of a clip of width x height pixels: strength * encoder(map), summed over the maps.
 
-    Maps of another size are stretched as the family's official inference does, unless `resampling` names a way.
+    Maps of another size are stretched as the family's official inference does.
     `chunk` frames are encoded at once (None: as many as are fastest), `on_frame` hears how many are done, and of how
     many."""
     frames = _check_maps(encoders, maps, width, height)
     device = encoders.patcher.load_device
     chunk = chunk or (1 if device.type == "cpu" else 8)
-    resampling = resampling or (LANCZOS if encoders.family == ANIMATE_ANYONE else BICUBIC)
+    resampling = LANCZOS if encoders.family == ANIMATE_ANYONE else BICUBIC
     working = chunk * width * height * 16 * encoders.dtype.itemsize * 4  # a few full-size maps of 16 channels
     comfy.model_management.load_models_gpu([encoders.patcher], memory_required=working)
 

@@ -7,8 +7,7 @@ def check_span(start: float, end: float, what: str) -> None:
     if not 0 <= start < end <= 1:
         raise ValueError(
             f"{what} is to act from {start:g} to {end:g} of the sampling, which is no part of it; choose a start "
-            f"below the "
-            "end, both from 0 to 1, or take it away."
+            "below the end, both from 0 to 1, or take it away."
         )
 
 

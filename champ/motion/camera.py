@@ -81,9 +81,4 @@ def frame_person(
     half = fill / 2 * corners.new_tensor([width, height])
     distance = max((focal * (v - centre)[:, :2].abs() / half - v[:, 2:]).max().item() for v in chunks())
     place = corners.new_tensor([0.0, 0.0, distance]) - centre
-    return replace(
-        transform(seen, body, torch.eye(3).to(turn), place),
-        focal=focal,
-        width=width,
-        height=height,
-    )
+    return replace(seen, cam_t=seen.cam_t + place, focal=focal, width=width, height=height)

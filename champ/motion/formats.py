@@ -16,7 +16,7 @@ from .containers import READERS
 from .foreign import SMPL_PELVIS, Z_UP, Recording, people_in
 from .motion import Motion
 from .retime import sample
-from .rotation import to_quaternion
+from .rotation import to_axis_angle
 
 EXTENSIONS = (".safetensors", *READERS)
 TENSORS = ("rotations", "betas", "cam_t", "confidence")
@@ -72,7 +72,7 @@ def save_amass(path: str | Path, motion: Motion, body: Body) -> None:
     betas = np.zeros(16)
     betas[:10] = shaped.betas[:10] if smpl else 0
     rotations = torch.cat([root[:, None], motion.rotations[:, 1:22]], dim=1)
-    poses = torch.cat([_axis_angle(rotations).flatten(1), torch.zeros(len(motion), 90)], dim=1)
+    poses = torch.cat([to_axis_angle(rotations).flatten(1), torch.zeros(len(motion), 90)], dim=1)
     np.savez_compressed(
         path,
         poses=poses.double().numpy(),
@@ -82,14 +82,6 @@ def save_amass(path: str | Path, motion: Motion, body: Body) -> None:
         gender=np.array("neutral"),
         mocap_framerate=np.array(motion.fps),
     )
-
-
-def _axis_angle(matrix: Tensor) -> Tensor:
-    """The turn of at most 180 degrees, 2 atan2(|v|, w) v / |v| of the quaternion (w, v)."""
-    q = to_quaternion(matrix)
-    q = torch.where(q[..., :1] < 0, -q, q)
-    length = q[..., 1:].norm(dim=-1, keepdim=True)
-    return 2 * torch.atan2(length, q[..., :1]) * q[..., 1:] / length.clamp(min=1e-12)
 
 
 def _load_own(path: Path) -> Motion:

@@ -62,6 +62,14 @@ def from_quaternion(q: Tensor) -> Tensor:
     return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
 
 
+def to_axis_angle(matrix: Tensor) -> Tensor:
+    """The turn of at most 180 degrees, 2 atan2(|v|, w) v / |v| of the quaternion (w, v)."""
+    q = to_quaternion(matrix)
+    q = torch.where(q[..., :1] < 0, -q, q)
+    length = q[..., 1:].norm(dim=-1, keepdim=True)
+    return 2 * torch.atan2(length, q[..., :1]) * q[..., 1:] / length.clamp(min=1e-12)
+
+
 def slerp(start: Tensor, end: Tensor, fraction: Tensor) -> Tensor:
     """Rotations at a constant angular speed from start to end, the short way round; fraction (...) in 0..1."""
     a, b = to_quaternion(start), to_quaternion(end)

@@ -97,15 +97,23 @@ def normal_levels(normals: Tensor) -> Tensor:
 
 def semantic_levels(hits: Hits, faces: Tensor, labels: Tensor) -> Tensor:
     """Part colours as bytes (N, 3), blended in linear light across a face whose corners differ."""
-    srgb = torch.from_numpy(PART_COLORS).to(faces.device).float() / 255
-    linear = torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    linear = to_linear(torch.from_numpy(PART_COLORS).to(faces.device).float() / 255)
     colors = linear[labels.long()].t().contiguous()
 
     def at(hits: Hits) -> Tensor:
-        blend = _interpolate(colors, 0, faces, hits)
-        return _levels(torch.where(blend <= 0.0031308, 12.92 * blend, 1.055 * blend ** (1 / 2.4) - 0.055))
+        return _levels(to_srgb(_interpolate(colors, 0, faces, hits)))
 
     return torch.cat([at(part) for part in hits.blocks()], 1).t()
+
+
+def to_linear(srgb: Tensor) -> Tensor:
+    """Light of sRGB values, both 0..1."""
+    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+
+
+def to_srgb(light: Tensor) -> Tensor:
+    """sRGB values of light, both 0..1."""
+    return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 def _interpolate(values: Tensor, first: Tensor | int, faces: Tensor, hits: Hits) -> Tensor:

@@ -57,13 +57,15 @@ def largest_person(people: list[Pose]) -> Pose | None:
 
 def canvas_size(frames: list[dict]) -> tuple[int, int]:
     """Width and height of the picture in which the first frame's people were found."""
-    _read_frames(frames)
+    _check_list(frames)
+    _read_frame(frames[0], "POSE_KEYPOINT frame 0")
     return round(frames[0]["canvas_width"]), round(frames[0]["canvas_height"])
 
 
 def from_pose_keypoint(frames: list[dict], width: int, height: int) -> list[list[Pose]]:
     """The people of every frame of a POSE_KEYPOINT value, stretched from its canvas to width x height."""
-    people = _read_frames(frames)
+    _check_list(frames)
+    people = [_read_frame(frame, f"POSE_KEYPOINT frame {i}") for i, frame in enumerate(frames)]
     # DWPose nodes emit pixels, controlnet_aux's OpenPose node 0..1, and editors mix the two within a person. A whole
     # clip inside the first two pixels does not exist, while points outside the picture make 0..1 a little more.
     fractional = {name: _reach(people, name) <= 2 for name in PARTS}
@@ -102,10 +104,9 @@ def _write_person(pose: Pose) -> dict[str, list[float]]:
     return flat
 
 
-def _read_frames(frames: list[dict]) -> list[list[dict[str, np.ndarray]]]:
+def _check_list(frames: list[dict]) -> None:
     if not isinstance(frames, list) or not frames:
         raise ValueError(f"POSE_KEYPOINT is {_kind(frames)}, expected a list with one dict for each frame.")
-    return [_read_frame(frame, f"POSE_KEYPOINT frame {i}") for i, frame in enumerate(frames)]
 
 
 def _read_frame(frame: dict, where: str) -> list[dict[str, np.ndarray]]:

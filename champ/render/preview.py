@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d, interpolate, normalize
 
 from ..body.body import Body
 from ..motion.motion import Motion
-from .maps import hit_normals, motion_hits
+from .maps import hit_normals, motion_hits, to_linear, to_srgb
 from .rasterize import NEAR, Hits
 
 SAMPLES = 2  # per pixel along each side; without them silhouettes are jagged
@@ -53,8 +53,8 @@ def preview(
     done = 0
     for rows, columns, light, cover in BACKENDS[backend](body, motion):
         figure = out[done : done + len(light), rows, columns]
-        behind = _decode(figure.to(light.device).float() / 255)
-        figure.copy_((255 * _encode(light + (1 - cover) * behind) + 0.5).byte())
+        behind = to_linear(figure.to(light.device).float() / 255)
+        figure.copy_((255 * to_srgb((light + (1 - cover) * behind).clamp(0, 1)) + 0.5).byte())
         done += len(light)
         if on_frame is not None:
             on_frame(done, len(motion))
@@ -148,7 +148,7 @@ def _pyrender(body: Body, motion: Motion) -> Iterator[Figure]:
             picture, _ = renderer.render(scene, flags=pyrender.RenderFlags.RGBA)
             picture = torch.from_numpy(picture.copy())[None].float() / 255
             cover = picture[..., 3:]
-            yield slice(None), slice(None), _decode(picture[..., :3] / cover.clamp_min(1 / 255)) * cover, cover
+            yield slice(None), slice(None), to_linear(picture[..., :3] / cover.clamp_min(1 / 255)) * cover, cover
     finally:
         renderer.delete()
 
@@ -178,15 +178,6 @@ def _towards(direction: tuple[float, float, float]) -> np.ndarray:
     pose = np.eye(4)
     pose[:3, :3] = np.stack([x, np.cross(z, x), z], axis=1)
     return pose
-
-
-def _decode(srgb: Tensor) -> Tensor:
-    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-
-
-def _encode(light: Tensor) -> Tensor:
-    light = light.clamp(0, 1)
-    return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 BACKENDS = {"torch": _clay, "pyrender": _pyrender}

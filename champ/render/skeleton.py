@@ -33,7 +33,7 @@ BONE_COLORS = (
 DIMMED = (np.arange(256) * 0.6).astype(np.uint8)  # limbs are drawn in full colour, then everything is dimmed
 
 # OpenPose-18 rows.
-NOSE, NECK, R_ELBOW, R_WRIST, L_ELBOW, L_WRIST, R_EYE, L_EYE, R_EAR, L_EAR = 0, 1, 3, 4, 6, 7, 14, 15, 16, 17
+NOSE, R_ELBOW, R_WRIST, L_ELBOW, L_WRIST, R_EYE, L_EYE, R_EAR, L_EAR = 0, 3, 4, 6, 7, 14, 15, 16, 17
 FACE = (NOSE, R_EYE, L_EYE, R_EAR, L_EAR)
 FOREARMS = {"left_hand": (L_ELBOW, L_WRIST), "right_hand": (R_ELBOW, R_WRIST)}
 
