@@ -72,7 +72,8 @@ def main() -> None:
     save_thumbnail("champ_video", torch.cat([quick[2], quick[4]], dim=1))
     save_thumbnail("ksampler", torch.cat([quick[4], quick[0]], dim=1))
     save_thumbnail("shape_transfer", torch.cat([bodies[0][12], bodies[2][12]], dim=1))
-    save_thumbnail("load_motion", torch.cat([views[1][2], views[1][10]], dim=1))
+    save_thumbnail("save_motion", torch.cat([views[1][2], views[1][10]], dim=1))
+    save_thumbnail("load_motion", torch.cat([views[0][2], views[0][10]], dim=1))
     save_thumbnail("custom_sampling", torch.cat([quick[1], quick[2]], dim=1))
 
 

@@ -1,6 +1,7 @@
 """Every node of the pack is there in a real ComfyUI, and explains itself."""
 
 import ast
+import json
 
 import pytest
 
@@ -64,3 +65,9 @@ def test_help_page_covers_the_node(server, registered, node_id):
     names = [*inputs_of(registered[node_id]), *registered[node_id]["output_name"]]
     missing = [name for name in names if name.lower().replace("_", " ") not in page.lower().replace("_", " ")]
     assert not missing, f"not in the help page: {missing}"
+
+
+def test_every_node_has_a_place_in_an_example():
+    files = (dev.ROOT / "example_workflows" / "api").glob("*.json")
+    used = {node["class_type"] for file in files for node in json.loads(file.read_text(encoding="utf-8")).values()}
+    assert set(declared_ids()) <= used
