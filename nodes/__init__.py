@@ -2,7 +2,20 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import aggregate, body, compare, guidance, maps, models, motion, motion_files, reference, sampling, transfer
+from . import (
+    aggregate,
+    body,
+    compare,
+    guidance,
+    maps,
+    metrics,
+    models,
+    motion,
+    motion_files,
+    reference,
+    sampling,
+    transfer,
+)
 
 
 class ChampExtension(ComfyExtension):
@@ -19,6 +32,7 @@ class ChampExtension(ComfyExtension):
             sampling,
             aggregate,
             compare,
+            metrics,
         )
         return [node for module in modules for node in module.NODES]
 

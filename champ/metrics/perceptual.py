@@ -1,0 +1,178 @@
+"""LPIPS (arXiv 1801.03924), FID-VID and FVD (arXiv 1812.01717): distances between what networks see."""
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from .images import check_pair
+from .networks import I3D, VGG, VGG16, ResNet3D
+
+# LPIPS's own normalisation of colours in -1..1.
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
+CLIP = 16  # frames that the video networks look at
+KINETICS_MEAN = (114.7748, 107.7354, 99.4750)
+CLIPS_AT_ONCE = 4
+
+OnFrame = Callable[[int, int], None]
+
+
+class LPIPS(nn.Module):
+    """Weighted squared differences of VGG16's normalised features, summed over five layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.vgg = VGG16()
+        self.weights = nn.ParameterList(nn.Parameter(torch.zeros(group[-1][2])) for group in VGG)
+
+    @torch.no_grad()
+    def forward(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Distances (B,) of colours (B, 3, H, W) in -1..1, over the pixels of a mask (B, H, W) if there is one."""
+        colour = (a.new_tensor(SHIFT)[:, None, None], a.new_tensor(SCALE)[:, None, None])
+        total = a.new_zeros(len(a))
+        for x, y, weight in zip(*(self.vgg((c - colour[0]) / colour[1]) for c in (a, b)), self.weights):
+            x, y = (f / (f.norm(dim=1, keepdim=True) + 1e-10) for f in (x, y))
+            distance = ((x - y) ** 2 * weight[:, None, None]).sum(1)
+            share = torch.ones_like(distance)
+            if mask is not None:  # how much of each feature's place is inside
+                share = F.interpolate(mask[:, None].to(a), distance.shape[1:], mode="area")[:, 0]
+            total += (distance * share).sum((1, 2)) / share.sum((1, 2))
+        return total
+
+
+def load_lpips(vgg: Path, weights: Path) -> LPIPS:
+    """From torchvision's vgg16 file and LPIPS's own file for VGG (version 0.1)."""
+    model = LPIPS()
+    _load(model.vgg, vgg, _read(vgg), "classifier.")
+    state = _read(weights)
+    names = {f"lin{i}.model.1.weight": i for i in range(len(VGG))}
+    _load(model.weights, weights, {str(i): state[n].flatten() for n, i in names.items() if n in state})
+    return model.eval().requires_grad_(False)
+
+
+def load_i3d(file: Path) -> I3D:
+    """From i3d_pretrained_400.pt, whose logits FVD compares."""
+    model = I3D()
+    _load(model, file, _read(file))
+    return model.eval().requires_grad_(False)
+
+
+def load_resnet3d(file: Path) -> ResNet3D:
+    """From resnet-50-kinetics.pth, whose features FID-VID compares."""
+    model = ResNet3D()
+    _load(model, file, _read(file), "fc.")
+    return model.eval().requires_grad_(False)
+
+
+def lpips(
+    model: LPIPS,
+    made: Tensor,
+    true: Tensor,
+    mask: Tensor | None = None,
+    *,
+    benchmark: bool = False,
+    on_frame: OnFrame | None = None,
+) -> Tensor:
+    """LPIPS of each frame of uint8 clips (F, H, W, 3). The benchmark feeds colours 0..1 where -1..1 is meant."""
+    check_pair(made, true, mask)
+    device = model.weights[0].device
+
+    def colours(frame: Tensor) -> Tensor:
+        x = frame.to(device).permute(2, 0, 1)[None].float() / 255
+        return x if benchmark else x * 2 - 1
+
+    values = []
+    for i, (a, b) in enumerate(zip(made, true)):
+        values.append(model(colours(a), colours(b), None if mask is None else mask[i : i + 1].to(device)).cpu())
+        if on_frame:
+            on_frame(i + 1, len(made))
+    return torch.cat(values).double()
+
+
+def fid_vid(model: ResNet3D, made: Tensor, true: Tensor, on_frame: OnFrame | None = None) -> float:
+    """Frechet distance of the features of all clips of 16 frames, one beginning at every frame."""
+    mean = torch.tensor(KINETICS_MEAN)
+    return _video_distance(model, made, true, 112, lambda x: x - mean, on_frame)
+
+
+def fvd(model: I3D, made: Tensor, true: Tensor, on_frame: OnFrame | None = None) -> float:
+    """Frechet distance of the logits of all clips of 16 frames, one beginning at every frame."""
+    return _video_distance(model, made, true, 224, lambda x: x / 127.5 - 1, on_frame)
+
+
+def frechet(a: Tensor, b: Tensor) -> float:
+    """|mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) of the normal distributions of two sets of rows.
+
+    With S = X^T X / (n - 1) the trace of the root is the sum of the singular values of X_a X_b^T, scaled: no root of
+    a matrix is taken, and few rows with many features are no trouble."""
+    a, b = a.double(), b.double()
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"A distance between videos needs two clips of {CLIP} frames or more; give {CLIP + 1} frames.")
+    ca, cb = ((x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (a, b))
+    ra, rb = (torch.linalg.qr(x, mode="r").R if x.shape[0] > x.shape[1] else x for x in (ca, cb))
+    root = torch.linalg.svdvals(ra @ rb.T).sum()
+    return float(((a.mean(0) - b.mean(0)) ** 2).sum() + (ca**2).sum() + (cb**2).sum() - 2 * root)
+
+
+def _video_distance(
+    model: nn.Module,
+    made: Tensor,
+    true: Tensor,
+    size: int,
+    normalise: Callable[[Tensor], Tensor],
+    on_frame: OnFrame | None,
+) -> float:
+    check_pair(made, true)
+    features = []
+    done, total = 0, 2 * len(made)
+    for clip in (made, true):
+        rows = []
+        for batch in _clips(clip, size):
+            device = next(model.parameters()).device
+            rows.append(_features(model, normalise(batch).permute(0, 4, 1, 2, 3).to(device)))
+            done += len(batch)
+            if on_frame:
+                on_frame(done, total)
+        features.append(torch.cat(rows) if rows else torch.zeros(0, 1))
+    return frechet(*features)
+
+
+@torch.no_grad()
+def _features(model: nn.Module, clips: Tensor) -> Tensor:
+    return model(clips).cpu()
+
+
+def _clips(clip: Tensor, size: int) -> Iterator[Tensor]:
+    """All runs of 16 frames, some at a time: float (clips, 16, size, size, 3), resized as Pillow's bicubic does."""
+    for first in range(0, len(clip) - CLIP + 1, CLIPS_AT_ONCE):
+        frames = clip[first : first + CLIP + CLIPS_AT_ONCE - 1].permute(0, 3, 1, 2).float()
+        small = F.interpolate(frames, (size, size), mode="bicubic", antialias=True).permute(0, 2, 3, 1)
+        yield torch.stack([small[i : i + CLIP] for i in range(len(small) - CLIP + 1)])
+
+
+def _read(file: Path) -> Mapping[str, Tensor]:
+    """The tensors of a checkpoint; torch's reader for weights runs no code of the file."""
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{file.name} is not a file of weights ({error}); get it again from its source.") from None
+    state = state.get("state_dict", state)
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _load(module: nn.Module, file: Path, state: Mapping[str, Tensor], unused: str = "$") -> None:
+    try:
+        module.load_state_dict({key: value for key, value in state.items() if not key.startswith(unused)})
+    except RuntimeError:
+        own = set(module.state_dict())
+        example = next(iter(sorted(own - set(state))), None) or "another shape"
+        raise ValueError(
+            f"{file.name} does not hold the tensors of {type(module).__name__} (for example {example}); choose the "
+            "file that docs/models.md names."
+        ) from None
