@@ -31,6 +31,23 @@ def transform(motion: Motion, body: Body, rotation: Tensor, translation: Tensor)
     )
 
 
+def to_sight(place: Tensor) -> Tensor:
+    """(x/z, y/z, log z): where in the picture and how far away, whose errors come from different causes and are of
+    the same size near and far."""
+    if not (place[..., 2] > 0).all():
+        raise ValueError(
+            "In some frames of this motion the person stands behind the camera, which is no place in the picture; "
+            "trim those frames away, or set the camera with Set or Orbit Camera."
+        )
+    return torch.cat([place[..., :2] / place[..., 2:], place[..., 2:].log()], dim=-1)
+
+
+def from_sight(sight: Tensor) -> Tensor:
+    """The place (x, y, z) again."""
+    z = sight[..., 2:].exp()
+    return torch.cat([sight[..., :2] * z, z], dim=-1)
+
+
 def angle_path(angles: list[float], frames: int) -> Tensor:
     """Angles in degrees for every frame, evenly spread over the path with straight lines between its points.
 

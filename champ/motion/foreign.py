@@ -172,22 +172,42 @@ def _phalp(values: dict, path: Path) -> list[Recording]:
     return people
 
 
+def _slam_camera(camera: dict) -> tuple[int, Callable[[int, int], float], tuple[int, int]]:
+    """Frames, lens and picture size of the video, as TRAM and PromptHMR write them."""
+    focal, centre = float(numbers(camera["img_focal"])), numbers(camera["img_center"])
+    size = round(2 * float(centre[0])), round(2 * float(centre[1]))
+    return len(numbers(camera["pred_cam_R"])), lambda *_: focal, size
+
+
 def _tram(values: dict, path: Path) -> list[Recording]:
     """One person; the camera is in camera.npy, in the folder itself or the one around hps/."""
     folder = path.parent.parent if path.parent.name == "hps" else path.parent
     frames = torch.from_numpy(numbers(values["frame"]).astype(np.int64)).reshape(-1)
-    length, lens, size = int(frames.max()) + 1, lens_diagonal, None
+    lens: Callable[[int, int], float] = lens_diagonal
+    length, size = 0, None
     if (folder / "camera.npy").is_file():
-        camera = read_npy_file(folder / "camera.npy")
-        focal, centre = float(numbers(camera["img_focal"])), numbers(camera["img_center"])
-        length = max(length, len(numbers(camera["pred_cam_R"])))
-        lens, size = (lambda *_: focal), (round(2 * float(centre[0])), round(2 * float(centre[1])))
+        length, lens, size = _slam_camera(read_npy_file(folder / "camera.npy"))
+    length = max(length, int(frames.max()) + 1)
     return [
         Recording(
             "TRAM", frames, length, _matrices(_float(values["pred_rotmat"], -1, 24, 3, 3)),
             _float(values["pred_trans"], -1, 3), _float(values["pred_shape"], -1, 10).mean(0), lens=lens, size=size,
         )
     ]  # fmt: skip
+
+
+def _prompt_hmr(values: dict, path: Path) -> list[Recording]:
+    """The in-camera half of the file; an SMPL-X body with hands and face, of which SMPL has no joints."""
+    length, lens, size = _slam_camera(values["camera"])
+    people = []
+    for person in values["people"].values():
+        seen = person["smplx_cam"]
+        frames = torch.from_numpy(numbers(person["frames"]).astype(np.int64))
+        body = _float(seen["rotmat"], len(frames), -1, 3, 3)[:, :22]
+        rotations = _matrices(torch.cat([body, torch.eye(3).expand(len(frames), 2, 3, 3)], dim=1))
+        transl = _float(seen["trans"], -1, 3)
+        people.append(Recording("PromptHMR", frames, length, rotations, transl, None, SMPLX_PELVIS, lens, size))
+    return people
 
 
 def _romp(values: dict, path: Path) -> list[Recording]:
@@ -225,6 +245,7 @@ def people_in(values: Any, path: Path) -> list[Recording] | None:
         ({"root_orient", "pose_body", "trans"}, _amass),
         ({"poses", "trans"}, _amass),
         ({"smpl_params_incam"}, _gvhmr),
+        ({"people", "camera"}, _prompt_hmr),
         ({"pred_rotmat", "pred_trans", "frame"}, _tram),
     ):
         if needed <= keys:

@@ -38,8 +38,8 @@ def load_motion(
     people = _read(path)
     if not people:
         raise ValueError(
-            f"{path.name} holds no motion of Champ, AMASS, 4D-Humans, WHAM, GVHMR, TRAM, ROMP or Meshcapade; "
-            "choose the file that one of these tools wrote."
+            f"{path.name} holds no motion of Champ, AMASS, 4D-Humans, WHAM, GVHMR, TRAM, PromptHMR, ROMP or "
+            "Meshcapade; choose the file that one of these tools wrote."
         )
     if not 0 <= person < len(people):
         raise ValueError(
@@ -51,6 +51,7 @@ def load_motion(
 def save_motion(path: str | Path, motion: Motion) -> None:
     """Our own format: the tensors of the motion, and its numbers in the metadata."""
     tensors = {name: getattr(motion, name).detach().cpu().float().contiguous() for name in TENSORS}
+    tensors["shot"] = motion.shot.cpu().contiguous()
     numbers = {name: repr(getattr(motion, name)) for name in ("focal", "width", "height", "fps")}
     save_file(tensors, path, metadata={"kind": KIND, "source": motion.source, **numbers})
 
@@ -93,6 +94,8 @@ def _load_own(path: Path) -> Motion:
                     f"{path.name} is not a motion: it was not written by Save Motion; choose another file."
                 )
             values = {name: file.get_tensor(name) for name in TENSORS}
+            if "shot" in file.keys():  # files of before have one shot
+                values["shot"] = file.get_tensor("shot")
             width, height = (int(about[name]) for name in ("width", "height"))
             focal, fps = (float(about[name]) for name in ("focal", "fps"))
     except (OSError, KeyError, SafetensorError) as error:

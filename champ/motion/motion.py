@@ -22,13 +22,17 @@ class Motion:
     fps: float
     confidence: Tensor  # (F,) 1 = seen, 0 = filled in
     source: str
+    shot: Tensor = None  # type: ignore[assignment]  # (F,) number of the shot of each frame; None is one shot
 
     def __post_init__(self):
         frames = self.rotations.shape[0]
+        shot = torch.zeros(frames) if self.shot is None else self.shot
+        object.__setattr__(self, "shot", shot.to(self.rotations.device, torch.int64))
         for name, value, shape in (
             ("rotations", self.rotations, (frames, 24, 3, 3)),
             ("cam_t", self.cam_t, (frames, 3)),
             ("confidence", self.confidence, (frames,)),
+            ("shot", self.shot, (frames,)),
             ("betas", self.betas, self.betas.shape[:1]),
         ):
             if tuple(value.shape) != tuple(shape):
@@ -60,6 +64,7 @@ class Motion:
             rotations=self.rotations[index],
             cam_t=self.cam_t[index],
             confidence=self.confidence[index],
+            shot=self.shot[index],
         )
 
     def to(self, device: torch.device | str) -> "Motion":
@@ -69,7 +74,14 @@ class Motion:
             betas=self.betas.to(device),
             cam_t=self.cam_t.to(device),
             confidence=self.confidence.to(device),
+            shot=self.shot.to(device),
         )
+
+    def shots(self) -> list[slice]:
+        """The runs of frames that one camera filmed without a cut."""
+        cuts = (self.shot.diff() != 0).nonzero().flatten() + 1
+        ends = [0, *cuts.tolist(), len(self)]
+        return [slice(start, end) for start, end in zip(ends, ends[1:])]
 
     def posed(self, body: Body) -> Posed:
         """The body with this motion's shape, in camera coordinates."""

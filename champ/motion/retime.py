@@ -10,16 +10,24 @@ from .rotation import slerp
 
 
 def sample(motion: Motion, position: Tensor) -> Motion:
-    """The motion at fractional frame positions (N,): slerp of rotations, straight lines for the rest."""
+    """The motion at fractional frame positions (N,): slerp of rotations, straight lines for the rest.
+
+    Between the last frame of a shot and the first of the next it is the nearer of the two."""
     position = position.clamp(0, len(motion) - 1)
     start = position.long().clamp(max=max(len(motion) - 2, 0))
     end = (start + 1).clamp(max=len(motion) - 1)
     part = (position - start).to(motion.cam_t)
+    cut = motion.shot[start] != motion.shot[end]
+    part = torch.where(cut, (part >= 0.5).to(part), part)
+    near = torch.where(part < 0.5, start, end)
     return replace(
         motion,
         rotations=slerp(motion.rotations[start], motion.rotations[end], part[:, None].expand(-1, 24)),
         cam_t=torch.lerp(motion.cam_t[start], motion.cam_t[end], part[:, None]),
-        confidence=torch.minimum(motion.confidence[start], motion.confidence[end]),
+        confidence=torch.where(
+            cut, motion.confidence[near], torch.minimum(motion.confidence[start], motion.confidence[end])
+        ),
+        shot=motion.shot[near],
     )
 
 

@@ -6,9 +6,12 @@ from torch import Tensor
 
 def _about(axis: int, degrees: Tensor | float) -> Tensor:
     angle = torch.deg2rad(torch.as_tensor(degrees, dtype=torch.float32))
-    vector = torch.zeros(*angle.shape, 3)
-    vector[..., axis] = angle
-    return from_axis_angle(vector)
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    matrix = torch.eye(3).repeat(*angle.shape, 1, 1)
+    matrix[..., i, i] = matrix[..., j, j] = angle.cos()
+    matrix[..., j, i] = angle.sin()
+    matrix[..., i, j] = -matrix[..., j, i]
+    return matrix
 
 
 def rot_x(degrees: Tensor | float) -> Tensor:
@@ -27,13 +30,15 @@ def rot_z(degrees: Tensor | float) -> Tensor:
 
 
 def from_axis_angle(vector: Tensor) -> Tensor:
-    """Rodrigues' formula, I + sin(a) K + (1 - cos(a)) K^2; (..., 3) radians to (..., 3, 3)."""
-    angle = vector.norm(dim=-1, keepdim=True)
-    x, y, z = (vector / angle.clamp(min=1e-12)).unbind(-1)
+    """Rodrigues' formula, cos(a) I + sin(a)/a K + (1 - cos(a))/a^2 v v^T; (..., 3) radians to (..., 3, 3).
+
+    The derivative is right everywhere, at no turn too."""
+    angle = (vector.square().sum(dim=-1) + 1e-24).sqrt()
+    x, y, z = ((angle.sin() / angle)[..., None] * vector).unbind(-1)
     zero = torch.zeros_like(x)
     k = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
-    angle = angle[..., None]
-    return torch.eye(3).to(vector) + angle.sin() * k + (1 - angle.cos()) * (k @ k)
+    outer = (((1 - angle.cos()) / angle**2)[..., None] * vector)[..., None] * vector[..., None, :]
+    return angle.cos()[..., None, None] * torch.eye(3).to(vector) + k + outer
 
 
 def to_quaternion(matrix: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from champ.body.smpl import load_smpl
@@ -122,12 +123,24 @@ def same_up_to_a_view(motion: Motion, body) -> None:
 def test_our_own_file_gives_back_every_bit(tmp_path, body):
     confidence = torch.tensor([1, 0.5, 0, 1, 1])
     place = torch.from_numpy(transl(SMPL_PELVIS))
-    motion = Motion(torch.from_numpy(MATRICES), torch.randn(16), place, 1234.1, 400, 300, 23.976, confidence, "test")
+    shot = torch.tensor([0, 0, 0, 1, 1])
+    motion = Motion(
+        torch.from_numpy(MATRICES), torch.randn(16), place, 1234.1, 400, 300, 23.976, confidence, "test", shot
+    )
     save_motion(tmp_path / "m.safetensors", motion)
     again = load_motion(tmp_path / "m.safetensors", body)
     for name, value in vars(motion).items():
         same = torch.equal if isinstance(value, torch.Tensor) else lambda a, b: a == b
         assert same(getattr(again, name), value), name
+
+
+def test_a_file_from_before_shots_were_known_has_one(tmp_path, body):
+    motion = Motion(torch.from_numpy(MATRICES), torch.zeros(10), pelvis(), 5000, 512, 768, 25, torch.ones(FRAMES), "t")
+    save_motion(tmp_path / "new.safetensors", motion)
+    with safe_open(tmp_path / "new.safetensors", "pt") as file:
+        about, values = file.metadata(), {name: file.get_tensor(name) for name in file.keys() if name != "shot"}
+    save_file(values, tmp_path / "old.safetensors", about)
+    assert load_motion(tmp_path / "old.safetensors", body).shot.tolist() == [0] * FRAMES
 
 
 def amass(rest_pelvis, **more) -> dict:
@@ -302,6 +315,31 @@ def test_tram_with_the_camera_beside_its_folder(tmp_path, smpl):
     check(motion, smpl, (0, 1, 2, 4, 5))
     assert (motion.focal, motion.width, motion.height) == (777, 640, 480)
     assert motion.confidence.tolist() == [1, 1, 1, 0, 1, 1, 0, 0]
+
+
+def prompt_hmr() -> dict:
+    """Two people of SMPL-X with 55 joints; masks and keypoints stand beside them."""
+    matrices = np.tile(np.eye(3, dtype=np.float32), (FRAMES, 55, 1, 1))
+    matrices[:, :22] = MATRICES[:, :22]
+    matrices[:, 22:] = rot_x(30.0).numpy()  # jaw, eyes and fingers
+    seen = {"rotmat": matrices, "pose": np.zeros((FRAMES, 75), np.float32), "shape": np.ones((FRAMES, 10), np.float32),
+            "trans": transl(SMPLX_PELVIS)}  # fmt: skip
+    person = {"frames": np.array([0, 1, 2, 4, 5]), "track_id": np.int64(2), "smplx_cam": seen,
+              "smplx_world": {"rotmat": matrices * 0, "trans": transl(SMPLX_PELVIS) * 0}}  # fmt: skip
+    short = {"frames": np.array([3]), "smplx_cam": {name: value[:1] for name, value in seen.items()}}
+    camera = {"pred_cam_R": np.zeros((7, 3, 3)), "pred_cam_T": np.zeros((7, 3)), "img_focal": np.float32(777),
+              "img_center": np.array([320.0, 240.0])}  # fmt: skip
+    return {"camera": camera, "people": {1: short, 2: person}, "masks": np.ones((7, 4, 4), bool), "has_slam": True,
+            "timings": {}, "contact_joint_ids": [7, 10]}  # fmt: skip
+
+
+def test_prompt_hmr_has_smplx_and_one_camera(tmp_path, body):
+    joblib_dump(tmp_path / "results.pkl", prompt_hmr())
+    motion = load_motion(tmp_path / "results.pkl", body)
+    check(motion, body, (0, 1, 2, 4, 5))
+    assert (motion.focal, motion.width, motion.height) == (777, 640, 480) and not motion.betas.any()
+    assert motion.source == "PromptHMR" and motion.confidence.tolist() == [1, 1, 1, 0, 1, 1, 0]
+    assert load_motion(tmp_path / "results.pkl", body, person=1).confidence.tolist() == [0, 0, 0, 1, 0, 0, 0]
 
 
 def test_romp_with_an_empty_frame(tmp_path, smpl):

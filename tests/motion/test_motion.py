@@ -32,11 +32,19 @@ def test_a_slice_keeps_all_fields_in_step():
     assert len(part) == 2 and part.confidence.tolist() == [0.0, 0.5] and part.cam_t.shape == (2, 3)
 
 
+def test_shots_are_runs_of_the_same_number_and_follow_the_frames():
+    assert still().shot.tolist() == [0, 0, 0, 0] and still().shots() == [slice(0, 4)]
+    motion = replace(still(6), shot=torch.tensor([0, 0, 3, 3, 0, 0], dtype=torch.int32))
+    assert motion.shot.dtype == torch.int64 and motion.shots() == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    assert motion[1:4].shot.tolist() == [0, 3, 3] and motion.to("cpu").shot.tolist() == motion.shot.tolist()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"cam_t": torch.zeros(3, 3)}, r"cam_t have shape \(3, 3\) but \(4, 3\)"),
         ({"rotations": torch.zeros(4, 24, 3)}, r"rotations have shape"),
+        ({"shot": torch.zeros(3)}, r"shot have shape \(3,\) but \(4,\)"),
         ({"focal": 0.0}, "focal length is 0.0"),
         ({"focal": float("nan")}, "focal length is nan"),
         ({"fps": -1.0}, "frame rate is -1.0"),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -56,7 +58,13 @@ def test_a_loop_starts_over_and_ping_pong_turns_round_without_standing_still(wal
 
 
 def test_a_filled_frame_makes_the_frames_around_it_uncertain(walk):
-    from dataclasses import replace
-
     unsure = replace(walk[:3], confidence=torch.tensor([1.0, 0.0, 1.0]))
     assert sample(unsure, torch.tensor([0.5, 1.5])).confidence.tolist() == [0.0, 0.0]
+
+
+def test_between_two_shots_the_nearer_frame_counts(walk):
+    cut = replace(walk[:4], shot=torch.tensor([0, 0, 1, 1]), confidence=torch.tensor([1.0, 1.0, 0.0, 1.0]))
+    between = sample(cut, torch.tensor([0.5, 1.25, 1.5, 1.75]))
+    torch.testing.assert_close(between.rotations[1:], walk.rotations[[1, 2, 2]], atol=2e-6, rtol=0)
+    assert torch.equal(between.cam_t[1:], walk.cam_t[[1, 2, 2]])
+    assert between.shot.tolist() == [0, 0, 1, 1] and between.confidence.tolist() == [1.0, 1.0, 0.0, 0.0]

@@ -1,0 +1,157 @@
+"""What there is to know about a motion before it is used: in words, and as a small picture."""
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .camera import to_sight
+from .motion import Motion
+from .rotation import to_axis_angle
+
+WIDTH, HEIGHT = 960, 640
+LEFT, RIGHT = 78, 18  # margins of the curves
+# Top and bottom of the three diagrams.
+SEEN, PLACE, SPEED = (34, 104), (142, 352), (390, 600)
+PAPER, INK, FAINT = (252, 252, 250), (40, 42, 46), (222, 223, 224)
+GOOD, FILLED, OLD = (108, 171, 116), (214, 69, 61), (176, 178, 182)
+CURVES = ((31, 98, 178), (226, 132, 28), (92, 62, 138))
+
+
+def describe(motion: Motion, before: Motion | None = None) -> str:
+    """Length, filled frames, shots, certainty and trembling; beside those of `before` where they can be compared."""
+    filled = (motion.confidence == 0).nonzero().flatten().tolist()
+    seen = motion.confidence[motion.confidence > 0]
+    shots = motion.shots()
+    lines = [
+        f"{motion.source}: {len(motion)} frames of {motion.width}x{motion.height} at {motion.fps:g} fps "
+        f"({len(motion) / motion.fps:.1f} s).",
+        f"{len(filled)} filled: {runs(filled)}." if filled else "No frame had to be filled.",
+        "1 shot."
+        if len(shots) == 1
+        else f"{len(shots)} shots: {', '.join(runs(range(s.start, s.stop)) for s in shots)}.",
+    ]
+    if len(seen):
+        lines.append(f"Confidence of the others {float(seen.mean()):.2f}, at least {float(seen.min()):.2f}.")
+    if len(motion) > 2:
+        lines.append(f"Trembling {trembling(motion):.2f} degrees a frame{_was(motion, before)}.")
+    return "\n".join(lines)
+
+
+def runs(frames: Iterable[int]) -> str:
+    """17-19, 63."""
+    numbers = np.asarray(list(frames))
+    parts = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts if len(p))
+
+
+def speed(motion: Motion) -> Tensor:
+    """(F - 1,) degrees in a second by which the joints turn from frame to frame, on average; 0 at a cut."""
+    turn = to_axis_angle(motion.rotations[:-1].mT @ motion.rotations[1:]).norm(dim=-1).mean(1)
+    return turn.rad2deg() * motion.fps * (motion.shot.diff() == 0)
+
+
+def trembling(motion: Motion) -> float:
+    """Median of how far a joint is from the middle of its turns to the frame before and after, in degrees."""
+    turn = to_axis_angle(motion.rotations[:-1].mT @ motion.rotations[1:])
+    inside = (motion.shot[2:] == motion.shot[:-2]).nonzero().flatten()
+    change = (turn[1:] - turn[:-1])[inside].norm(dim=-1) / 2
+    return float(change.median().rad2deg()) if len(inside) else 0.0
+
+
+def plot(motion: Motion, before: Motion | None = None) -> Tensor:
+    """A picture (HEIGHT, WIDTH, 3) uint8 RGB: which frames were seen, where the person stands, how fast joints turn."""
+    picture = np.full((HEIGHT, WIDTH, 3), PAPER, np.uint8)
+    frames = len(motion)
+    _frame_axis(picture, motion)
+
+    title = f"seen ({int((motion.confidence > 0).sum())} of {frames} frames)"
+    _legend(picture, SEEN, [("confidence", INK), (title, GOOD), ("filled", FILLED)])
+    top, bottom = SEEN
+    for f, confidence in enumerate(motion.confidence.tolist()):
+        x0, x1 = (round(_column(f + d, frames)) for d in (-0.5, 0.5))
+        high = bottom - confidence * (bottom - top) if confidence > 0 else top
+        color = GOOD if confidence > 0 else FILLED
+        cv2.rectangle(picture, (x0, round(high)), (max(x1 - 1, x0), bottom), color, -1)
+
+    sight = to_sight(motion.cam_t)
+    middle = sight.mean(0)
+    across = (sight[:, :2] - middle[:2]) * motion.focal / motion.height * 100
+    near = torch.expm1(middle[2] - sight[:, 2:]) * 100
+    names = ("right (% of the picture's height)", "down", "nearer (%)")
+    _legend(picture, PLACE, list(zip(names, CURVES)))
+    low, high = _scale(picture, PLACE, [across, near], least=2.0)
+    for curve, color in zip(torch.cat([across, near], dim=1).T, CURVES):
+        for shot in motion.shots():
+            _curve(picture, PLACE, curve[shot], color, shot.start, frames, low, high)
+
+    clips = [(motion, CURVES[0], "turning of the joints (degrees a second)")]
+    if before is not None and len(before) == frames:
+        clips.insert(0, (before, OLD, "before"))
+    _legend(picture, SPEED, [(name, color) for _, color, name in clips[::-1]])
+    low, high = _scale(picture, SPEED, [torch.zeros(1), *(speed(m) for m, _, _ in clips)], least=10.0)
+    for clip, color, _ in clips:
+        for shot in clip.shots():
+            _curve(picture, SPEED, speed(clip)[shot.start : shot.stop - 1], color, shot.start + 0.5, frames, low, high)
+    return torch.from_numpy(picture)
+
+
+def _was(motion: Motion, before: Motion | None) -> str:
+    return "" if before is None or len(before) < 3 else f", {trembling(before):.2f} before"
+
+
+def _column(frame: float, frames: int) -> float:
+    """Where in the picture a frame is."""
+    return LEFT + (frame + 0.5) / frames * (WIDTH - LEFT - RIGHT)
+
+
+def _text(picture: np.ndarray, text: str, x: int, y: int, color=INK, align: float = 0.0) -> int:
+    """Writes a text that begins (align 0), has its middle (0.5) or ends (1) at x, and returns where it ends."""
+    width = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0]
+    left = round(x - align * width)
+    cv2.putText(picture, text, (left, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, 1, cv2.LINE_AA)
+    return left + width
+
+
+def _legend(picture: np.ndarray, rows: tuple[int, int], names) -> None:
+    x = LEFT
+    for name, color in names:
+        x = _text(picture, name, x, rows[0] - 10, color) + 24
+
+
+def _frame_axis(picture: np.ndarray, motion: Motion) -> None:
+    """Round frame numbers below everything, and a line at every cut."""
+    frames = len(motion)
+    step = next(s for p in range(9) for s in (10**p, 2 * 10**p, 5 * 10**p) if frames <= 12 * s)
+    for frame in range(0, frames, step):
+        x = round(_column(frame, frames))
+        for top, bottom in (SEEN, PLACE, SPEED):
+            cv2.line(picture, (x, top), (x, bottom), FAINT, 1)
+        _text(picture, str(frame), x, SPEED[1] + 20, align=0.5)
+    _text(picture, "frame", LEFT - 10, SPEED[1] + 20, align=1)
+    for shot in motion.shots()[1:]:
+        x = round(_column(shot.start - 0.5, frames))
+        cv2.line(picture, (x, SEEN[0]), (x, SPEED[1]), INK, 1)
+        _text(picture, "cut", min(x + 4, WIDTH - 30), SPEED[1] - 6)
+
+
+def _scale(picture: np.ndarray, rows: tuple[int, int], curves: list[Tensor], least: float) -> tuple[float, float]:
+    """Draws the limits that hold all curves, and returns them."""
+    values = torch.cat([c.flatten() for c in curves])
+    low, high = float(values.min()), float(values.max())
+    spare = max(least - (high - low), 0) / 2
+    low, high = (low - spare if low < 0 else low), high + spare
+    for value, y in ((high, rows[0]), (low, rows[1])):
+        cv2.line(picture, (LEFT, y), (WIDTH - RIGHT, y), FAINT, 1)
+        _text(picture, f"{value:.1f}", LEFT - 10, y + 5, align=1)
+    return low, high
+
+
+def _curve(picture: np.ndarray, rows, curve: Tensor, color, start: float, frames: int, low: float, high: float) -> None:
+    top, bottom = rows
+    y = bottom - (curve.cpu().numpy() - low) / (high - low) * (bottom - top)
+    x = np.array([_column(start + i, frames) for i in range(len(y))])
+    points = np.round(np.stack([x, y], axis=1) * 16).astype(np.int32)  # sixteenths of a pixel
+    cv2.polylines(picture, [points], False, color, 2, cv2.LINE_AA, shift=4)
