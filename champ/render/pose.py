@@ -19,6 +19,8 @@ PARTS = {
     "right_hand": ("hand_right_keypoints_2d", (21,)),
     "face": ("face_keypoints_2d", (68, 70)),
 }
+# Two additions of ours, which other packs pass over: the detector's box in a person, the number of the shot in a frame.
+BOX, SHOT = "box_2d", "shot"
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,13 @@ class Pose:
     left_hand: np.ndarray | None = None  # (21, 3)
     right_hand: np.ndarray | None = None  # (21, 3)
     face: np.ndarray | None = None  # (68, 3), or (70, 3) with the eyes again at the end
+    box: np.ndarray | None = None  # (5,) x0, y0, x1, y1, score: where the detector saw the person, in pixels
 
     @classmethod
-    def from_whole_body(cls, keypoints: np.ndarray, scores: np.ndarray) -> "Pose":
+    def from_whole_body(cls, keypoints: np.ndarray, scores: np.ndarray, box: np.ndarray | None = None) -> "Pose":
         """From DWPose's 133 points of COCO-WholeBody, (133, 2) and (133,)."""
         points = np.concatenate([keypoints, scores[:, None]], axis=1).astype(np.float32)
-        return cls(body_from_coco(points[:17]), points[91:112], points[112:133], points[23:91])
+        return cls(body_from_coco(points[:17]), points[91:112], points[112:133], points[23:91], box)
 
 
 def body_from_coco(points: np.ndarray) -> np.ndarray:
@@ -68,26 +71,46 @@ def from_pose_keypoint(frames: list[dict], width: int, height: int) -> list[list
     people = [_read_frame(frame, f"POSE_KEYPOINT frame {i}") for i, frame in enumerate(frames)]
     # DWPose nodes emit pixels, controlnet_aux's OpenPose node 0..1, and editors mix the two within a person. A whole
     # clip inside the first two pixels does not exist, while points outside the picture make 0..1 a little more.
-    fractional = {name: _reach(people, name) <= 2 for name in PARTS}
+    fractional = {name: _reach(people, name) <= 2 for name in (*PARTS, "box")}
     poses = []
     for frame, persons in zip(frames, people):
         to_pixels = np.array([width, height, 1])
         canvas = np.array([frame["canvas_width"], frame["canvas_height"], 1])
-        scale = {name: to_pixels if fractional[name] else to_pixels / canvas for name in PARTS}
+        scale = {name: to_pixels if fractional[name] else to_pixels / canvas for name in fractional}
         poses.append([
-            Pose(**{name: (points * scale[name]).astype(np.float32) for name, points in person.items()})
+            _to_pose({name: (part * scale[name]).astype(np.float32) for name, part in person.items()})
             for person in persons
         ])  # fmt: skip
     return poses
 
 
-def to_pose_keypoint(frames: list[list[Pose]], width: int, height: int) -> list[dict]:
+def _to_pose(parts: dict[str, np.ndarray]) -> Pose:
+    corners = parts.pop("box", None)
+    box = None if corners is None else np.concatenate([corners[0, :2], corners[1]])
+    return Pose(**parts, box=box)
+
+
+def shots_of(frames: list[dict]) -> np.ndarray:
+    """(F,) int, the number of the shot of every frame of a POSE_KEYPOINT value; all 0 where nobody looked for cuts."""
+    _check_list(frames)
+    shots = [frame.get(SHOT, 0) for frame in frames]
+    for i, shot in enumerate(shots):
+        if not isinstance(shot, int | np.integer):
+            raise ValueError(f"POSE_KEYPOINT frame {i} has {SHOT} {shot!r}, expected the number of its shot.")
+    return np.array(shots, dtype=int)
+
+
+def to_pose_keypoint(frames: list[list[Pose]], width: int, height: int, shots: np.ndarray | None = None) -> list[dict]:
     """A POSE_KEYPOINT value in pixels, in the form that every node reads: all parts there, a seen point x, y, 1 and a
     missing one 0, 0, 0, and after the 68 points of the face the eyes."""
-    return [
+    written = [
         {"people": [_write_person(pose) for pose in people], "canvas_width": width, "canvas_height": height}
         for people in frames
     ]
+    if shots is not None:
+        for frame, shot in zip(written, shots, strict=True):
+            frame[SHOT] = int(shot)
+    return written
 
 
 def _write_person(pose: Pose) -> dict[str, list[float]]:
@@ -101,6 +124,8 @@ def _write_person(pose: Pose) -> dict[str, list[float]]:
     for name, points in parts.items():
         seen = points[:, 2:] >= THRESHOLD
         flat[PARTS[name][0]] = np.where(seen, points * (1, 1, 0) + (0, 0, 1), 0).astype(float).ravel().tolist()
+    if pose.box is not None:
+        flat[BOX] = pose.box.astype(float).tolist()
     return flat
 
 
@@ -120,6 +145,7 @@ def _read_frame(frame: dict, where: str) -> list[dict[str, np.ndarray]]:
 
 
 def _read_person(person: dict, where: str) -> dict[str, np.ndarray]:
+    """Rows x, y, score of every part; the box is its two corners, each with the score."""
     if not isinstance(person, dict):
         raise ValueError(f"{where} is {_kind(person)}, expected a dict with pose_keypoints_2d.")
     parts = {"body": np.zeros((18, 3))}
@@ -129,20 +155,27 @@ def _read_person(person: dict, where: str) -> dict[str, np.ndarray]:
             parts[name] = points
     if len(parts["body"]) == 25:
         parts["body"] = parts["body"][OPENPOSE_FROM_BODY_25, :]
+    if person.get(BOX) is not None:
+        box = _read_numbers(person[BOX], [5], f"{where}, {BOX}", "expected x0, y0, x1, y1, score")
+        parts["box"] = box[[0, 1, 4, 2, 3, 4]].reshape(2, 3)
     return parts
 
 
 def _read_points(values, counts: tuple[int, ...], where: str) -> np.ndarray:
     expected = f"expected x, y, score of {' or '.join(str(count) for count in counts)} points"
+    return _read_numbers(values, [0, *(3 * count for count in counts)], where, expected).reshape(-1, 3)
+
+
+def _read_numbers(values, sizes: list[int], where: str, expected: str) -> np.ndarray:
     try:
-        points = np.asarray(values, dtype=np.float64)
+        numbers = np.asarray(values, dtype=np.float64).ravel()
     except (TypeError, ValueError):
         raise ValueError(f"{where} is not a list of numbers; {expected}.") from None
-    if points.size not in [0, *(3 * count for count in counts)]:
-        raise ValueError(f"{where} has {points.size} numbers; {expected}.")
-    if not (np.abs(points) < FAR).all():
+    if numbers.size not in sizes:
+        raise ValueError(f"{where} has {numbers.size} numbers; {expected}.")
+    if not (np.abs(numbers) < FAR).all():
         raise ValueError(f"{where} holds NaN or a point far outside any picture; give a missing point the score 0.")
-    return points.reshape(-1, 3)
+    return numbers
 
 
 def _reach(people: list[list[dict[str, np.ndarray]]], name: str) -> float:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from champ.render.pose import Pose, canvas_size, from_pose_keypoint, largest_person, to_pose_keypoint
+from champ.render.pose import Pose, canvas_size, from_pose_keypoint, largest_person, shots_of, to_pose_keypoint
 
 
 def points(count, reach=100.0, seed=0):
@@ -15,6 +15,12 @@ def frame(width=200, height=100, **parts):
              "face": "face_keypoints_2d"}  # fmt: skip
     person = {names[k]: v.ravel().tolist() if isinstance(v, np.ndarray) else v for k, v in parts.items()}
     return {"people": [person], "canvas_width": width, "canvas_height": height}
+
+
+def boxed(box):
+    value = frame(body=points(18))
+    value["people"][0]["box_2d"] = box
+    return value
 
 
 def test_whole_body_goes_to_openpose_order():
@@ -105,6 +111,36 @@ def test_written_form_reads_back_and_has_every_part():
     np.testing.assert_array_equal(back.face[68:, :2], body[14:16, :2])
 
 
+def test_the_detectors_box_travels_with_its_person():
+    body, box = points(18).astype(np.float32), np.array([-4, 10, 150, 90, 0.75], dtype=np.float32)
+    written = to_pose_keypoint([[Pose(body, box=box), Pose(body)]], 200, 100)
+    assert written[0]["people"][0]["box_2d"] == box.tolist() and "box_2d" not in written[0]["people"][1]
+    [[first, second]] = from_pose_keypoint(written, 400, 50)
+    np.testing.assert_allclose(first.box, box * (2, 0.5, 2, 0.5, 1), rtol=1e-6)
+    assert second.box is None
+
+
+def test_a_box_without_seen_points_is_in_pixels_and_one_of_fractions_in_fractions():
+    unseen = frame(body=points(18) * (1, 1, 0))
+    unseen["people"][0]["box_2d"] = [20, 10, 60, 90, 0.5]
+    fractions = frame(body=points(18) / (200, 100, 1))
+    fractions["people"][0]["box_2d"] = [0.1, 0.1, 0.3, 0.9, 0.5]
+    for value in (unseen, fractions):
+        [[pose]] = from_pose_keypoint([value], 200, 100)
+        np.testing.assert_allclose(pose.box, [20, 10, 60, 90, 0.5], rtol=1e-6)
+
+
+def test_shots_are_written_and_read_and_default_to_one():
+    people = [[Pose(points(18))], [], [Pose(points(18))]]
+    shots = np.array([0, 1, 1])
+    np.testing.assert_array_equal(shots_of(to_pose_keypoint(people, 200, 100, shots)), shots)
+    plain = to_pose_keypoint(people, 200, 100)
+    assert "shot" not in plain[0]
+    np.testing.assert_array_equal(shots_of(plain), [0, 0, 0])
+    with pytest.raises(ValueError, match="frame 0 has shot 'first'"):
+        shots_of([frame(body=points(18)) | {"shot": "first"}])
+
+
 NAN = points(18)
 NAN[0, 0] = np.nan
 
@@ -128,6 +164,8 @@ NAN[0, 0] = np.nan
         ([frame(body=7)], "pose_keypoints_2d has 1 numbers"),
         ([frame(body=NAN)], "holds NaN"),
         ([frame(body=np.full((18, 3), 1e9))], "far outside"),
+        ([boxed([1, 2, 3, 4])], "person 0, box_2d has 4 numbers; expected x0, y0, x1, y1, score"),
+        ([boxed("large")], "box_2d is not a list of numbers"),
     ],
 )
 def test_malformed_values_are_refused_in_one_sentence(value, message):

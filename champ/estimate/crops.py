@@ -1,0 +1,106 @@
+"""The square around a person that HMR2 looks at, cut as 4D-Humans' ViTDetDataset does, and the way back."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .hmr2 import CROP
+
+# Of the colours, in 0..255.
+MEAN = 255 * np.array([0.485, 0.456, 0.406])
+STD = 255 * np.array([0.229, 0.224, 0.225])
+ASPECT = 4 / 3  # height to width of what the network looks at
+FOCAL = 5000.0  # pixels, in the crop
+STEPS = 32  # OpenCV 4 reads a picture at 32nds of a pixel
+
+
+@dataclass(frozen=True)
+class Square:
+    """Centre and side in pixels of the picture."""
+
+    x: float
+    y: float
+    size: float
+
+    @classmethod
+    def around(cls, box: np.ndarray) -> "Square":
+        """Whose middle three quarters hold the box (x0, y0, x1, y1, ...)."""
+        x0, y0, x1, y1 = (np.float32(value) for value in box[:4])
+        width, height = x1 - x0, y1 - y0
+        return cls(float((x0 + x1) / 2), float((y0 + y1) / 2), float(max(height, width * np.float32(ASPECT))))
+
+
+def crop(picture: np.ndarray, square: Square) -> Tensor:
+    """The normalised crop (3, 256, 256) of a uint8 RGB picture (H, W, 3), black where the picture ends.
+
+    A square of more than 563 pixels is blurred first. One that is not comes out in whole grey levels."""
+    shrink = square.size / CROP / 2
+    blurred = shrink > 1.1
+    top, rows = _samples(square.y, square.size)
+    left, columns = _samples(square.x, square.size)
+    sigma = (shrink - 1) / 2
+    # All that is read lies in this part of the picture; beyond the picture's own edge the blur repeats that edge.
+    margin = _radius(sigma) if blurred else 0
+    height, width = picture.shape[:2]
+    y0, y1 = max(0, top[0] - margin), min(height, top[-1] + 2 + margin)
+    x0, x1 = max(0, left[0] - margin), min(width, left[-1] + 2 + margin)
+    if y0 >= y1 or x0 >= x1:
+        values = np.zeros((CROP, CROP, 3), np.float32)
+    else:
+        part = picture[y0:y1, x0:x1].astype(np.float32)
+        part = _blur(part, sigma) if blurred else part
+        values = _between(_between(part, top - y0, rows, 0), left - x0, columns, 1)
+    if not blurred:
+        values = np.floor(values + 0.5)
+    return torch.from_numpy(((values - MEAN) / STD).astype(np.float32).transpose(2, 0, 1).copy())
+
+
+def _samples(centre: float, size: float) -> tuple[np.ndarray, np.ndarray]:
+    """For every row or column of the crop: the pixel before it, and how far on it is towards the next one.
+
+    src = (dst - 128) * size / 256 + centre between pixel indices, in 1024ths, rounded down to 32nds a half on."""
+    scale = size / CROP
+    fine = np.rint(np.arange(CROP) * scale * 1024) + np.rint((centre - CROP / 2 * scale) * 1024) + 1024 / STEPS / 2
+    steps = np.floor(fine * STEPS / 1024).astype(np.int64)
+    return steps // STEPS, (steps % STEPS / STEPS).astype(np.float32)
+
+
+def _between(values: np.ndarray, index: np.ndarray, fraction: np.ndarray, axis: int) -> np.ndarray:
+    """Linear interpolation along an axis, with zeros outside."""
+    last = values.shape[axis] - 1
+    shape = [1, 1, 1]
+    shape[axis] = -1
+
+    def weighted(i: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        inside = np.where((i >= 0) & (i <= last), weight, np.float32(0))
+        return inside.reshape(shape) * values.take(i.clip(0, last), axis)
+
+    return weighted(index, 1 - fraction) + weighted(index + 1, fraction)
+
+
+def _radius(sigma: float) -> int:
+    return int(4 * sigma + 0.5)
+
+
+def _blur(values: np.ndarray, sigma: float) -> np.ndarray:
+    """A Gaussian cut off at four sigmas, as scipy.ndimage has it."""
+    at = np.arange(-_radius(sigma), _radius(sigma) + 1)
+    kernel = np.exp(-0.5 * (at / sigma) ** 2)
+    kernel /= kernel.sum()
+    return cv2.sepFilter2D(values, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
+
+
+def cam_in_picture(camera: Tensor, squares: list[Square], width: int, height: int) -> tuple[Tensor, float]:
+    """Places (N, 3) of the bodies before the picture's own camera, and its focal length in pixels.
+
+    camera (s, tx, ty) is of the crop: a body there is s times the size that it has in a square of its own."""
+    focal = FOCAL / CROP * max(width, height)
+    x, y, size = torch.tensor([(s.x, s.y, s.size) for s in squares], dtype=torch.float32).unbind(-1)
+    scale, tx, ty = camera.unbind(-1)
+    side = size * scale + 1e-9
+    tx = tx + 2 * (x - width / 2) / side
+    ty = ty + 2 * (y - height / 2) / side
+    return torch.stack([tx, ty, 2 * focal / side], dim=-1), focal

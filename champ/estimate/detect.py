@@ -1,0 +1,75 @@
+"""Where people are in a picture: YOLOX with the conventions of DWPose's own tool."""
+
+import cv2
+import numpy as np
+
+from .network import FrozenNetwork
+
+SIZE = 640  # pixels, of the square that the network takes
+GREY = 114  # of the part of the square that the picture does not cover
+STRIDES = (8, 16, 32)
+PERSON = 0  # of COCO's 80 classes
+CANDIDATE = 0.1  # score from which a box takes part in the suppression of overlapping ones
+OVERLAP = 0.45  # intersection over union from which the lower-scored of two boxes goes
+SCORE = 0.3  # of a person in the end
+
+
+def find_people(picture: np.ndarray, detector: FrozenNetwork) -> np.ndarray:
+    """(N, 5) x0, y0, x1, y1, score in pixels of an RGB picture, best first; N is 0 when there is nobody.
+
+    DWPose's tool takes the whole picture when it finds nobody. A gap is better: it can be filled from the frames
+    around it, an invented person cannot be told from a real one.
+    """
+    square, scale = letterbox(picture)
+    outputs = detector(square[None])
+    boxes, scores = decode(outputs[0], detector.name)
+    kept = suppress(boxes, scores)
+    kept = kept[scores[kept] > SCORE]
+    return np.concatenate([boxes[kept] / scale, scores[kept, None]], axis=1)
+
+
+def letterbox(picture: np.ndarray) -> tuple[np.ndarray, float]:
+    """(3, 640, 640) float32 0..255 with the picture in its upper left, and the scale of that. The channels are BGR, as
+    in the training of YOLOX."""
+    height, width = picture.shape[:2]
+    scale = min(SIZE / height, SIZE / width)
+    rows, columns = int(height * scale), int(width * scale)
+    square = np.full((SIZE, SIZE, 3), GREY, dtype=np.uint8)
+    square[:rows, :columns] = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(square[..., ::-1].transpose(2, 0, 1), dtype=np.float32), scale
+
+
+def decode(output: np.ndarray, name: str = "The detector") -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (8400, 4) x0, y0, x1, y1 and the person's scores (8400,) of the network's (1, 8400, 85).
+
+    In the raw form xy is the centre's offset from its cell, in cells, and wh is the logarithm of the size, in cells:
+    centre = (xy + cell) stride, size = exp(wh) stride. Some files have this done inside.
+    """
+    cells = [np.stack(np.meshgrid(np.arange(SIZE // s), np.arange(SIZE // s)), axis=-1).reshape(-1, 2) for s in STRIDES]
+    strides = np.repeat(STRIDES, [len(cell) for cell in cells])[:, None]
+    if output.ndim != 3 or output.shape[1] != len(strides) or output.shape[2] <= 5 + PERSON:
+        raise ValueError(
+            f"{name} gives values of shape {output.shape} where YOLOX gives (1, {len(strides)}, 85); choose yolox_l."
+        )
+    values = output[0].astype(np.float64)
+    centre, size = values[:, :2], values[:, 2:4]
+    if centre.max() <= SIZE // STRIDES[0]:  # a raw offset is a few cells, and no more than all of them
+        centre, size = (centre + np.concatenate(cells)) * strides, np.exp(size) * strides
+    return np.concatenate([centre - size / 2, centre + size / 2], axis=1), values[:, 4] * values[:, 5 + PERSON]
+
+
+def suppress(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Numbers of the boxes that stay, best first: each takes those away that overlap it and score less. Widths and
+    heights are those of whole pixels, one more than the difference."""
+    waiting = np.flatnonzero(scores > CANDIDATE)
+    waiting = waiting[np.argsort(-scores[waiting], kind="stable")]
+    corners, opposite = boxes[:, :2], boxes[:, 2:] + 1
+    area = (opposite - corners).prod(axis=1)
+    kept = []
+    while len(waiting):
+        best, waiting = waiting[0], waiting[1:]
+        kept.append(best)
+        sides = np.minimum(opposite[best], opposite[waiting]) - np.maximum(corners[best], corners[waiting])
+        shared = sides.clip(0).prod(axis=1)
+        waiting = waiting[shared / (area[best] + area[waiting] - shared) <= OVERLAP]
+    return np.array(kept, dtype=int)

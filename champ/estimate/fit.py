@@ -1,0 +1,217 @@
+"""A motion from 2D keypoints alone: the pose, place and shape that project onto them and look like a person.
+
+Everything is one least-squares problem over the frames, solved by Gauss-Newton from a standing person who faces as the
+keypoints say. At first only large errors count, so that habit decides what a picture leaves open, such as whether a
+foreshortened arm points forwards or backwards; at last a point counts as exact to 16 mm.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..body.body import Body
+from ..motion.camera import FOCAL_PER_PIXEL
+from ..motion.gaps import fill_gaps
+from ..motion.motion import Motion
+from ..motion.rotation import from_axis_angle
+from ..render.pose import Pose
+from .least_squares import Quadratic
+from .observed import (
+    ANKLES,
+    ELBOWS,
+    HIPS,
+    KNEES,
+    SHOULDERS,
+    TRUNK,
+    WRISTS,
+    Observed,
+    facing,
+    observe,
+    pixels_per_metre,
+    standing,
+    steady,
+)
+from .points import DIMENSIONS, MOVING, SEEN, PointBody
+from .priors import add_change, add_pose, add_shape, add_stance
+
+EXACT = 0.016  # metres at the person: the usual error of a keypoint
+SIZES = (0.25, 0.2, 0.15, 0.12, 0.09, 0.07, 0.05, 0.04, 0.03, 0.022, *[EXACT] * 12)  # and what counts as it, by step
+OUTLIER = 25.0  # squared error after which a keypoint is wrong rather than inexact
+CHUNK = 96  # frames that are solved at once
+OVERLAP, HELD = 12, 4  # frames of a chunk that are in the next one too, and how many of them are not moved again
+LIMBS = SHOULDERS + ELBOWS + WRISTS + HIPS + KNEES + ANKLES
+
+
+@dataclass
+class State:
+    """What is looked for."""
+
+    pose: Tensor  # (F, 24, 3) axis-angles; the root's comes before `facing`
+    facing: Tensor  # (F, 3, 3)
+    pelvis: Tensor  # (F, 3) in the camera frame
+    betas: Tensor
+
+    def __getitem__(self, index: slice | Tensor) -> "State":
+        return State(self.pose[index], self.facing[index], self.pelvis[index], self.betas)
+
+    def moved(self, step: Tensor, betas: Tensor) -> "State":
+        pose = self.pose.clone()
+        pose[:, list(MOVING)] += step[:, :-3].unflatten(1, (-1, 3))
+        return State(pose, self.facing, self.pelvis + step[:, -3:], self.betas + betas)
+
+    def rotations(self) -> Tensor:
+        local = from_axis_angle(self.pose)
+        return torch.cat([(self.facing @ local[:, 0])[:, None], local[:, 1:]], dim=1)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What to fit: the keypoints of some frames, and everything that stays as it is."""
+
+    seen: Observed
+    size: Tensor  # (F,) pixels per metre, for the size of errors
+    joined: Tensor  # (F - 2,) whether three frames follow each other
+    body: PointBody
+    betas: Tensor  # the usual ones
+    focal: float
+    fps: float
+
+    def part(self, index: Tensor, joined: Tensor) -> "Problem":
+        return replace(self, seen=self.seen[index], size=self.size[index], joined=joined)
+
+    def around(self, state: State, size: float) -> Quadratic:
+        """How badly the keypoints and what is known about people are met, when points are exact to `size` metres."""
+        posed = self.body.pose(state.pose, state.facing, state.pelvis, state.betas)
+        energy = Quadratic.zeros(len(self.seen), DIMENSIONS, len(self.betas))
+        points, by_motion, by_betas = (x[:, : len(SEEN)] for x in posed)
+        scale = 1 / (size * self.size)[:, None, None]
+        flat = self.focal * points[..., :2] / points[..., 2:]
+
+        def projected(x: Tensor) -> Tensor:
+            across, along = x[..., :2, :], x[..., 2:, :]
+            return (self.focal * across - flat[..., None] * along) / points[..., 2:, None] * scale[..., None]
+
+        error = (flat - self.seen.points) * scale
+        energy.add(error, projected(by_motion), projected(by_betas), self.seen.weight, OUTLIER)
+        add_pose(energy, state.pose)
+        add_stance(energy, posed, self.body, state.betas, size)
+        add_shape(energy, state.betas, self.betas, len(self.seen))
+        add_change(energy, posed, state.pose, self.joined, self.fps)
+        return energy
+
+    def solve(self, state: State, held: int, shape: bool, on_step: Callable[[float], None]) -> State:
+        """Levenberg-Marquardt, one step for each of SIZES; the first `held` frames stay."""
+        damping, last = 1e-3, None
+        for i, size in enumerate(SIZES):
+            on_step(i / len(SIZES))
+            if size != last:
+                here, last = self.around(state, size), size
+            step = here.step(damping, held, shape)
+            trial = state.moved(*step) if step else state
+            there = self.around(trial, size) if step else here
+            gain = float(1 - there.value / here.value)
+            if gain > 0:
+                state, here, damping = trial, there, max(1e-6, damping / 5)
+                if size == EXACT and gain < 1e-4:
+                    break
+            else:
+                damping *= 10
+        return state
+
+
+def start(seen: Observed, size: Tensor, shots: list[slice], body: PointBody, betas: Tensor, focal: float) -> State:
+    """Standing, facing as the keypoints say, at the distance of their size."""
+    pose = standing().repeat(len(seen), 1, 1)
+    turn = facing(seen, size, shots, body, betas)
+    pelvis = torch.zeros(len(seen), 3).double()
+    pelvis[:, 2] = focal / size
+    weight = seen.weight.clone()
+    weight[:, TRUNK] *= 10
+    weight = (weight / weight.sum(1, keepdim=True))[..., None]
+    for part in torch.arange(len(seen)).split(CHUNK):
+        points = body.pose(pose[part], turn[part], torch.zeros(len(part), 3).double(), betas).points
+        away = seen.points[part] / size[part, None, None] - points[:, : len(SEEN), :2]
+        pelvis[part, :2] = (weight[part] * away).sum(1)
+    return State(pose, turn, pelvis, betas)
+
+
+def in_chunks(problem: Problem, state: State, on_part: Callable[[float], None]) -> State:
+    """Solves long clips piece by piece, each from what the one before found in their common frames, with the shape of
+    frames from everywhere."""
+    count = len(problem.seen)
+    if count <= CHUNK:
+        return problem.solve(state, 0, True, on_part)
+    work = count + CHUNK
+    some = torch.linspace(0, count - 1, CHUNK).long()
+    alone = problem.part(some, torch.zeros(CHUNK - 2, dtype=torch.bool))
+    state.betas = alone.solve(state[some], 0, True, lambda done: on_part(done * CHUNK / work)).betas
+    step = CHUNK - OVERLAP
+    for first in range(0, count - OVERLAP, step):
+        index = torch.arange(first, min(first + CHUNK, count))
+        piece = problem.part(index, problem.joined[index[:-2]])
+
+        def told(done: float, first: int = first) -> None:
+            on_part((CHUNK + first + step * done) / work)
+
+        found = piece.solve(state[index], HELD if first else 0, False, told)
+        state.pose[index], state.pelvis[index] = found.pose, found.pelvis
+    return state
+
+
+def fit(
+    people: Sequence[Pose | None],
+    body: Body,
+    width: int,
+    height: int,
+    fps: float = 24.0,
+    shot: np.ndarray | None = None,
+    focal: float | None = None,
+    on_frame: Callable[[int, int], None] | None = None,
+) -> Motion:
+    """The motion of one person, with a frame for each of `people` and one shape, near the body's own, for the clip.
+
+    `on_frame` hears how many frames are done, and of how many; it may raise to stop.
+    """
+    focal = focal or FOCAL_PER_PIXEL * max(width, height)
+    frames = len(people)
+    shots = torch.zeros(frames, dtype=torch.int64) if shot is None else torch.as_tensor(shot)
+    points, usual = PointBody.of(body), body.betas.double()
+    seen = observe(people, width, height)
+    size = pixels_per_metre(seen, points, usual)
+    known = size.isfinite().nonzero().flatten()
+    if len(known) == 0:
+        raise ValueError(
+            f"In none of the {frames} frames both shoulders or a whole arm or leg of the person are seen, so there is "
+            "nothing to fit; look at the keypoints with Draw Skeleton Map, and use a clip with a larger person."
+        )
+    seen, cuts = seen[known], shots[known]
+    ends = [0, *((cuts.diff() != 0).nonzero().flatten() + 1).tolist(), len(known)]
+    runs = [slice(a, b) for a, b in zip(ends, ends[1:])]
+    size = steady(size[known], runs)
+    joined = (known[2:] - known[:-2] == 2) & (cuts[2:] == cuts[:-2])
+    state = start(seen, size, runs, points, usual, focal)
+    problem = Problem(seen, size, joined, points, usual, focal, fps)
+
+    def on_part(done: float) -> None:
+        if on_frame is not None:
+            on_frame(int(frames * done), frames)
+
+    state = in_chunks(problem, state, on_part)
+    on_part(1.0)
+    place = (state.pelvis - points.rest_joints(state.betas)[0]).float()
+    motion = Motion(
+        rotations=torch.eye(3).repeat(frames, 24, 1, 1).index_copy(0, known, state.rotations().float()),
+        betas=state.betas.float(),
+        cam_t=torch.ones(frames, 3).index_copy(0, known, place),
+        focal=focal,
+        width=width,
+        height=height,
+        fps=fps,
+        confidence=torch.zeros(frames).index_copy(0, known, seen.weight[:, LIMBS].mean(1).float()),
+        source="keypoints",
+        shot=shots,
+    )
+    return fill_gaps(motion)

@@ -1,0 +1,131 @@
+"""Gauss-Newton over a clip: a frame has to do with the two before and the two after it, and all with one shape."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.linalg import cholesky_ex
+
+
+@dataclass
+class Quadratic:
+    """A sum of squared errors around a state, as its value, gradient and Gauss-Newton matrix: blocks (F, N, N) of a
+    frame with itself, the next and the one after, the border (F, N, B) with the betas, and their own (B, B)."""
+
+    value: Tensor
+    gradient: Tensor  # (F, N)
+    near: Tensor
+    next: Tensor
+    after: Tensor
+    border: Tensor
+    betas_gradient: Tensor  # (B,)
+    betas: Tensor
+
+    @classmethod
+    def zeros(cls, frames: int, size: int, count: int) -> "Quadratic":
+        shapes = (), (frames, size), *[(frames, size, size)] * 3, (frames, size, count), (count,), (count, count)
+        return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
+
+    def add(self, error: Tensor, rows: Tensor, over_betas: Tensor, weight: Tensor | float, cut: float) -> None:
+        """Errors (F, M, D) with derivatives (F, M, D, N) and (F, M, D, B): the sum of weight (F, M) times
+        e / (1 + e / cut), e the squared length. Gauss-Newton takes a robust error for a square of less weight."""
+        squared = error.square().sum(-1)
+        robust = 1 + squared / cut
+        self.value += (weight * squared / robust).sum()
+        weight = (weight / robust**2)[..., None].expand_as(error).flatten(1)
+        error, rows, over_betas = error.flatten(1), rows.flatten(1, 2), over_betas.flatten(1, 2)
+        weighted = rows * weight[..., None]
+        self.near += weighted.mT @ rows
+        self.border += weighted.mT @ over_betas
+        self.gradient += (weighted * error[..., None]).sum(1)
+        self.betas += (over_betas * weight[..., None]).flatten(0, 1).T @ over_betas.flatten(0, 1)
+        self.betas_gradient += (weight * error).flatten() @ over_betas.flatten(0, 1)
+
+    def add_own(self, error: Tensor, slope: Tensor | float, index: list[int] | slice) -> None:
+        """Squared errors (F, M) of numbers of the state itself, by which they change with a slope (F, M)."""
+        self.value += error.square().sum()
+        self.gradient[:, index] += slope * error
+        self.near.diagonal(dim1=1, dim2=2)[:, index] += slope * slope
+
+    def add_change(self, values: Tensor, rows: Tensor, over_betas: Tensor, joined: Tensor) -> None:
+        """Squared second differences in time of values (F, M), for the triples of frames that are `joined`."""
+        links = _links(joined)
+        pulled, pulled_betas = links @ values, (links @ over_betas.flatten(1)).view_as(over_betas)
+        self.value += (values * pulled).sum()
+        self.gradient += (rows.mT @ pulled[..., None])[..., 0]
+        for k, block in enumerate((self.near, self.next, self.after)):
+            link = links.diagonal(k)[:, None, None]
+            block[: len(link)] += link * (rows[: len(link)].mT @ rows[k:])
+        self.border += rows.mT @ pulled_betas
+        self.betas += over_betas.flatten(0, 1).T @ pulled_betas.flatten(0, 1)
+        self.betas_gradient += pulled.flatten() @ over_betas.flatten(0, 1)
+
+    def add_own_change(self, values: Tensor, slope: float, joined: Tensor) -> None:
+        """The same for the first numbers of the state themselves, times a slope."""
+        links = slope**2 * _links(joined)
+        pulled = links @ values
+        self.value += (values * pulled).sum()
+        self.gradient[:, : values.shape[1]] += pulled
+        for k, block in enumerate((self.near, self.next, self.after)):
+            link = links.diagonal(k)[:, None]
+            block.diagonal(dim1=1, dim2=2)[: len(link), : values.shape[1]] += link
+
+    def step(self, damping: float, held: int, shape: bool) -> tuple[Tensor, Tensor] | None:
+        """Where the quadratic, with its diagonal grown by the damping (Levenberg-Marquardt), is least: changes of the
+        state (F, N), none of the first `held` frames, and of the betas. None: it has no least place."""
+        near = self.near.clone()
+        diagonal = near.diagonal(dim1=1, dim2=2)
+        diagonal *= 1 + damping
+        diagonal[:held] += 1e12
+        out = solve_clip(near, self.next, self.after, torch.cat([-self.gradient[..., None], self.border], dim=2))
+        if out is None:
+            return None
+        step, through = out[..., 0], out[..., 1:]
+        if not shape:
+            return step, torch.zeros_like(self.betas_gradient)
+        border = self.border.flatten(0, 1)
+        own = self.betas + torch.diag(damping * self.betas.diagonal()) - border.T @ through.flatten(0, 1)
+        betas = torch.linalg.solve(own, -self.betas_gradient - border.T @ step.flatten())
+        return step - through @ betas, betas
+
+
+def _links(joined: Tensor) -> Tensor:
+    """(F, F) D^T D of the second differences D, without the rows that are not joined."""
+    frames = len(joined) + 2
+    each = torch.eye(frames, dtype=torch.float64)
+    second = (each[:-2] - 2 * each[1:-1] + each[2:]) * joined[:, None]
+    return second.T @ second
+
+
+def solve_clip(near: Tensor, next: Tensor, after: Tensor, right: Tensor) -> Tensor | None:
+    """x (F, N, R) with sum_s H_ts x_s = right_t (F, N, R), for a symmetric H given by its blocks (F, N, N): `near`
+    H_tt, `next` H_t,t+1 and `after` H_t,t+2, of which the last and the last two are not used.
+
+    Two frames at a time make H block tridiagonal, and Cholesky walks through it once. None: H is not positive.
+    """
+    frames, size, _ = near.shape
+    if frames % 2:  # an empty frame more, that leads to nothing
+        near, next, after, right = (torch.nn.functional.pad(x, (0, 0, 0, 0, 0, 1)) for x in (near, next, after, right))
+        near[-1] = torch.eye(size).to(near)
+        next[-2], after[-3:] = 0, 0
+    even, odd = slice(0, None, 2), slice(1, None, 2)
+    diagonal = torch.cat([torch.cat([near[even], next[even]], 2), torch.cat([next[even].mT, near[odd]], 2)], 1)
+    nothing = torch.zeros_like(near[even])
+    upper = torch.cat([torch.cat([after[even], nothing], 2), torch.cat([next[odd], after[odd]], 2)], 1)
+    values = right.reshape(len(diagonal), 2 * size, -1)
+    reduced: list[Tensor] = []
+    carried: list[Tensor] = []
+    for i, (block, value) in enumerate(zip(diagonal, values)):
+        if i:
+            block = block - upper[i - 1].T @ carried[-1]
+            value = value - upper[i - 1].T @ reduced[-1]
+        factor, failed = cholesky_ex(block)
+        if failed:
+            return None
+        solved = torch.cholesky_solve(torch.cat([value, upper[i]], 1), factor)
+        reduced.append(solved[:, : value.shape[1]])
+        carried.append(solved[:, value.shape[1] :])
+    out = [reduced[-1]]
+    for value, link in zip(reversed(reduced[:-1]), reversed(carried[:-1])):
+        out.append(value - link @ out[-1])
+    return torch.stack(out[::-1]).reshape(-1, size, right.shape[2])[:frames]

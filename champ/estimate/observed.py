@@ -1,0 +1,164 @@
+"""What a clip's keypoints say before any fitting: where the points are, how large the person is, which way it turns."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool1d, pad
+
+from ..body.skeleton import JOINTS
+from ..motion.presets import CAMERA_FROM_WORLD
+from ..motion.rotation import rot_y, rot_z
+from ..render.pose import OPENPOSE_FROM_COCO, THRESHOLD, Pose
+from .points import POINTS, SEEN, PointBody
+
+COCO_FROM_OPENPOSE = [OPENPOSE_FROM_COCO.index(i) for i in range(17)]
+KNUCKLE = 9  # of a hand's 21 points
+SIDES = (("left", 1.0), ("right", -1.0))
+YAWS = 16
+PART = 1000  # frames that are compared at once
+WINDOW = 9  # frames, in some of which a limb shows its whole length
+
+
+def rows(*names: str) -> list[int]:
+    return [POINTS.index(name) for name in names]
+
+
+def pair(part: str) -> list[int]:
+    return rows(f"left_{part}", f"right_{part}")
+
+
+SHOULDERS, ELBOWS, WRISTS, HIPS, KNEES, ANKLES = map(pair, ("shoulder", "elbow", "wrist", "hip", "knee", "ankle"))
+TRUNK = SHOULDERS + HIPS
+FACE = rows("nose", "left_eye", "right_eye", "left_ear", "right_ear")
+
+
+@dataclass(frozen=True)
+class Observed:
+    points: Tensor  # (F, SEEN, 2) pixels from the centre of the picture
+    weight: Tensor  # (F, SEEN) scores, 0 = missing
+
+    def __getitem__(self, index: slice | Tensor) -> "Observed":
+        return Observed(self.points[index], self.weight[index])
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def observe(people: Sequence[Pose | None], width: int, height: int) -> Observed:
+    """Keypoints in the order of SEEN; frames without a person have no weight."""
+    points = np.zeros((len(people), len(SEEN), 3))
+    for row, pose in zip(points, people):
+        if pose is None:
+            continue
+        row[:17] = pose.body[COCO_FROM_OPENPOSE]
+        for place, hand, wrist, elbow in zip((17, 18), (pose.left_hand, pose.right_hand), WRISTS, ELBOWS):
+            # A hand far from its wrist is the other hand, or nobody's.
+            if hand is not None and (row[[wrist, elbow], 2] >= THRESHOLD).all() and hand[0, 2] >= THRESHOLD:
+                if math.dist(hand[0, :2], row[wrist, :2]) < math.dist(row[wrist, :2], row[elbow, :2]) / 2:
+                    row[place] = hand[KNUCKLE]
+    weight = np.where(points[..., 2] >= THRESHOLD, points[..., 2].clip(0, 1), 0)
+    centred = np.where(weight[..., None] > 0, points[..., :2] - (width / 2, height / 2), 0)
+    return Observed(torch.from_numpy(centred), torch.from_numpy(weight))
+
+
+def standing() -> Tensor:
+    """Axis-angles (24, 3) of a person who stands with hanging arms."""
+    pose = torch.zeros(24, 3, dtype=torch.float64)
+    for side, sign in SIDES:
+        for part, axis, degrees in (
+            ("collar", 2, -8 * sign), ("shoulder", 2, -65 * sign), ("elbow", 1, -15 * sign),
+            ("hip", 0, -3), ("knee", 0, 5),
+        ):  # fmt: skip
+            pose[JOINTS.index(f"{side}_{part}"), axis] = math.radians(degrees)
+    return pose
+
+
+def pixels_per_metre(seen: Observed, body: PointBody, betas: Tensor) -> Tensor:
+    """(F,) from trunk and legs, or where the hips are not seen from the longest of shoulders and limbs; NaN where
+    nothing has a length. A limb that points at the camera looks short, never long."""
+    origin = torch.zeros(1, 3).double()
+    real = body.pose(torch.zeros(1, 24, 3).double(), torch.eye(3)[None].double(), origin, betas).points[0]
+    there = seen.weight > 0
+
+    def length(*ends: list[int]) -> tuple[Tensor, Tensor]:
+        """Pixels (0 when a point is missing) and metres along a chain of points or of middles of points."""
+        flat, solid = (
+            sum((x[..., a, :].mean(-2) - x[..., b, :].mean(-2)).norm(dim=-1) for a, b in zip(ends, ends[1:]))
+            for x in (seen.points, real)
+        )
+        return torch.where(there[:, sum(ends, [])].all(1), flat, 0), solid
+
+    def each(*pairs: list[int]) -> list[tuple[Tensor, Tensor]]:
+        return [length(*([point] for point in chain)) for chain in zip(*pairs)]
+
+    trunk, trunk_metres = length(SHOULDERS, HIPS)
+    (left, leg_metres), (right, _) = each(HIPS, KNEES, ANKLES)
+    leg = torch.maximum(left, right)
+    whole = (trunk + leg) / ((trunk > 0) * trunk_metres + (leg > 0) * leg_metres)
+    bones = [length(SHOULDERS[:1], SHOULDERS[1:])]
+    bones += each(SHOULDERS, ELBOWS) + each(ELBOWS, WRISTS) + each(HIPS, KNEES) + each(KNEES, ANKLES)
+    longest = torch.stack([flat / metres for flat, metres in bones]).amax(0)
+    size = torch.where(whole > 0, whole, longest)
+    return torch.where(size > 0, size, torch.nan)
+
+
+def steady(size: Tensor, shots: list[slice]) -> Tensor:
+    """The largest of 9 frames, then the mean of 9, inside each shot."""
+    out = size.clone()
+    for shot in shots:
+        part = size[shot][None, None]
+        width = min(WINDOW, 2 * ((part.shape[-1] - 1) // 2) + 1)
+        part = max_pool1d(part, width, stride=1, padding=width // 2)
+        out[shot] = pad(part, (width // 2, width // 2), mode="replicate").unfold(-1, width, 1).mean(-1)[0, 0]
+    return out
+
+
+def facing(seen: Observed, size: Tensor, shots: list[slice], body: PointBody, betas: Tensor) -> Tensor:
+    """Root rotations (F, 3, 3): lean in the picture from the trunk, turn about the vertical from the order of
+    shoulders, hips and face, as the best path through 16 turns for each shot (Viterbi)."""
+    trunk = seen.points[:, SHOULDERS].mean(1) - seen.points[:, HIPS].mean(1)
+    clear = (seen.weight[:, TRUNK] > 0).all(1) & (trunk.norm(dim=1) > 0.25 * size)
+    lean = torch.where(clear, torch.rad2deg(torch.atan2(trunk[:, 0], -trunk[:, 1])), 0)
+    turns = (CAMERA_FROM_WORLD @ rot_y(torch.arange(YAWS) * (360 / YAWS))).double()
+    models = body.pose(standing().expand(YAWS, -1, -1), turns, torch.zeros(YAWS, 3).double(), betas).points
+    used = TRUNK + FACE
+    cost = torch.empty(len(seen), YAWS, dtype=torch.float64)
+    for part in torch.arange(len(seen)).split(PART):
+        # The models stand upright. A turn in the picture, where y is down, is the other way round in the world.
+        upright = rot_z(-lean[part])[:, None, :2, :2].double()
+        apart = (upright @ (seen.points[part][:, used] / size[part, None, None])[..., None])[..., 0]
+        cost[part] = _misfit(apart, seen.weight[part][:, used], models[:, used, :2])
+    # A nose belongs to a face that looks here; a trunk without one is mostly seen from behind.
+    towards, nose = -turns[:, 2, 2], seen.weight[:, FACE[:1]]
+    cost += 4 * nose * (-towards - 0.2).clamp(min=0) + 4 * (nose == 0) * (towards - 0.5).clamp(min=0)
+    steps = torch.arange(YAWS)
+    change = (steps[:, None] - steps).abs()
+    change = 1.5 * torch.minimum(change, YAWS - change)
+    best = torch.cat([_cheapest(cost[shot], change) for shot in shots])
+    return (CAMERA_FROM_WORLD @ rot_z(-lean) @ rot_y(best * (360 / YAWS))).double()
+
+
+def _misfit(points: Tensor, weight: Tensor, models: Tensor) -> Tensor:
+    """(F, M) how badly models (M, P, 2) fit points (F, P, 2), both in metres, wherever they are moved."""
+    apart = points[:, None] - models
+    share = weight / weight.sum(1, keepdim=True).clamp(min=1e-6)
+    apart = apart - (apart * share[:, None, :, None]).sum(2, keepdim=True)
+    error = apart.square().sum(-1) / 0.06**2
+    return (weight[:, None] * error / (1 + error / 25)).sum(-1)
+
+
+def _cheapest(cost: Tensor, change: Tensor) -> Tensor:
+    """The path (F,) through states with the least sum of costs (F, S) and of changes (S, S)."""
+    total, back = cost[0], []
+    for step in cost[1:]:
+        least, origin = (total + change).min(1)
+        total = least + step
+        back.append(origin)
+    path = [int(total.argmin())]
+    for origin in reversed(back):
+        path.append(int(origin[path[-1]]))
+    return torch.tensor(path[::-1])

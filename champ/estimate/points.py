@@ -1,0 +1,113 @@
+"""Keypoints of a body in many poses, and their derivatives, without its vertices: skinning in a few numbers."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.linalg import cross
+
+from ..body.body import Body
+from ..body.skeleton import JOINTS, KEYPOINTS, PARENTS
+from ..motion.rotation import from_axis_angle
+
+# COCO's 17 points, joints of SMPL (its hands are middle knuckles), and a point 1 m above the pelvis as that is turned.
+SEEN = (*KEYPOINTS[:17], "left_hand", "right_hand")
+POINTS = (*SEEN, "left_foot", "right_foot", "pelvis", "above")
+# Joints that points can tell something about. Toes and fingers stay as they are at rest.
+MOVING = tuple(j for j, name in enumerate(JOINTS) if not name.endswith(("_foot", "_hand")))
+DIMENSIONS = 3 * len(MOVING) + 3  # of one frame: axis-angles of the moving joints, place of the pelvis
+
+
+def _above() -> Tensor:
+    """(24, 24) 1 where the column's joint is the row's or one between it and the root."""
+    above = torch.eye(len(PARENTS))
+    for joint, parent in enumerate(PARENTS[1:], start=1):
+        above[joint] += above[parent]
+    return above
+
+
+def _levels() -> list[list[int]]:
+    """Joints by their distance from the pelvis: a whole level is turned at once."""
+    depth = (_above().sum(1) - 1).tolist()
+    return [[j for j, d in enumerate(depth) if d == level] for level in range(int(max(depth)) + 1)]
+
+
+class Posed(NamedTuple):
+    points: Tensor  # (F, P, 3) in the camera frame
+    by_motion: Tensor  # (F, P, 3, DIMENSIONS) derivatives
+    by_betas: Tensor  # (F, P, 3, B)
+
+
+@dataclass(frozen=True)
+class PointBody:
+    """Point k of a posed body is sum_j R_j b_kj + c_kj t_j, with R_j and t_j of the joints in the world.
+
+    b_kj = sum_v r_kv w_vj (v - J_j) and c_kj = sum_v r_kv w_vj for regressor r, skin weights w, rest vertices v and
+    rest joints J; b and J are linear in the shape. SMPL's pose correctives, some millimetres here, are left out.
+    """
+
+    arms: Tensor  # (P, 24, 3, 1 + B) b: at betas 0, then for each beta
+    shares: Tensor  # (P, 24) c
+    joints: Tensor  # (24, 3, 1 + B) J
+
+    @classmethod
+    def of(cls, body: Body) -> "PointBody":
+        over_vertices, over_joints = body.keypoint_regressor[:17].split([len(body.template), len(JOINTS)], dim=1)
+        used = (over_vertices != 0).any(0)
+        skin = over_vertices[:, None, used] * body.weights[used].T  # (17, 24, V)
+        shape = torch.cat([body.template[..., None], body.shapedirs], dim=2)  # (V, 3, 1 + B)
+        joints = torch.einsum("jv,vcb->jcb", body.joint_regressor, shape)
+        arms = torch.zeros(len(POINTS), *joints.shape)
+        arms[:17] = torch.einsum("kjv,vcb->kjcb", skin, shape[used]) - skin.sum(2)[..., None, None] * joints
+        arms[POINTS.index("above"), 0, 1, 0] = 1
+        at = [JOINTS.index(name) for name in (*POINTS[17:-1], "pelvis")]
+        shares = torch.cat([skin.sum(2) + over_joints, torch.eye(len(JOINTS))[at]])
+        return cls(arms.double(), shares.double(), joints.double())
+
+    def rest_joints(self, betas: Tensor) -> Tensor:
+        """(24, 3)"""
+        return self.joints[..., 0] + self.joints[..., 1:] @ betas
+
+    def pose(self, pose: Tensor, facing: Tensor, pelvis: Tensor, betas: Tensor) -> Posed:
+        """Points and derivatives for axis-angles (F, 24, 3), of which the root's comes before `facing` (F, 3, 3),
+        and the place of the pelvis (F, 3)."""
+        frames = len(pose)
+        local, above = from_axis_angle(pose), _above().to(pose)
+        base = torch.empty_like(local)  # of each joint: the rotation of its parent
+        turn = torch.empty_like(local)
+        base[:, 0], turn[:, 0] = facing, facing @ local[:, 0]
+        for level in _levels()[1:]:
+            base[:, level] = turn[:, [PARENTS[j] for j in level]]
+            turn[:, level] = (base[:, level, :, :, None] * local[:, level, None]).sum(-2)
+        # Positions and their derivatives by the betas in one go: the last axis is (now, by beta 0, by beta 1, ...).
+        one = torch.cat([betas.new_ones(1), betas])[:, None]
+        columns = torch.cat([one, torch.eye(len(one))[:, 1:].to(one)], dim=1)  # (1 + B, 1 + B)
+        bones = self.joints - self.joints[list(PARENTS)]
+        bones[0] = 0
+        places = torch.einsum("ja,faxy,ayb->fjxb", above, base, bones @ columns)
+        places[..., 0] += pelvis[:, None]
+        carried = torch.einsum("fjxy,kjyb->fkjxb", turn, self.arms @ columns)
+        carried = carried + self.shares[..., None, None] * places[:, None]
+        points = carried.sum(2)  # (F, P, 3, 1 + B)
+        # A joint that turns by w moves what hangs below it by w x (lever): its share of the point, from the joint.
+        lever = torch.einsum("ij,fkix->fkjx", above, carried[..., 0])
+        lever = lever - (self.shares @ above)[None, :, :, None] * places[:, None, :, :, 0]
+        axes = base @ _turning(pose)  # columns: the w of one radian more in each number of the axis-angle
+        turning = cross(axes[:, None, MOVING, :, :], lever[:, :, MOVING, :, None], dim=-2)  # (F, P, J, 3, 3)
+        moving = torch.eye(3).to(pose).expand(frames, len(POINTS), -1, -1)
+        by_motion = torch.cat([turning.transpose(2, 3).flatten(3), moving], dim=3)
+        return Posed(points[..., 0], by_motion, points[..., 1:])
+
+
+def _turning(vector: Tensor) -> Tensor:
+    """The w(...) (..., 3, 3) with exp(v + dv) = exp(w dv) exp(v): SO(3)'s left Jacobian."""
+    angle = (vector.square().sum(-1) + 1e-8).sqrt()
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    k = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=-1).unflatten(-1, (3, 3))
+    sine = (angle.sin() / angle)[..., None, None]
+    half = ((1 - angle.cos()) / angle**2)[..., None, None]
+    rest = (1 - sine) / angle[..., None, None] ** 2
+    outer = vector[..., None] * vector[..., None, :]
+    return sine * torch.eye(3).to(vector) + half * k + rest * outer

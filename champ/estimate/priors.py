@@ -1,0 +1,106 @@
+"""What is known about people before looking: how joints bend, how bodies stand, how fast things change.
+
+Every term is a squared error over its usual size, so that terms add up as they are.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..body.skeleton import JOINTS
+from .least_squares import Quadratic
+from .observed import ANKLES, SIDES, rows, standing
+from .points import MOVING, POINTS, PointBody, Posed
+
+# Usual distance in degrees from standing, about x, y and z of the rest pose.
+SPREAD = {
+    "spine1": (7, 6, 5), "spine2": (7, 6, 5), "spine3": (7, 6, 5), "neck": (9, 12, 9), "head": (11, 16, 11),
+    "hip": (45, 17, 24), "knee": (80, 6, 6), "ankle": (16, 9, 9),
+    "collar": (6, 8, 8), "shoulder": (70, 70, 80), "elbow": (25, 100, 6), "wrist": (12, 12, 12),
+}  # fmt: skip
+FREE = (1e4, 1e4, 1e4)  # the root
+HYPEREXTENSION = math.radians(4)  # of an elbow or knee bent the wrong way
+TILT = math.radians(40), math.radians(10)  # of the trunk in the picture and in depth
+BALANCE = {"pelvis": 0.12, "left_ear": 0.15, "right_ear": 0.15}  # metres in depth from the lower foot
+FLAT = 0.03  # metres that the toes of the lower foot are above or below a flat sole
+LOWER = 0.05  # metres: a foot so much higher than the other counts a third
+SHAPE = 0.25  # how much each frame counts for the betas; not 1, because all frames have the same ones
+# Accelerations in m/s^2 and rad/s^2.
+ACCELERATION = {"elbow": 24.0, "knee": 24.0, "wrist": 40.0, "hand": 40.0, "ankle": 40.0, "foot": 40.0}
+TRUNK_ACCELERATION = 12.0
+DEPTH_ACCELERATION = 2.0  # of the pelvis
+TURN_ACCELERATION = 300.0
+RARE = 20.0  # squared error after which a stance is rare (sitting, lying) rather than wrong
+NEVER = math.inf
+
+PELVIS, ABOVE = rows("pelvis", "above")
+FEET = rows("left_foot", "right_foot")
+
+
+def add_pose(energy: Quadratic, pose: Tensor) -> None:
+    """For axis-angles (F, 24, 3)."""
+    angles, usual = pose[:, list(MOVING)].flatten(1), standing()[list(MOVING)].flatten()
+    spread = torch.tensor([SPREAD.get(JOINTS[j].rpartition("_")[2], FREE) for j in MOVING], dtype=torch.float64)
+    spread = torch.deg2rad(spread).flatten()
+    energy.add_own((angles - usual) / spread, 1 / spread, slice(0, angles.shape[1]))
+    hinges = [(f"{side}_knee", 0, 1) for side, _ in SIDES] + [(f"{side}_elbow", 1, -sign) for side, sign in SIDES]
+    index = [3 * MOVING.index(JOINTS.index(name)) + axis for name, axis, _ in hinges]
+    sign = angles.new_tensor([sign for _, _, sign in hinges])
+    wrong = (-sign * angles[:, index]).clamp(min=0)
+    energy.add_own(wrong / HYPEREXTENSION, -sign * (wrong > 0) / HYPEREXTENSION, index)
+
+
+def add_stance(energy: Quadratic, posed: Posed, body: PointBody, betas: Tensor, size: float) -> None:
+    """A person seen from near the horizon: the trunk upright, pelvis and head above the lower foot, its sole flat.
+
+    Soles are no flatter than the points are exact (`size`), or they would decide how the legs go.
+    """
+    shares = torch.softmax(posed.points[:, ANKLES, 1] / LOWER, dim=1)
+
+    def add(terms: list[tuple[Tensor, Tensor | None, int, float]], cut: float) -> None:
+        """Terms: a sum over points with shares (P,) or (F, P), its usual value, the axis, and the usual error."""
+        for share, usual, axis, wide in terms:
+            error, by_motion, by_betas = (
+                torch.einsum("fp,fp...->f...", share.expand(len(posed.points), -1), x[:, :, axis])[:, None, None] / wide
+                for x in (posed.points, posed.by_motion, posed.by_betas)
+            )
+            if usual is not None:
+                error = error - usual[:, None, None] / wide
+            energy.add(error, by_motion, by_betas, 1.0, cut)
+
+    one = torch.eye(len(POINTS), dtype=torch.float64)
+    up = one[ABOVE] - one[PELVIS]
+    add([(up, None, axis, wide) for axis, wide in zip((0, 2), TILT)], NEVER)
+    ground = shares @ one[ANKLES]
+    add([(one[POINTS.index(name)] - ground, None, 2, wide) for name, wide in BALANCE.items()], RARE)
+    rest = body.rest_joints(betas)
+    for foot, ankle, share in zip(FEET, ANKLES, (shares / shares.amax(1, keepdim=True)).T):
+        drop = rest[JOINTS.index(POINTS[ankle]), 1] - rest[JOINTS.index(POINTS[foot]), 1]
+        add([(share[:, None] * (one[foot] - one[ankle]), share * drop, 1, max(FLAT, size))], RARE)
+
+
+def add_shape(energy: Quadratic, betas: Tensor, usual: Tensor, frames: int) -> None:
+    weight = max(1.0, SHAPE * frames)
+    energy.value += weight * (betas - usual).square().sum()
+    energy.betas_gradient += weight * (betas - usual)
+    energy.betas.diagonal().add_(weight)
+
+
+def add_change(energy: Quadratic, posed: Posed, pose: Tensor, joined: Tensor, fps: float) -> None:
+    """Accelerations, second differences times fps^2, inside the triples of frames that are `joined`."""
+    if len(joined) == 0:
+        return
+    usual = [[ACCELERATION.get(name.rpartition("_")[2], TRUNK_ACCELERATION)] * 3 for name in POINTS]
+    usual[PELVIS][2] = DEPTH_ACCELERATION
+    scale = fps**2 / torch.tensor(usual, dtype=torch.float64)
+
+    def scaled(x: Tensor) -> Tensor:
+        """Depth is counted from the pelvis: how far away a person is says little, how it moves says much."""
+        other = torch.arange(len(POINTS)) != PELVIS
+        depth = x[:, :, 2] - other.view(-1, *[1] * (x.ndim - 3)) * x[:, PELVIS, None, 2]
+        x = torch.cat([x[:, :, :2], depth[:, :, None]], dim=2)
+        return (x * scale.view(*scale.shape, *[1] * (x.ndim - 3))).flatten(1, 2)
+
+    energy.add_change(scaled(posed.points), scaled(posed.by_motion), scaled(posed.by_betas), joined)
+    energy.add_own_change(pose[:, list(MOVING)].flatten(1), fps**2 / TURN_ACCELERATION, joined)

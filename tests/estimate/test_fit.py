@@ -1,0 +1,173 @@
+"""Motions from their own keypoints: other bodies, noise, cuts, gaps, people who are half in the picture."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from champ.body.free import free_body_betas, load_free_body
+from champ.estimate import fit as module
+from champ.estimate.fit import fit
+from champ.motion.camera import frame_person
+from champ.motion.motion import Motion
+from champ.motion.presets import make_motion
+from champ.render.pose import Pose, body_from_coco
+
+SIZE = 512
+FREE = load_free_body()
+BODIES = {
+    "average": FREE,
+    "woman": FREE.with_betas(free_body_betas(gender=1, age=40, muscle=0.3, weight=0.7, height=1.6)),
+    "man": FREE.with_betas(free_body_betas(gender=0, muscle=0.9, height=1.95, proportions=0.3)),
+}
+
+
+def film(name: str, azimuth: float, who: str, frames: int = 20) -> Motion:
+    motion = make_motion(name, BODIES[who], frames, 24.0, loop=False, width=SIZE, height=SIZE)
+    return frame_person(motion, BODIES[who], SIZE, SIZE, azimuth)
+
+
+def keypoints(motion: Motion, noise: float = 2.0, seed: int = 0) -> list[Pose]:
+    """With noise in pixels, the face and the far ear missing where the head hides them."""
+    points = FREE.keypoints(motion.posed(FREE))[:, :17]
+    pixels = motion.project(points)
+    pixels = pixels + noise * torch.randn(pixels.shape, generator=torch.Generator().manual_seed(seed))
+    score = torch.ones(len(motion), 17)
+    left = torch.nn.functional.normalize(points[:, 3] - points[:, 4], dim=-1)
+    forward = torch.nn.functional.normalize(points[:, 0] - points[:, 3:5].mean(1), dim=-1)
+    score[forward[:, 2] > 0.35, :3] = 0
+    score[left[:, 2] > 0.5, 3] = 0
+    score[left[:, 2] < -0.5, 4] = 0
+    return [Pose(body) for body in body_from_coco(torch.cat([pixels, score[..., None]], dim=2).numpy())]
+
+
+def aligned_error(found: Motion, true: Motion) -> float:
+    """PA-MPJPE in millimetres: mean distance of the joints after the best similarity of each frame."""
+    a, b = (motion.posed(FREE).joints for motion in (found, true))
+    a, b = (x - x.mean(1, keepdim=True) for x in (a, b))
+    u, s, v = torch.linalg.svd(a.mT @ b)
+    s[:, 2] *= torch.det(u @ v).sign()
+    flip = torch.diag_embed(torch.stack([*torch.ones(2, len(a)), torch.det(u @ v).sign()], dim=1))
+    scale = s.sum(1) / a.square().sum((1, 2))
+    return 1000 * float((scale[:, None, None] * (a @ u @ flip @ v) - b).norm(dim=-1).mean())
+
+
+def reprojection(found: Motion, true: Motion) -> float:
+    """Median distance in pixels from where the keypoints really are."""
+    a, b = (motion.project(FREE.keypoints(motion.posed(FREE))[:, :17]) for motion in (found, true))
+    return float((a - b).norm(dim=-1).median())
+
+
+def lean(motion: Motion) -> float:
+    """Degrees by which the person leans away from the camera, mean over the frames."""
+    joints = motion.posed(FREE).joints
+    up = joints[:, 15] - joints[:, 0]
+    return float(torch.rad2deg(torch.atan2(up[:, 2], -up[:, 1])).mean())
+
+
+@pytest.mark.parametrize(
+    ("name", "azimuth", "who"),
+    [
+        ("walk", 0, "average"),
+        ("walk", 40, "woman"),
+        ("walk", 180, "average"),
+        ("dance", -40, "man"),
+    ],
+)
+def test_a_motion_comes_back_from_its_keypoints(name, azimuth, who):
+    true = film(name, azimuth, who)
+    found = fit(keypoints(true), FREE, SIZE, SIZE, 24.0)
+    assert reprojection(found, true) < 1.7
+    assert aligned_error(found, true) < 45
+    assert abs(lean(found) - lean(true)) < 5
+    assert found.confidence.min() > 0.9 and len(found) == len(true)
+
+
+@pytest.mark.parametrize("azimuth", [0, 90, 180, -120])  # from the front, the side, behind
+def test_one_picture_is_enough(azimuth):
+    true = film("turntable", azimuth, "woman", 1)
+    found = fit(keypoints(true), FREE, SIZE, SIZE)
+    facing = [-(motion.rotations[0, 0] @ motion.rotations.new_tensor([0.0, 0, 1]))[[0, 2]] for motion in (found, true)]
+    assert torch.nn.functional.cosine_similarity(*facing, dim=0) > np.cos(np.radians(15))
+    assert aligned_error(found, true) < 65
+
+
+def test_the_size_of_the_picture_does_not_matter():
+    true = film("dance", 30, "man", 8)
+    poses = keypoints(true)
+    small, large = (
+        fit([Pose((p.body * (k, k, 1)).astype(np.float32)) for p in poses], FREE, int(SIZE * k), int(SIZE * k))
+        for k in (0.25, 8)
+    )
+    torch.testing.assert_close(small.rotations, large.rotations, atol=1e-3, rtol=0)
+    torch.testing.assert_close(small.cam_t, large.cam_t, atol=1e-3, rtol=1e-4)
+
+
+def test_wrong_and_missing_points_count_little():
+    true = film("walk", 40, "average")
+    rng = np.random.default_rng(0)
+    poses = keypoints(true)
+    for pose in poses:
+        pose.body[rng.random(18) < 0.1, 2] = 0
+        wrong = rng.random(18) < 0.04
+        pose.body[wrong, :2] += rng.normal(0, 60, (wrong.sum(), 2))
+        if rng.random() < 0.2:  # left and right leg exchanged
+            pose.body[[8, 9, 10, 11, 12, 13]] = pose.body[[11, 12, 13, 8, 9, 10]]
+    found = fit(poses, FREE, SIZE, SIZE, 24.0)
+    assert reprojection(found, true) < 1.8 and aligned_error(found, true) < 45
+
+
+def test_legs_that_are_not_seen_stand():
+    true = film("dance", 20, "average", 12)
+    poses = keypoints(true)
+    for pose in poses:
+        pose.body[[9, 10, 12, 13], 2] = 0
+    found = fit(poses, FREE, SIZE, SIZE, 24.0)
+    joints = found.posed(FREE).joints
+    legs = joints[:, [7, 8], 1].mean(1) - joints[:, 0, 1]
+    standing = FREE.with_betas(found.betas).rest().joints[0, :, 1]
+    assert (legs > 0.97 * (standing[0] - standing[7])).all()
+    assert found.confidence.max() < 0.7
+    upper = [0, 3, 6, 9, 12, 15, 16, 17, 18, 19, 20, 21]
+    pixels, expected = (motion.project(motion.posed(FREE).joints[:, upper]) for motion in (found, true))
+    assert (pixels - expected).norm(dim=-1).median() < 4
+
+
+def test_frames_without_a_person_are_filled_inside_their_shot():
+    true = film("walk", 0, "average", 12)
+    other = replace(film("walk", 180, "average", 12), shot=torch.ones(12))
+    poses = keypoints(true) + keypoints(other)
+    poses[5] = poses[11] = None
+    found = fit(poses, FREE, SIZE, SIZE, 24.0, np.repeat([0, 1], 12))
+    assert (found.confidence == 0).nonzero().flatten().tolist() == [5, 11]
+    assert found.shots() == [slice(0, 12), slice(12, 24)]
+    torch.testing.assert_close(found.rotations[11], found.rotations[10], atol=1e-5, rtol=0)
+    assert aligned_error(found[:11], true[:11]) < 60 and aligned_error(found[12:], other) < 60
+
+
+def test_a_long_clip_is_solved_in_chunks_that_join(monkeypatch):
+    true = film("dance", 30, "average", 40)
+    poses = keypoints(true, noise=0.5)
+    whole = fit(poses, FREE, SIZE, SIZE, 24.0)
+    monkeypatch.setattr(module, "CHUNK", 22)
+    told = []
+    parts = fit(poses, FREE, SIZE, SIZE, 24.0, on_frame=lambda done, total: told.append((done, total)))
+    assert told == sorted(told) and told[-1] == (40, 40)
+    joints, same = (motion.posed(FREE).joints for motion in (parts, whole))
+    assert (joints - joints[:, :1] - same + same[:, :1]).norm(dim=-1).mean() < 0.03
+    jump = (joints - joints[:, :1]).diff(n=2, dim=0).norm(dim=-1).mean(1)
+    assert jump.max() < 1.5 * (same - same[:, :1]).diff(n=2, dim=0).norm(dim=-1).mean(1).max()
+
+
+def test_nobody_is_said_so():
+    with pytest.raises(ValueError, match="In none of the 2 frames"):
+        fit([None, Pose(np.zeros((18, 3), np.float32))], FREE, SIZE, SIZE)
+
+
+def test_it_can_be_stopped():
+    def stop(done, total):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fit(keypoints(film("walk", 0, "average", 2)), FREE, SIZE, SIZE, on_frame=stop)
