@@ -1,0 +1,188 @@
+"""Fetches one file over HTTP: goes on where it stopped, and keeps nothing whose checksum is wrong."""
+
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from ipaddress import ip_address
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .weights import WeightFile
+
+HUB = "https://huggingface.co"
+BLOCK = 1 << 20  # bytes
+TIMEOUT = 20  # seconds without a byte
+TRIES = 5  # in a row that bring nothing
+PAUSE = 1.0  # seconds before the second try; doubled before each further one
+CUT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
+
+OnBytes = Callable[[int, int], None]  # bytes there, bytes in all (0 when nobody knows); raises to stop
+
+
+def address(file: WeightFile) -> str:
+    """Where the file lies on Hugging Face, or on the mirror that the variable HF_ENDPOINT names."""
+    return f"{os.environ.get('HF_ENDPOINT', HUB).rstrip('/')}/{file.source}/resolve/main/{file.place}"
+
+
+def download(url: str, target: Path, sha256: str | None = None, on_bytes: OnBytes = lambda done, total: None) -> str:
+    """Fetches `url` into `target`, which appears when it is complete and right; says what it was checked against.
+
+    Until then its bytes are in `target`.part, and the next call goes on from there if the server still has the same
+    file. Without `sha256` the file must have the checksum that Hugging Face announces."""
+    _check_address(url)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part, etag = (target.with_name(target.name + end) for end in (".part", ".part.etag"))
+    fruitless = 0
+    while True:
+        before = _size(part)
+        try:
+            announced = _receive(url, part, etag, sha256, on_bytes)
+            break
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # the part is longer than the file
+                part.unlink(missing_ok=True)
+            elif error.code < 500 and error.code not in (408, 429):
+                raise ValueError(
+                    f"{target.name} cannot be had from {url}: the server answered {error.code} ({error.reason}); get "
+                    f"it by hand and put it into {target.parent}."
+                ) from None
+            reason = str(error)
+        except CUT as error:
+            reason = str(error)
+        fruitless = 0 if _size(part) > before else fruitless + 1
+        if fruitless == TRIES:
+            raise ValueError(
+                f"{target.name} stopped after {_size(part) / 1e6:.0f} MB ({reason}); check the connection and press "
+                "Download again, which goes on from there."
+            )
+        until = time.monotonic() + PAUSE * 2**fruitless
+        while time.monotonic() < until:
+            on_bytes(_size(part), 0)
+            time.sleep(min(0.1, PAUSE))
+    if _sha256(part, on_bytes) != (sha256 or announced):
+        part.unlink()
+        etag.unlink(missing_ok=True)
+        raise ValueError(
+            f"{target.name} came with a wrong checksum and was removed; download it again, or get it by hand from "
+            f"{urlsplit(url).netloc}."
+        )
+    os.replace(part, target)
+    etag.unlink(missing_ok=True)
+    return "the checksum in this pack's list" if sha256 else "the checksum that the server announced"
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows only safe redirects, and remembers the checksum that Hugging Face names before it sends one on."""
+
+    announced: str | None = None
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        _check_address(newurl, req.full_url)
+        self.announced = _announced(headers) or self.announced
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _receive(url: str, part: Path, etag: Path, sha256: str | None, on_bytes: OnBytes) -> str | None:
+    """One request; appends to the part if the server still has the file it came from. The announced checksum."""
+    done = _size(part) if etag.exists() else 0
+    headers = {"User-Agent": "ComfyUI-Champ", "Accept-Encoding": "identity"}
+    if done:
+        headers |= {"Range": f"bytes={done}-", "If-Range": etag.read_text()}
+    redirects = _Redirects()
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        answer = urllib.request.build_opener(redirects).open(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{done}":
+            return redirects.announced  # nothing was left to fetch
+        raise
+    with answer:
+        if answer.status != 206:
+            done = 0
+        elif not answer.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
+            etag.unlink()  # begin anew
+            raise ConnectionError("the server sent another part than was asked for")
+        announced = redirects.announced or _announced(answer.headers)
+        _check_checksums(part.stem, sha256, announced)
+        rest = int(answer.headers.get("Content-Length", 0))
+        _check_disk(part, rest)
+        total = done + rest if rest else 0
+        version = answer.headers.get("ETag", "")
+        if version.startswith('"'):  # a weak one does not promise the same bytes
+            etag.write_text(version)
+        else:
+            etag.unlink(missing_ok=True)
+        with open(part, "ab" if done else "wb") as file:
+            while block := answer.read1(BLOCK):
+                file.write(block)
+                done += len(block)
+                on_bytes(done, total)
+    if done < total:
+        raise ConnectionError(f"the connection ended {total - done} bytes too early")
+    return announced
+
+
+def _announced(headers) -> str | None:
+    """Hugging Face names the sha256 of a large file in X-Linked-ETag; that of a small file is no sha256."""
+    found = re.fullmatch(r'"?([0-9a-f]{64})"?', headers.get("X-Linked-ETag", ""))
+    return found and found[1]
+
+
+def _check_checksums(name: str, sha256: str | None, announced: str | None) -> None:
+    if not (sha256 or announced):
+        raise ValueError(
+            f"The server names no checksum for {name}, so nobody could tell whether it arrives whole; use another "
+            "mirror in HF_ENDPOINT, or get the file by hand."
+        )
+    if sha256 and announced and sha256 != announced:
+        raise ValueError(
+            f"The server now has another {name} than the one this pack knows; update the pack, or get the file by hand."
+        )
+
+
+def _check_disk(part: Path, needed: int) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if free < needed + BLOCK:
+        raise ValueError(
+            f"{part.stem} needs {needed / 1e9:.2f} GB more, but {part.parent} has {free / 1e9:.2f} GB free; free some "
+            "space and press Download again."
+        )
+
+
+def _check_address(url: str, before: str | None = None) -> None:
+    """https anywhere; http only to this machine, and not because another one sent us there."""
+    inside = _is_loopback(url) and (before is None or _is_loopback(before))
+    scheme = urlsplit(url).scheme
+    if scheme != "https" and not (scheme == "http" and inside):
+        raise ValueError(
+            f"The download would come from {urlsplit(url)._replace(query='').geturl()}, which is not https; set "
+            "HF_ENDPOINT to an https address or remove it."
+        )
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _sha256(path: Path, on_bytes: OnBytes) -> str:
+    digest, size = hashlib.sha256(), _size(path)
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            on_bytes(size, size)
+    return digest.hexdigest()

@@ -1,0 +1,84 @@
+"""Which official weight files there are, where their authors keep them, and under which terms.
+
+SMPL is not among them: its licence forbids passing it on, so that nobody but the user may get it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    folder: str  # of ComfyUI's models, by the name it has in extra_model_paths.yaml
+    path: str  # below that folder
+    source: str  # repository on Hugging Face
+    place: str  # inside the repository
+    what: str
+    licence: str
+    size: int  # bytes, rounded; the server says it exactly
+    sha256: str | None = None  # None: the server's own announcement is what the file is checked against
+
+    @property
+    def name(self) -> str:
+        return f"{self.folder}/{self.path}"
+
+
+AT_THE_SOURCE = "as its authors say at the source"
+DWPOSE = "Apache-2.0"
+HMR2 = "code MIT; the weights came without terms of their own"
+HMR2_FOLDER = "logs/train/multiruns/hmr2/0/checkpoints"
+# What the networks of a set take in 32 bits.
+UNET, MOTION_MODULE, ENCODER = 3_440_000_000, 1_820_000_000, 4_400_000
+
+
+def _set(folder: str, source: str, inside: str, encoders: dict[str, str]) -> list[WeightFile]:
+    networks = {
+        "denoising_unet": ("the denoiser", UNET),
+        "reference_unet": ("ReferenceNet", UNET),
+        "motion_module": ("joins the frames", MOTION_MODULE),
+        **{name: (what, ENCODER) for name, what in encoders.items()},
+    }
+    return [
+        WeightFile("champ", f"{folder}/{name}.pth", source, f"{inside}{name}.pth", what, AT_THE_SOURCE, size)
+        for name, (what, size) in networks.items()
+    ]
+
+
+FILES = [
+    WeightFile(
+        "dwpose", "yolox_l.onnx", "yzd-v/DWPose", "yolox_l.onnx", "finds people; runs on the CPU", DWPOSE,
+        216_746_733, "7860ae79de6c89a3c1eb72ae9a2756c0ccfbe04b7791bb5880afabd97855a411",
+    ),
+    WeightFile(
+        "dwpose", "dw-ll_ucoco_384.onnx", "yzd-v/DWPose", "dw-ll_ucoco_384.onnx", "finds keypoints; runs on the CPU",
+        DWPOSE, 134_399_116, "724f4ff2439ed61afb86fb8a1951ec39c6220682803b4a8bd4f598cd913b1843",
+    ),
+    WeightFile(
+        "dwpose", "yolox_l.torchscript.pt", "hr16/yolox-onnx", "yolox_l.torchscript.pt",
+        "finds people; runs on the graphics card", DWPOSE,
+        217_697_649, "80bc14b13c260c24b3014cd42c02994bf52296ab8fa2d80a60b6afe08c93ef42",
+    ),
+    WeightFile(
+        "dwpose", "dw-ll_ucoco_384_bs5.torchscript.pt", "hr16/DWPose-TorchScript-BatchSize5",
+        "dw-ll_ucoco_384_bs5.torchscript.pt", "finds keypoints; runs on the graphics card", DWPOSE,
+        135_059_124, "d86a0b2b59fddc0901a7076e9f59c9f8602602133ed72511c693fd11eea23d91",
+    ),
+    WeightFile(
+        "hmr2", "epoch=35-step=1000000.ckpt", "spaces/brjathu/HMR2.0", f"{HMR2_FOLDER}/epoch%3D35-step%3D1000000.ckpt",
+        "4D-Humans 2.0b, bodies from pictures", HMR2, 2_690_000_000,
+    ),
+    *_set("champ", "fudan-generative-ai/champ", "champ/", {
+        "guidance_encoder_depth": "reads depth maps",
+        "guidance_encoder_normal": "reads normal maps",
+        "guidance_encoder_semantic_map": "reads semantic maps",
+        "guidance_encoder_dwpose": "reads skeleton maps",
+    }),
+    *_set("animate_anyone", "patrolli/AnimateAnyone", "", {"pose_guider": "reads skeleton maps"}),
+    WeightFile(
+        "vae", "vae-ft-mse-840000-ema-pruned.safetensors", "stabilityai/sd-vae-ft-mse-original",
+        "vae-ft-mse-840000-ema-pruned.safetensors", "between pictures and latents, for both", "MIT",
+        334_641_190, "735e4c3a447a3255760d7f86845f09f937809baa529c17370d83e4c3758f3c75",
+    ),
+    WeightFile(
+        "clip_vision", "champ_image_encoder.bin", "fudan-generative-ai/champ", "image_encoder/pytorch_model.bin",
+        "sees the reference picture, for both", AT_THE_SOURCE, 1_220_000_000,
+    ),
+]  # fmt: skip

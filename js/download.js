@@ -1,0 +1,182 @@
+// The button "Download files..." of the loaders: lists the official files and fetches one when the user presses.
+import { app } from "../../scripts/app.js";
+
+const LOADERS = ["ChampLoadDWPose", "ChampLoadHMR2", "ChampLoadModel"];
+
+const STYLE = `
+.champ-download[open] { display: flex; flex-direction: column; gap: 10px; }
+.champ-download { width: min(960px, 92vw); max-height: 84vh; padding: 20px; overflow: hidden; border-radius: 8px; font: 14px sans-serif;
+  color: var(--input-text, #ddd); background: var(--comfy-menu-bg, #353535);
+  border: 1px solid var(--border-color, #4e4e4e); }
+.champ-download::backdrop { background: rgba(0, 0, 0, 0.5); }
+.champ-download h3 { margin: 0; font-size: 17px; }
+.champ-download p { margin: 0; opacity: 0.8; }
+.champ-download li { display: grid; grid-template-columns: 1fr 180px; gap: 2px 16px; align-items: center;
+  padding: 8px 0; border-top: 1px solid var(--border-color, #4e4e4e); }
+.champ-download ul { margin: 0; padding: 0 8px 0 0; list-style: none; overflow-y: auto; }
+.champ-download small { grid-column: 1; opacity: 0.75; overflow-wrap: anywhere; }
+.champ-download a { color: inherit; }
+.champ-download button { padding: 6px 12px; cursor: pointer; color: inherit; border-radius: 4px;
+  background: var(--comfy-input-bg, #222); border: 1px solid var(--border-color, #4e4e4e); }
+.champ-download .act { grid-column: 2; grid-row: 1 / span 2; justify-self: end; text-align: right; }
+.champ-download progress { width: 180px; display: block; margin-bottom: 4px; }
+.champ-download .close { align-self: end; }
+.champ-download .error { grid-column: 1 / span 2; color: var(--error-text, #ff6b6b); opacity: 1; }
+`;
+
+let running = null; // what the server said last about the one file that is being fetched
+let waiting = []; // names of files whose button was pressed meanwhile
+const errors = {}; // what went wrong, by name of file
+const taken = new WeakMap(); // what `refresh` has chosen in a combo
+let shown = null; // the open dialog: { dialog, list, node, files }
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+function size(bytes) {
+  return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
+}
+
+async function read() {
+  const answer = await app.api.fetchApi("/champ/files");
+  if (!answer.ok) throw new Error(await answer.text());
+  const found = await answer.json();
+  running = found.running;
+  return found.loaders;
+}
+
+async function post(path, body) {
+  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const answer = await app.api.fetchApi(path, options);
+  if (!answer.ok) throw new Error(await answer.text());
+}
+
+async function start(name) {
+  delete errors[name];
+  if (running) {
+    waiting.push(name);
+  } else {
+    running = { file: name, done: 0, total: 0 };
+    try {
+      await post("/champ/download", { file: name });
+    } catch (error) {
+      errors[name] = error.message;
+      running = null;
+    }
+  }
+  draw();
+}
+
+function cancel(name) {
+  if (running?.file === name) post("/champ/download/cancel", {});
+  waiting = waiting.filter((other) => other !== name);
+  draw();
+}
+
+function action({ file, present }) {
+  const act = element("span", { className: "act" });
+  const button = (textContent, onclick) => element("button", { textContent, onclick });
+  if (present) {
+    act.append("is there");
+  } else if (running?.file === file) {
+    const { done, total } = running;
+    act.append(element("progress", total ? { max: total, value: done } : {}));
+    act.append(total ? `${size(done)} of ${size(total)} ` : "connecting ", button("Cancel", () => cancel(file)));
+  } else if (waiting.includes(file)) {
+    act.append("waiting ", button("Cancel", () => cancel(file)));
+  } else {
+    act.append(button("Download", () => start(file)));
+  }
+  return act;
+}
+
+function row(file) {
+  const source = element("a", { href: file.source, target: "_blank", rel: "noopener" });
+  source.textContent = file.source.replace("https://", "");
+  const about = element("small", {}, `${file.what}; about ${size(file.size)}; licence: ${file.licence}; from `, source);
+  const made = element("li", {}, element("b", { textContent: file.file, title: file.folder }), action(file), about);
+  if (errors[file.file]) made.append(element("small", { className: "error", textContent: errors[file.file] }));
+  return made;
+}
+
+function draw() {
+  if (!shown) return;
+  shown.list.replaceChildren(...shown.files.map(row));
+  if (!shown.dialog.contains(document.activeElement)) shown.dialog.focus(); // the button that had it is gone
+}
+
+async function open(node) {
+  let files = [];
+  let failure = "";
+  try {
+    files = (await read())[node.comfyClass] ?? [];
+  } catch (error) {
+    failure = error.message;
+  }
+  const left = files.some((file) => !file.present);
+  const text = left
+    ? "Nothing is fetched before you press Download. Files go into ComfyUI's models folder. Read their terms first."
+    : failure || "No official file is missing.";
+  const list = element("ul");
+  const dialog = element("dialog", { className: "champ-download", tabIndex: -1 });
+  const close = element("button", { className: "close", textContent: "Close", onclick: () => dialog.close() });
+  const title = element("h3", { textContent: `Official files for ${node.title}` });
+  dialog.append(element("style", { textContent: STYLE }), title, element("p", { textContent: text }), list, close);
+  dialog.onkeydown = (event) => {
+    event.stopPropagation(); // not the editor's shortcuts
+    if (event.key === "Escape") dialog.close();
+  };
+  dialog.onclose = () => {
+    dialog.remove();
+    shown = null;
+  };
+  document.body.append(dialog);
+  dialog.showModal();
+  shown = { dialog, list, node, files };
+  draw();
+}
+
+// The combos offer the new file. One that only said what is missing takes its first choice, and follows it while further
+// files arrive, because the lists begin with what fits best.
+async function refresh() {
+  const loaders = app.graph.nodes.filter((node) => LOADERS.includes(node.comfyClass));
+  const combos = () => loaders.flatMap((node) => (node.widgets ?? []).filter((w) => Array.isArray(w.options?.values)));
+  const known = combos().filter((widget) => widget.options.values.includes(widget.value));
+  await app.refreshComboInNodes();
+  for (const widget of known) {
+    const first = widget.options.values[0];
+    if (widget.options.values.includes(widget.value) && taken.get(widget) !== widget.value) continue;
+    taken.set(widget, first);
+    widget.value = first;
+    widget.callback?.(first);
+  }
+  app.graph.setDirtyCanvas(true, true);
+}
+
+async function onReport({ detail }) {
+  const ended = detail.state !== "running";
+  running = ended ? null : detail;
+  if (detail.state === "failed") {
+    errors[detail.file] = detail.message;
+    app.extensionManager.toast.add({ severity: "error", summary: "Champ", detail: detail.message, life: 20000 });
+  }
+  if (ended && shown) shown.files = (await read())[shown.node.comfyClass] ?? [];
+  draw();
+  if (ended && waiting.length) await start(waiting.shift());
+  if (detail.state === "done") await refresh();
+}
+
+app.registerExtension({
+  name: "Champ.Download",
+  setup() {
+    app.api.addEventListener("champ.download", onReport);
+  },
+  nodeCreated(node) {
+    if (!LOADERS.includes(node.comfyClass)) return;
+    const button = node.addWidget("button", "Download files...", null, () => open(node), { serialize: false });
+    button.serialize = false;
+  },
+});

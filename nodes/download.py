@@ -1,0 +1,133 @@
+"""The Download buttons of the loaders: what could be fetched, and fetching it when the user presses."""
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import folder_paths
+from aiohttp import web
+from server import PromptServer
+
+from ..champ.download import HUB, address, download
+from ..champ.weights import FILES, WeightFile
+
+# Whose files each loader offers, by folder of ComfyUI's models.
+LOADERS = {
+    "ChampLoadDWPose": ("dwpose",),
+    "ChampLoadHMR2": ("hmr2",),
+    "ChampLoadModel": ("champ", "vae", "clip_vision"),
+}
+BETWEEN_REPORTS = 0.25  # seconds
+
+
+class CancelledError(Exception):
+    """The user pressed Cancel."""
+
+
+@dataclass
+class Job:
+    file: WeightFile
+    done: int = 0
+    total: int = 0
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    reported: float = 0.0
+
+    def on_bytes(self, done: int, total: int) -> None:
+        if self.cancelled.is_set():
+            raise CancelledError
+        self.done, self.total = done, total or self.total
+        if time.monotonic() > self.reported + BETWEEN_REPORTS:
+            self.reported = time.monotonic()
+            self.report("running")
+
+    def report(self, state: str, message: str = "") -> None:
+        about = {"file": self.file.name, "state": state, "done": self.done, "total": self.total, "message": message}
+        PromptServer.instance.send_sync("champ.download", about)
+
+
+running: Job | None = None
+
+
+def place(file: WeightFile) -> Path:
+    """In the first of the folders that ComfyUI knows for this kind of model."""
+    return Path(folder_paths.get_folder_paths(file.folder)[0], file.path)
+
+
+def describe(file: WeightFile) -> dict:
+    return {
+        "file": file.name,
+        "what": file.what,
+        "licence": file.licence,
+        "size": file.size,
+        "source": f"{HUB}/{file.source}",
+        "folder": str(place(file).parent),
+        "present": folder_paths.get_full_path(file.folder, file.path) is not None,
+    }
+
+
+def work(job: Job) -> None:
+    """The thread of one download; its end is a message to all browsers."""
+    global running
+    state, message = "done", ""
+    try:
+        checked = download(address(job.file), place(job.file), job.file.sha256, job.on_bytes)
+        message = f"{job.file.name} is there; it has {checked}."
+        logging.info("[Champ] %s", message)
+    except CancelledError:
+        state = "cancelled"
+    except (ValueError, OSError) as error:
+        state, message = "failed", str(error)
+        logging.warning("[Champ] %s", message)
+    finally:
+        running = None  # before the last report: whoever reads it may ask for the next file
+    job.report(state, message)
+
+
+async def asked(request: web.Request) -> dict:
+    """What a POST says. A page from elsewhere can send a form or text unasked, but not JSON."""
+    if request.content_type != "application/json":
+        raise web.HTTPUnsupportedMediaType(text="Send JSON.")
+    try:
+        body = await request.json()
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise web.HTTPBadRequest(text="Send a JSON object.")
+    return body
+
+
+async def list_files(request: web.Request) -> web.Response:
+    loaders = {node: [describe(file) for file in FILES if file.folder in folders] for node, folders in LOADERS.items()}
+    job = running and {"file": running.file.name, "done": running.done, "total": running.total}
+    return web.json_response({"loaders": loaders, "running": job})
+
+
+async def start(request: web.Request) -> web.Response:
+    global running
+    name = (await asked(request)).get("file")
+    file = next((file for file in FILES if file.name == name), None)
+    if file is None:
+        raise web.HTTPNotFound(text="There is no such file in this pack's list.")
+    if running:
+        raise web.HTTPConflict(text=f"{running.file.name} is being downloaded; wait for it or cancel it.")
+    if describe(file)["present"]:
+        raise web.HTTPConflict(text=f"{file.name} is there already.")
+    running = Job(file)
+    threading.Thread(target=work, args=(running,), daemon=True).start()
+    return web.json_response({})
+
+
+async def cancel(request: web.Request) -> web.Response:
+    await asked(request)
+    if running:
+        running.cancelled.set()
+    return web.json_response({})
+
+
+def add_routes() -> None:
+    routes = PromptServer.instance.routes
+    routes.get("/champ/files")(list_files)
+    routes.post("/champ/download")(start)
+    routes.post("/champ/download/cancel")(cancel)
