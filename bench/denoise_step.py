@@ -23,11 +23,11 @@ comfy.cli_args.args.cpu = True
 import comfy.ops
 
 from champ.model.attention import READS, SelfAttention, TokenCrossAttention, softmax_attention
-from champ.model.conditioning import GuidanceRun, ReferenceRun
+from champ.model.conditioning import GuidanceRun
 from champ.model.config import MotionSizes, UNetSizes
 from champ.model.denoiser import ChampUNet, ModelConfig, model_sampling
 from champ.model.guidance import Guidance, Layer
-from champ.model.reference import Reference, ReferenceUNet
+from champ.model.reference import Reference, ReferenceRun, ReferenceUNet
 
 PASSES = 5
 # Name, channels of the levels, picture size in pixels, frames.

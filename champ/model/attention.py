@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .config import Place
 
 READS = "champ_reads"  # in transformer_options: for each of the equal parts of the batch, the sources that it reads
+HIDDEN = -1e4  # a bias that leaves a key no weight, in float16 too
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +21,19 @@ class KeySource:
     k: Tensor  # (1 or rows, tokens, channels)
     v: Tensor
     bias: Tensor | None = None  # (1 or rows, 1 or queries, tokens), added to q k^T / sqrt(d)
+    readers: Tensor | None = None  # (1 or rows, queries) bool, the queries that read it; None: all
+
+    def row(self, i: int) -> "KeySource":
+        """The source of one row, with a bias that hides it from the queries that do not read it."""
+
+        def own(x: Tensor) -> Tensor:
+            return x if len(x) == 1 else x[i : i + 1]
+
+        bias = None if self.bias is None else own(self.bias)
+        if self.readers is not None:
+            shown = self.k.new_zeros(1, 1, self.k.shape[1]) if bias is None else bias
+            bias = torch.where(own(self.readers)[..., None], shown, HIDDEN)
+        return KeySource(own(self.k), own(self.v), bias)
 
 
 class Source(Protocol):
@@ -34,6 +48,9 @@ def softmax_attention(
     """softmax(q k^T / sqrt(d) + bias) v, by the attention that ComfyUI has chosen where that serves.
 
     Its choice for the CPU is three times slower than torch's, and not all of its choices for GPUs take a bias."""
+    if q.device.type == "cpu" and q.requires_grad:  # torch's gradients in bfloat16 take ten times as long
+        with torch.autocast("cpu", enabled=False):
+            return attention_pytorch(q.float(), k.float(), v.float(), heads, mask=bias)
     function = attention_pytorch if bias is not None or q.device.type == "cpu" else optimized_attention
     return function(q, k, v, heads, mask=bias, transformer_options=options)
 
@@ -52,13 +69,24 @@ def attend(
     if not any(reads):
         return softmax_attention(q, k, v, heads, options=options)
     parts = []
-    for q_part, k_part, v_part, sources in zip(q.chunk(len(reads)), k.chunk(len(reads)), v.chunk(len(reads)), reads):
-        rows = len(q_part)
-        keys = torch.cat([k_part, *(s.k.expand(rows, -1, -1) for s in sources)], 1)
-        values = torch.cat([v_part, *(s.v.expand(rows, -1, -1) for s in sources)], 1)
-        bias = _joined_bias(k_part, sources)
-        parts.append(softmax_attention(q_part, keys, values, heads, bias, options))
+    for own, sources in zip(zip(*(x.chunk(len(reads)) for x in (q, k, v))), reads):
+        if any(s.readers is not None for s in sources):
+            # Biases of every query for every key take much memory, so that only one row has them at a time.
+            for i, row in enumerate(zip(*(x.split(1) for x in own))):
+                parts.append(_attend(row, heads, [s.row(i) for s in sources], options))
+        else:
+            parts.append(_attend(own, heads, sources, options))
     return torch.cat(parts)
+
+
+def _attend(
+    own: tuple[Tensor, Tensor, Tensor], heads: int, sources: Sequence[KeySource], options: dict[str, Any] | None
+) -> Tensor:
+    """`attend` for rows that all read the same sources; `own` are their q, k and v."""
+    q, k, v = own
+    keys = torch.cat([k, *(s.k.expand(len(q), -1, -1) for s in sources)], 1)
+    values = torch.cat([v, *(s.v.expand(len(q), -1, -1) for s in sources)], 1)
+    return softmax_attention(q, keys, values, heads, _joined_bias(k, sources), options)
 
 
 def _joined_bias(own: Tensor, sources: Sequence[KeySource]) -> Tensor | None:

@@ -5,17 +5,13 @@ asymmetry - the negative reads no reference - is in the graph and does not depen
 """
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import comfy.conds
 import torch
-from comfy.ldm.modules.attention import CrossAttention
 from torch import Tensor
 
-from .attention import KeySource
-from .config import Place
 from .guidance import Guidance
 from .reference import Reference
 from .span import Span
@@ -74,26 +70,3 @@ class GuidanceRun:
         if not active:
             return None
         return functools.reduce(torch.add, (f if frames is None else f[frames] for f in active))
-
-
-class ReferenceRun:
-    """A reference in one sampling run: its keys and values by this model's projections, made once if `keep`."""
-
-    def __init__(self, reference: Reference, model_sampling: Any, keep: bool):
-        self.reference = reference
-        self.span = Span(reference.start, reference.end, model_sampling)
-        self.keep = keep
-        self.kept: dict[Any, KeySource] = {}
-
-    def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource:
-        name = (block, like.device, like.dtype)
-        if name in self.kept:
-            return self.kept[name]
-        tokens = self.reference.tokens[block].to(like)
-        bias = None
-        if self.reference.strength != 1:  # multiplies the reference's weights in the softmax
-            bias = like.new_full((1, 1, tokens.shape[1]), math.log(self.reference.strength))
-        source = KeySource(attention.to_k(tokens), attention.to_v(tokens), bias)
-        if self.keep:
-            self.kept[name] = source
-        return source

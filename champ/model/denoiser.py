@@ -15,11 +15,11 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from .attention import READS, replace_attention
-from .conditioning import GUIDANCE, REFERENCES, GuidanceRun, ReferenceRun, Rows
+from .conditioning import GUIDANCE, REFERENCES, GuidanceRun, Rows
 from .config import HEADS, MotionSizes, Place
 from .guidance import Guidance
 from .motion_module import MotionModule
-from .reference import Reference
+from .reference import Reference, ReferenceRun
 
 # ComfyUI's names of the noise schedules: what diffusers calls "linear" is its "sqrt_linear".
 BETAS = {"linear": "sqrt_linear", "scaled_linear": "linear"}
@@ -77,6 +77,7 @@ class ChampUNet(UNetModel):
             if isinstance(layer, SpatialTransformer)
         }
         self.transformer_channels["middle", 0] = self.middle_block[1].in_channels
+        self.motion_sizes = motion
         self.max_frames = None
         if motion:
             self.max_frames = motion.frames
@@ -114,13 +115,14 @@ class ChampUNet(UNetModel):
                 "put temporal aggregation, with a window that is short enough, between the model and the sampler."
             )
         sigma = float(transformer_options["sigmas"][0]) if "sigmas" in transformer_options else None
+        window = window_frames(transformer_options)
         guidance = guidance or [None] * parts
         references = references or [()] * parts
 
         def add_guidance(h: Tensor, options: dict[str, Any]) -> Tensor:
             if options["block"] != ("input", 0):
                 return h
-            return add_features(h, guidance, sigma, window_frames(options))
+            return add_features(h, guidance, sigma, window)
 
         def move(layer: MotionModule, x: Tensor, *args) -> Tensor:
             return layer(x, frames)
@@ -129,7 +131,7 @@ class ChampUNet(UNetModel):
         patches["input_block_patch"] = [add_guidance, *patches.get("input_block_patch", ())]
         mine = (MotionModule, move)
         patches["forward_timestep_embed_patch"] = [mine, *patches.get("forward_timestep_embed_patch", ())]
-        reads = [[run for run in runs if run.span.holds(sigma)] for runs in references]
+        reads = [[source for run in runs for source in run.at(sigma, window)] for runs in references]
         options = {**transformer_options, "patches": patches, READS: reads}
         return super()._forward(x, timesteps, context, y, control, options, **kwargs)
 
@@ -194,11 +196,11 @@ class ChampModel(comfy.model_base.BaseModel):
         if guidance is not None:
             self.check_guidance(guidance, kwargs["noise"].shape)
         for reference in references:
-            self.check_reference(reference)
+            self.check_reference(reference, kwargs["noise"].shape)
         keep = kwargs.get("hooks") is None  # hooks may change the weights from one step to the next
         # Both are always there, so that a positive with references and a negative without can share a batch.
         out["guidance"] = Rows(guidance and GuidanceRun(guidance, self.model_sampling))
-        out["references"] = Rows([ReferenceRun(r, self.model_sampling, keep) for r in references if r.strength > 0])
+        out["references"] = Rows([reference.run(self.model_sampling, keep) for reference in references])
         return out
 
     def check_guidance(self, guidance: Guidance, shape: Sequence[int]) -> None:
@@ -218,7 +220,7 @@ class ChampModel(comfy.model_base.BaseModel):
                 f"have {frames} of {width * 8}x{height * 8}; use the latents that come with the guidance."
             )
 
-    def check_reference(self, reference: Reference) -> None:
+    def check_reference(self, reference: Reference, shape: Sequence[int]) -> None:
         self.check_family(reference.family, "The reference")
         channels = {place: tokens.shape[-1] for place, tokens in reference.tokens.items()}
         if channels != self.diffusion_model.transformer_channels:
@@ -226,6 +228,16 @@ class ChampModel(comfy.model_base.BaseModel):
                 "The reference was encoded by a ReferenceNet of other sizes than this denoising UNet; "
                 "load both from one checkpoint set."
             )
+        if reference.clip is not None:
+            check_latent(shape)
+            frames, _, height, width = shape
+            if reference.clip != (frames, width * 8, height * 8):
+                wanted, wanted_width, wanted_height = reference.clip
+                raise ValueError(
+                    f"The reference is calibrated for {wanted} frames of {wanted_width}x{wanted_height} pixels, the "
+                    f"latents have {frames} of {width * 8}x{height * 8}; calibrate it to the motion or the keypoints "
+                    "of this video, and encode it at this size."
+                )
 
     def check_family(self, family: str, what: str) -> None:
         if family != self.family:

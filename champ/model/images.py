@@ -1,5 +1,7 @@
 """Sizes of pictures, as the official pipelines change them: with PIL, on 8-bit pictures."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from PIL import Image
@@ -8,6 +10,13 @@ from torch import Tensor
 FITS = ("stretch", "crop", "pad")
 BICUBIC, LANCZOS = Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
 CLIP_SIZE = 224
+
+
+class Box(NamedTuple):
+    left: int
+    top: int
+    width: int
+    height: int
 
 
 def check_size(width: int, height: int) -> None:
@@ -33,26 +42,34 @@ def resize(images: Tensor, width: int, height: int, method: Image.Resampling = B
     return levels.float().div_(255)
 
 
-def fit(images: Tensor, width: int, height: int, how: str, method: Image.Resampling = LANCZOS) -> Tensor:
-    """`resize` for pictures of another aspect ratio: stretch (official), crop the middle, or pad with black."""
+def fit_boxes(columns: int, rows: int, width: int, height: int, how: str) -> tuple[Box, Box]:
+    """The part of a picture of columns x rows pixels that is shown, and where in width x height pixels."""
     if how not in FITS:
         raise ValueError(f"There is no way to fit called {how!r}; choose from {', '.join(FITS)}.")
-    check_images(images, "The picture")
     check_size(width, height)
-    rows, columns = images.shape[1:3]
+    shown, place = Box(0, 0, columns, rows), Box(0, 0, width, height)
     if how == "crop":
         scale = min(columns / width, rows / height)
         w, h = min(columns, round(width * scale)), min(rows, round(height * scale))
-        top, left = (rows - h) // 2, (columns - w) // 2
-        images = images[:, top : top + h, left : left + w]
+        shown = Box((columns - w) // 2, (rows - h) // 2, w, h)
     elif how == "pad":
         scale = min(width / columns, height / rows)
         w, h = max(1, min(width, round(columns * scale))), max(1, min(height, round(rows * scale)))
-        top, left = (height - h) // 2, (width - w) // 2
-        padded = images.new_zeros(len(images), height, width, 3, device="cpu")
-        padded[:, top : top + h, left : left + w] = resize(images, w, h, method)
-        return padded
-    return resize(images, width, height, method)
+        place = Box((width - w) // 2, (height - h) // 2, w, h)
+    return shown, place
+
+
+def fit(images: Tensor, width: int, height: int, how: str, method: Image.Resampling = LANCZOS) -> Tensor:
+    """`resize` for pictures of another aspect ratio: stretch (official), crop the middle, or pad with black."""
+    check_images(images, "The picture")
+    shown, place = fit_boxes(images.shape[2], images.shape[1], width, height, how)
+    images = images[:, shown.top : shown.top + shown.height, shown.left : shown.left + shown.width]
+    resized = resize(images, place.width, place.height, method)
+    if (place.width, place.height) == (width, height):
+        return resized
+    padded = resized.new_zeros(len(images), height, width, 3)
+    padded[:, place.top : place.top + place.height, place.left : place.left + place.width] = resized
+    return padded
 
 
 def clip_input(images: Tensor) -> Tensor:

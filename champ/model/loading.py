@@ -45,7 +45,7 @@ Sizes = TypeVar("Sizes")
 
 
 def load_denoiser(
-    files: CheckpointSet, motion: Path | Literal["set", "none"] = "set", weight_dtype: str = "default"
+    files: CheckpointSet, motion: Path | Literal["set", "none"] = "set", weight_dtype: str | torch.dtype = "default"
 ) -> ModelPatcher:
     """The denoising UNet as a ComfyUI MODEL, with the set's motion modules, another file's, or none (for pictures)."""
     state = read(files.denoising_unet)
@@ -70,7 +70,7 @@ def load_denoiser(
     return _patcher(model)
 
 
-def load_reference_net(files: CheckpointSet, weight_dtype: str = "default") -> ReferenceNet:
+def load_reference_net(files: CheckpointSet, weight_dtype: str | torch.dtype = "default") -> ReferenceNet:
     state = read(files.reference_unet)
     check_kind(files.reference_unet, state, REFERENCE)
     sizes = _sizes(UNetSizes.read, files.reference_unet, state)
@@ -83,11 +83,11 @@ def load_reference_net(files: CheckpointSet, weight_dtype: str = "default") -> R
     return ReferenceNet(_patcher(unet), files.family, cast or dtype, sizes.context_dim)
 
 
-def load_encoders(files: CheckpointSet) -> GuidanceEncoders:
+def load_encoders(files: CheckpointSet, weight_dtype: str | torch.dtype = "default") -> GuidanceEncoders:
     """The guidance encoders of a set, or its pose guider."""
     states = {name: read(file) for name, file in files.encoders.items()}
     tensors = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
-    dtype, cast, _ = _storage(tensors, "default", [torch.float16, torch.float32])
+    dtype, cast, _ = _storage(tensors, weight_dtype, [torch.float16, torch.float32])
     operations = comfy.ops.pick_operations(dtype, cast)
     encoders = nn.ModuleDict()
     for name, state in states.items():
@@ -124,9 +124,13 @@ def _sizes(read_sizes: Callable[[Mapping[str, tuple[int, ...]]], Sizes], file: P
 
 
 def _storage(
-    state: StateDict, weight_dtype: str, supported: list[torch.dtype] = COMPUTE_DTYPES
+    state: StateDict, weight_dtype: str | torch.dtype, supported: list[torch.dtype] = COMPUTE_DTYPES
 ) -> tuple[torch.dtype, torch.dtype | None, bool]:
-    """In which type weights are stored, to which they are cast for computing (None: not), and fast fp8."""
+    """In which type weights are stored, to which they are cast for computing (None: not), and fast fp8.
+
+    A type of torch is taken for both, as training needs it."""
+    if isinstance(weight_dtype, torch.dtype):
+        return weight_dtype, None, False
     if weight_dtype not in WEIGHT_DTYPES:
         raise ValueError(f"There is no weight type {weight_dtype!r}; choose from {', '.join(WEIGHT_DTYPES)}.")
     dtype, fast = WEIGHT_DTYPES[weight_dtype]

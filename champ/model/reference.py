@@ -1,21 +1,22 @@
 """ReferenceNet: a second UNet looks once at the reference picture, and the denoiser attends to what it saw."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import comfy.latent_formats
 import comfy.model_management
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.attention import CrossAttention, SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, forward_timestep_embed, timestep_embedding
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from .attention import replace_attention
+from .attention import KeySource, Source, replace_attention
 from .config import Place
 from .memory import release
-from .span import check_span
+from .span import Span, check_span
 
 
 class ReferenceUNet(UNetModel):
@@ -89,6 +90,41 @@ class Reference:
     strength: float = 1.0
     start: float = 0.0
     end: float = 1.0
+
+    @property
+    def clip(self) -> tuple[int, int, int] | None:
+        """Frames, width and height in pixels of the only video that it fits; None: it fits all."""
+        return None
+
+    def run(self, model_sampling: Any, keep: bool) -> "ReferenceRun":
+        return ReferenceRun(self, model_sampling, keep)
+
+
+class ReferenceRun:
+    """A reference in one sampling run: its keys and values by this model's projections, made once if `keep`."""
+
+    def __init__(self, reference: Reference, model_sampling: Any, keep: bool):
+        self.reference = reference
+        self.span = Span(reference.start, reference.end, model_sampling)
+        self.keep = keep
+        self.kept: dict[Any, KeySource] = {}
+
+    def at(self, sigma: float | None, frames: Sequence[int] | None) -> list[Source]:
+        """What the frames of a window (None: all frames) read at this noise level."""
+        return [self] if self.reference.strength > 0 and self.span.holds(sigma) else []
+
+    def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource:
+        name = (block, like.device, like.dtype)
+        if name in self.kept:
+            return self.kept[name]
+        tokens = self.reference.tokens[block].to(like)
+        bias = None
+        if self.reference.strength != 1:  # multiplies the reference's weights in the softmax
+            bias = like.new_full((1, 1, tokens.shape[1]), math.log(self.reference.strength))
+        source = KeySource(attention.to_k(tokens), attention.to_v(tokens), bias)
+        if self.keep:
+            self.kept[name] = source
+        return source
 
 
 @torch.no_grad()

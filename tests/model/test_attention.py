@@ -1,5 +1,7 @@
 """The attentions against their formulas."""
 
+from dataclasses import replace
+
 import comfy.ops
 import pytest
 import torch
@@ -51,6 +53,22 @@ def test_a_source_with_no_weight_or_a_copy_of_itself():
     twice = KeySource(own.k, own.v, torch.full((1, 1, 6), 2.0).log())
     torch.testing.assert_close(attend(q, k, v, HEADS, [[hidden]]), attend(q, k, v, HEADS, [[]]))
     torch.testing.assert_close(attend(q, k, v, HEADS, [[twice]]), attend(q, k, v, HEADS, [[own, own]]))
+
+
+def test_only_readers_read_a_source():
+    """As many biases as there are queries, and the other sources are read by all."""
+    q, k, v = random_tokens(3, 5)
+    readers = torch.rand(3, 5) > 0.5
+    shared, chosen, same = source(7), source(4, rows=3, bias=torch.randn(3, 1, 4)), source(2)
+    reads = [shared, replace(chosen, readers=readers), replace(same, readers=~readers[:1])]
+    out = attend(q, k, v, HEADS, [reads])
+    hidden = torch.where(readers[..., None], chosen.bias, -torch.inf)
+    hidden_same = torch.where(~readers[:1, :, None], 0.0, -torch.inf).expand(-1, -1, 2)
+    for row in range(3):
+        keys = torch.cat([k[row], shared.k[0], chosen.k[row], same.k[0]])
+        values = torch.cat([v[row], shared.v[0], chosen.v[row], same.v[0]])
+        bias = torch.cat([torch.zeros(5, 12), hidden[row], hidden_same[0]], 1)
+        assert relative(out[row], formula(q[row], keys, values, bias)) < 1e-6, row
 
 
 def build(kind, **sizes):

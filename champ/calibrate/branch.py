@@ -1,0 +1,138 @@
+"""The calibration branch: the reference warped onto the person of every frame, as ReferenceNet sees it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..model.reference import Reference, ReferenceNet, encode_reference
+from ..model.span import check_span
+from .attention import CalibratedReference, Calibration, Warp, groups_of
+from .correspondences import People, covered
+from .procrustes import Alignment, align_clip
+from .warp import Warped, after, distinct, fit_matrix, warp
+
+CHUNK = 4  # pictures that go through the VAE at once
+
+
+class Plan(NamedTuple):
+    """What has to be warped, in the pixels of the clip."""
+
+    reference: np.ndarray  # (17, 3) points of the reference as it is fitted into the clip's size
+    people: np.ndarray  # (F, 17, 3) points of every frame
+    alignments: list[Alignment]  # of every frame
+    matrices: list[np.ndarray]  # the transforms that stand for all; the first is the identity
+    warp_of: np.ndarray  # (F,) which of them
+    off: float  # pixels between a frame's own transform and the one that stands for it, at most
+    crowded: tuple[bool, tuple[int, ...]]  # whether the reference shows several people, and which frames do
+
+    @property
+    def passes(self) -> int:
+        """Pictures that ReferenceNet has to see."""
+        return len(self.matrices) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """The reference picture and how it was fitted into the size of the clip."""
+
+    pixels: np.ndarray  # (H, W, 3) uint8
+    width: int  # pixels of the clip
+    height: int
+    fit: str
+    person: np.ndarray | None = None  # (H, W) uint8, 255 where the person is
+
+    def to_clip(self) -> np.ndarray:
+        rows, columns = self.pixels.shape[:2]
+        return fit_matrix(columns, rows, self.width, self.height, self.fit)
+
+    def warped(self, matrix: np.ndarray) -> Warped:
+        """After a transform of the clip's pixels, from the pixels of the picture itself."""
+        return warp(self.pixels, after(matrix, self.to_clip()), self.width, self.height, self.person)
+
+
+def plan_warps(
+    picture: Picture,
+    reference: People,
+    people: People,
+    points: str = "auto",
+    most: int = 32,
+    shot: Sequence[int] | None = None,
+) -> Plan:
+    """Aligns the person of the picture (frame 0 of `reference`) with that of every frame, by `points`, in at most
+    `most` different ways."""
+    rows, columns = picture.pixels.shape[:2]
+    ours = reference.stretched(columns, rows).points[0].copy()
+    matrix = picture.to_clip()
+    ours[:, :2] = ours[:, :2] @ matrix[:, :2].T + matrix[:, 2]
+    theirs = people.stretched(picture.width, picture.height).points
+    alignments = align_clip(ours, theirs, points, shot)
+    seen = ours[ours[:, 2] > 0, :2] if (ours[:, 2] > 0).any() else np.zeros((1, 2))
+    crowded = 0 in reference.crowded, people.crowded
+    return Plan(ours, theirs, alignments, *distinct([a.matrix for a in alignments], seen, most), crowded)
+
+
+def calibrate(
+    reference: Reference,
+    net: ReferenceNet,
+    encode: Callable[[Tensor], Tensor],
+    picture: Picture,
+    plan: Plan,
+    clip_embeds: Tensor | None = None,
+    *,
+    people: Tensor | None = None,
+    group: int = 4,
+    seed: int = 0,
+    shot: Sequence[int] | None = None,
+    strength: float = 1.0,
+    start: float = 0.0,
+    end: float = 1.0,
+    on_picture: Callable[[int, int], None] | None = None,
+) -> CalibratedReference:
+    """The reference that every frame also reads as the plan warps it.
+
+    `encode` is the VAE's, from pictures (N, H, W, 3) in 0..1 to latents. `people` (F, h, w) are the shares of the
+    latents' cells that the person covers; with them and the person of the picture, person and background are kept
+    apart. The tokens of the warps are rounded to float16, as the official pipelines round those of the reference."""
+    check_span(start, end, "The calibrated reference")
+    apart = people is not None and picture.person is not None
+    cells = (picture.height // 8, picture.width // 8)
+
+    def share(mask: np.ndarray) -> Tensor:
+        return covered(torch.from_numpy(mask)[None] / 255, *cells)[0]
+
+    pixels: list[Tensor] = []
+    latents: list[Tensor] = []
+    masks: list[tuple[Tensor, Tensor | None]] = []
+    for i, matrix in enumerate(plan.matrices):
+        warped = picture.warped(matrix)
+        person = share(warped.person) if apart and warped.person is not None else None
+        masks.append((share(warped.valid), person))
+        if i == 0:  # the reference as it is
+            continue
+        pixels.append(torch.from_numpy(warped.picture).float() / 255)
+        if len(pixels) == CHUNK or i == plan.passes:
+            latents.append(encode(torch.stack(pixels)).cpu())
+            pixels = []
+    tokens = [reference.tokens]
+    if latents:
+        seen = encode_reference(net, torch.cat(latents), clip_embeds, dtype=torch.float16, on_picture=on_picture)
+        tokens += [other.tokens for other in seen]
+    warps = tuple(Warp(seen, *shares) for seen, shares in zip(tokens, masks))
+    frames = len(plan.warp_of)
+    calibration = Calibration(
+        warps,
+        tuple(plan.warp_of.tolist()),
+        groups_of([0] * frames if shot is None else shot, group),
+        seed,
+        strength,
+        start,
+        end,
+        people if apart else None,
+        masks[0][1],
+    )
+    own = {field.name: getattr(reference, field.name) for field in fields(Reference)}
+    return CalibratedReference(**own, calibration=calibration, width=picture.width, height=picture.height)

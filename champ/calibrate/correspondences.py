@@ -1,0 +1,80 @@
+"""Where a person is, frame by frame: COCO's 17 points that can be seen, and the silhouette."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from ..body.body import Body
+from ..estimate.track import one_person
+from ..motion.motion import Motion
+from ..render.maps import motion_hits
+from ..render.pose import OPENPOSE_FROM_COCO, THRESHOLD, Pose
+from ..render.skeleton import HIDDEN, project_poses
+
+
+class People(NamedTuple):
+    """One person in F frames; in a frame without them all scores are 0."""
+
+    points: np.ndarray  # (F, 17, 3) x, y in pixels, score; 0 = missing, hidden or outside the picture
+    width: int  # pixels of the picture
+    height: int
+    shares: Tensor | None = None  # (F, h, w) in 0..1: how much of each cell of a coarser picture the person covers
+    crowded: tuple[int, ...] = ()  # frames that show others too
+
+    def stretched(self, width: int, height: int) -> "People":
+        """The same person in a picture of another size."""
+        scale = (width / self.width, height / self.height, 1)
+        return self._replace(points=self.points * scale, width=width, height=height)
+
+
+def people_of_poses(frames: Sequence[list[Pose]], shot: np.ndarray, width: int, height: int) -> People:
+    """From detected keypoints of everybody: the largest person, followed through the clip."""
+    followed = one_person(list(frames), shot)
+    points = np.stack([np.zeros((18, 3)) if pose is None else pose.body for pose in followed])
+    crowded = tuple(i for i, poses in enumerate(frames) if len(poses) > 1)
+    return People(_visible(points, float(THRESHOLD), width, height), width, height, crowded=crowded)
+
+
+def people_of_motion(
+    body: Body,
+    motion: Motion,
+    cells: tuple[int, int] | None = None,
+    device: torch.device | str = "cpu",
+    on_frame: Callable[[int, int], None] | None = None,
+) -> People:
+    """From the joints of a motion's bodies, as far as nothing hides them; with `cells`, rows and columns of the coarser
+    picture, also the shares of their silhouettes. `on_frame` hears how many frames are done, and of how many."""
+    width, height = motion.width, motion.height
+    shares = None if cells is None else torch.empty(len(motion), *cells)
+    points: list[np.ndarray] = []
+    body = body.to(device)
+    for frames, posed, hits in motion_hits(body, motion):
+        if shares is not None:
+            drawn = torch.zeros(len(frames), height, width, device=device)
+            drawn.view(-1)[hits.pixel] = 1
+            shares[len(points) : len(points) + len(frames)] = covered(drawn, *shares.shape[1:])
+        points += [pose.body for pose in project_poses(body, frames, posed, hits)]
+        if on_frame is not None:
+            on_frame(len(points), len(motion))
+    return People(_visible(np.stack(points), HIDDEN, width, height), width, height, shares)
+
+
+def covered(masks: Tensor, rows: int, columns: int) -> Tensor:
+    """Masks (F, H, W) in 0..1 as the share of each cell that they cover (F, rows, columns), frame by frame."""
+    return torch.cat([adaptive_avg_pool2d(mask[None].float(), (rows, columns)) for mask in masks])
+
+
+def _visible(openpose: np.ndarray, least: float, width: int, height: int) -> np.ndarray:
+    """COCO's 17 of OpenPose's 18 points (F, 18, 3), with the score 0 where it is `least` or less, and outside the
+    picture."""
+    points = np.empty((len(openpose), 18, 3))
+    points[:, OPENPOSE_FROM_COCO, :] = openpose
+    points = points[:, :17]
+    x, y, score = np.moveaxis(points, 2, 0)
+    seen = (score > least) & (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    points[..., 2] *= seen
+    return points

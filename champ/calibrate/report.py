@@ -1,0 +1,144 @@
+"""What a calibration has done, for people to read and to look at."""
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .branch import Picture, Plan
+from .procrustes import SCALES
+
+FRAMES = 7  # of the clip on the sheet, spread evenly
+ROW = 4  # pictures beside each other
+SIZE = 384  # longer side of each in pixels
+USED, UNUSED, OURS = (80, 255, 120), (255, 90, 80), (255, 255, 255)
+
+
+def named(frames: Iterable[int]) -> str:
+    """ "frames 0, 3 to 5 and 9", with the number of those that would make it long."""
+    runs: list[list[int]] = []
+    for frame in frames:
+        if runs and frame == runs[-1][1] + 1:
+            runs[-1][1] = frame
+        else:
+            runs.append([frame, frame])
+    texts = [str(a) if a == b else f"{a} to {b}" for a, b in runs[:8]]
+    if len(runs) > 8:
+        texts.append(f"{sum(b - a + 1 for a, b in runs[8:])} more")
+    several = len(runs) > 1 or runs[0][0] < runs[0][1]
+    return ("frames " if several else "frame ") + " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))
+
+
+def doubts(plan: Plan) -> list[str]:
+    """A sentence for everything that a user should look at, with its frames."""
+    reference, frames = plan.crowded
+    where = [*(["the reference picture"] if reference else []), *([named(frames)] if frames else [])]
+    crowd = (
+        f"In {' and in '.join(where)} there are several people; the largest is followed. Follow Person chooses others."
+    )
+    return [crowd] * bool(where) + _doubtful_frames(plan)
+
+
+def _doubtful_frames(plan: Plan) -> list[str]:
+    stays = "so the reference stays as it is."
+    if not (plan.reference[:, 2] > 0).any():
+        return [f"Nobody was found in the reference picture, {stays}"]
+    found = plan.alignments
+    if not any(a.aligned for a in found):
+        return [f"The person cannot be aligned with the reference in any of the {len(found)} frames, {stays}"]
+    empty = [not (person[:, 2] > 0).any() for person in plan.people]
+    # The frames, and what is said of them.
+    said = (
+        (
+            [i for i, a in enumerate(found) if not a.aligned and empty[i]],
+            "nobody is seen; the warp of a frame before or after stands for it.",
+        ),
+        (
+            [i for i, a in enumerate(found) if not a.aligned and not empty[i]],
+            "too few points agree with the reference; the warp of a frame before or after stands for it.",
+        ),
+        (
+            [i for i, a in enumerate(found) if a.mirrored],
+            "the person is seen from the other side than in the reference; they are aligned by the middle of the body, "
+            "and the reference is not mirrored.",
+        ),
+        (
+            [i for i, a in enumerate(found) if a.line],
+            "all points lie on a line, which tells size and turn, but not from which side the person is seen.",
+        ),
+        (
+            [i for i, a in enumerate(found) if a.clamped],
+            f"the person is more than {SCALES[1]:g} times smaller or larger than in the reference; the warp goes only "
+            "that far.",
+        ),
+    )
+    return [f"In {named(frames)} {what}" for frames, what in said if frames]
+
+
+def summary(plan: Plan, bytes_held: int) -> str:
+    """Sizes, turns, points and costs."""
+    aligned = [a for a in plan.alignments if a.aligned]
+    lines = [f"{len(aligned)} of {len(plan.alignments)} frames aligned"]
+    if aligned:
+        ways = [a.points for a in aligned]
+        lines[0] += ": " + ", ".join(f"{ways.count(way)} by {way}" for way in dict.fromkeys(ways))
+        points = [int(a.used.sum()) for a in aligned]
+        for name, values, unit in (
+            ("scale", [a.scale for a in aligned], ""),
+            ("turn", [a.degrees for a in aligned], " degrees clockwise"),
+            ("distance of the points after it", [a.residual for a in aligned], " pixels"),
+        ):
+            lines.append(f"{name} {min(values):.3g} to {max(values):.3g}{unit}")
+        lines.append(f"points used {min(points)} to {max(points)} of 17")
+    lines.append(
+        f"{plan.passes} different warps besides the reference as it is, each seen once by ReferenceNet; a frame's own "
+        f"differs from the one it reads by {plan.off:.1f} pixels at most"
+    )
+    lines.append(f"{bytes_held / 2**20:.0f} MiB of features in main memory")
+    return "\n".join(lines + doubts(plan))
+
+
+def sheet(picture: Picture, plan: Plan) -> Tensor:
+    """(1, H, W, 3) uint8: the reference as it is, then frames of the clip with the warped reference that they read.
+
+    Circles are the person of the frame, green where they decided, red where not; white crosses are the reference's
+    points after the transform. What lies outside the reference picture is dark."""
+    count = len(plan.alignments)
+    chosen = sorted({round(i) for i in np.linspace(0, count - 1, min(FRAMES, count))})
+    scale = SIZE / max(picture.width, picture.height)
+    tiles = [_tile(picture, plan, None, scale), *(_tile(picture, plan, i, scale) for i in chosen)]
+    blank = np.zeros_like(tiles[0])
+    columns = min(ROW, len(tiles))
+    tiles += [blank] * (-len(tiles) % columns)
+    rows = [np.concatenate(tiles[i : i + columns], 1) for i in range(0, len(tiles), columns)]
+    return torch.from_numpy(np.concatenate(rows))[None]
+
+
+def _tile(picture: Picture, plan: Plan, frame: int | None, scale: float) -> np.ndarray:
+    matrix = plan.matrices[0 if frame is None else plan.warp_of[frame]]
+    warped = picture.warped(matrix)
+    shown = np.where(warped.valid[..., None] > 127, warped.picture, warped.picture // 4)
+    size = (round(picture.width * scale), round(picture.height * scale))
+    shown = np.ascontiguousarray(cv2.resize(shown, size, interpolation=cv2.INTER_AREA))
+
+    def place(point: np.ndarray) -> tuple[int, int]:
+        x, y = np.clip(point[:2] * scale, -1e4, 1e4)
+        return int(x), int(y)
+
+    for x, y, score in plan.reference:
+        if score > 0:
+            point = place(matrix @ (x, y, 1))
+            cv2.drawMarker(shown, point, (0, 0, 0), cv2.MARKER_CROSS, 9, 3)
+            cv2.drawMarker(shown, point, OURS, cv2.MARKER_CROSS, 9, 1)
+    if frame is not None:
+        used = plan.alignments[frame].used
+        for point, decided in zip(plan.people[frame], used):
+            if point[2] > 0:
+                cv2.circle(shown, place(point), 6, (0, 0, 0), 3, cv2.LINE_AA)
+                cv2.circle(shown, place(point), 6, USED if decided else UNUSED, 2, cv2.LINE_AA)
+    text = "reference" if frame is None else f"frame {frame}, {plan.alignments[frame].points}"
+    for color, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(shown, text, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, width, cv2.LINE_AA)
+    return shown

@@ -1,0 +1,8 @@
+"""Tests of what runs inside ComfyUI, in this process and on the CPU."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[1] / "model"))
+
+from golden import animate_anyone, champ, family, one_thread, pytest_pycollect_makemodule  # noqa: E402, F401
