@@ -5,15 +5,22 @@ from comfy_api.latest import ComfyExtension, io
 from . import (
     aggregate,
     body,
+    calibrate,
     compare,
+    download,
+    estimate,
+    fit,
     guidance,
     maps,
     metrics,
     models,
     motion,
     motion_files,
+    person,
+    pose,
     reference,
     sampling,
+    smooth,
     transfer,
 )
 
@@ -24,11 +31,17 @@ class ChampExtension(ComfyExtension):
             body,
             motion,
             motion_files,
+            smooth,
             transfer,
             maps,
+            pose,
+            person,
+            estimate,
+            fit,
             models,
             guidance,
             reference,
+            calibrate,
             sampling,
             aggregate,
             compare,
@@ -38,4 +51,5 @@ class ChampExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> ChampExtension:
+    download.add_routes()
     return ChampExtension()

@@ -12,6 +12,13 @@ from ..champ.render.folder import MAPS
 SMPL_EXTENSIONS = {".pkl", ".npz", ".safetensors", ".pth"}
 NO_SMPL = "put SMPL_NEUTRAL.pkl into models/smpl"
 NO_SET = "put a checkpoint set into models/champ"
+NO_DWPOSE = "put yolox_l.onnx and dw-ll_ucoco_384.onnx into models/dwpose"
+# Below the folder of custom nodes: where the pack that most people have DWPose from keeps the same files.
+OTHER_DWPOSE = [
+    "comfyui_controlnet_aux/ckpts/yzd-v/DWPose",
+    "comfyui_controlnet_aux/ckpts/hr16/yolox-onnx",
+    "comfyui_controlnet_aux/ckpts/hr16/DWPose-TorchScript-BatchSize5",
+]
 
 
 def register_folder(name: str, extensions: set[str]) -> None:
@@ -34,6 +41,29 @@ def smpl_file(name: str) -> str:
             "smpl.is.tue.mpg.de) and press R, or use the Free Body node."
         )
     return path
+
+
+def register_dwpose(extensions: set[str]) -> None:
+    register_folder("dwpose", extensions)
+    for root in folder_paths.get_folder_paths("custom_nodes"):
+        for folder in OTHER_DWPOSE:
+            folder_paths.add_model_folder_path("dwpose", os.path.join(root, *folder.split("/")))
+
+
+def dwpose_files(kind: str) -> list[str]:
+    """All that might be networks of DWPose, those first whose names say that they are of this kind."""
+    return sorted(folder_paths.get_filename_list("dwpose"), key=lambda name: kind not in name.lower()) or [NO_DWPOSE]
+
+
+def dwpose_file(name: str) -> Path:
+    """Where a choice of `dwpose_files` lies."""
+    path = None if name == NO_DWPOSE else folder_paths.get_full_path("dwpose", name)
+    if path is None:
+        raise ValueError(
+            f"DWPose file {name!r} not found: press Download files... in Load DWPose, or put yolox_l.onnx and "
+            "dw-ll_ucoco_384.onnx (huggingface.co/yzd-v/DWPose) into models/dwpose and press R; then choose them."
+        )
+    return Path(path)
 
 
 def checkpoint_sets() -> list[str]:

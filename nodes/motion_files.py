@@ -1,4 +1,4 @@
-"""Motions from files of this pack and of other tools, and back into files."""
+"""Motions from files of this pack and of other tools, and back into files, as motions or as moving bodies."""
 
 from pathlib import Path
 
@@ -7,8 +7,10 @@ from comfy_api.latest import io
 
 from ..champ.body.free import load_free_body
 from ..champ.motion.formats import EXTENSIONS, load_motion, save_amass, save_motion
+from ..champ.motion.report import describe
+from ..champ.render.gltf import save_glb
 from .files import annotated_path, media_folders, new_output_path
-from .types import MAX_SIZE, ChampBody, ChampMotion, checked, warn_of_other_shape
+from .types import MAX_SIZE, ChampBody, ChampMotion, checked, progress, warn_of_other_shape
 
 NO_MOTION = "put a motion into the input folder"
 FORMATS = {"Champ (.safetensors)": ".safetensors", "AMASS (.npz)": ".npz"}
@@ -44,7 +46,7 @@ class ChampLoadMotion(io.ComfyNode):
             display_name="Load Motion",
             category="Champ/motion",
             description="A motion from a file: saved by this pack, by Champ's own tools, from the AMASS collection, or "
-            "estimated from a video with 4D-Humans, WHAM, GVHMR, TRAM, ROMP or Meshcapade.",
+            "estimated from a video with 4D-Humans, WHAM, GVHMR, TRAM, PromptHMR, ROMP or Meshcapade.",
             inputs=[
                 io.Combo.Input(
                     "file",
@@ -97,13 +99,7 @@ class ChampLoadMotion(io.ComfyNode):
     @classmethod
     def execute(cls, file, person, width, height, fps, body=None) -> io.NodeOutput:
         motion = load_motion(motion_file(file), body or load_free_body(), person, width, height, fps)
-        filled = (motion.confidence == 0).nonzero().flatten().tolist()
-        which = ", ".join([*map(str, filled[:20]), *["..."] * (len(filled) > 20)])
-        report = (
-            f"{motion.source}: {len(motion)} frames of {motion.width}x{motion.height} at {motion.fps:g} fps, "
-            f"{len(filled)} filled in{f' ({which})' if filled else ''}."
-        )
-        return io.NodeOutput(motion, len(motion), motion.fps, report)
+        return io.NodeOutput(motion, len(motion), motion.fps, describe(motion))
 
 
 class ChampSaveMotion(io.ComfyNode):
@@ -161,4 +157,49 @@ class ChampSaveMotion(io.ComfyNode):
         return io.NodeOutput(f"{path.relative_to(folder_paths.get_output_directory()).as_posix()} [output]")
 
 
-NODES = [ChampLoadMotion, ChampSaveMotion]
+class ChampSaveGLB(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampSaveGLB",
+            display_name="Save Animated Body (GLB)",
+            category="Champ/motion",
+            description="Writes the moving body as a 3D file (glTF binary) with a skeleton and an animation, for "
+            "Preview 3D, Blender, game engines and the web. Each run makes a new file; nothing is overwritten.",
+            inputs=[
+                ChampMotion.Input("motion", tooltip="The motion to save."),
+                io.String.Input(
+                    "name",
+                    default="champ/body",
+                    tooltip="Name of the file below ComfyUI's output folder; a number is added to it.",
+                ),
+                ChampBody.Input(
+                    "body",
+                    optional=True,
+                    tooltip="Who performs it, with the motion's shape. Empty is the free body.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(
+                    display_name="model_file",
+                    tooltip="The new file below the output folder, for ComfyUI's Preview 3D node.",
+                )
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, name):
+        return checked(new_output_path, name)
+
+    @classmethod
+    def execute(cls, motion, name, body=None) -> io.NodeOutput:
+        body = body or load_free_body()
+        warn_of_other_shape(body, motion)
+        path = new_output_path(name, ".glb")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_glb(path, motion, body, progress())
+        return io.NodeOutput(path.relative_to(folder_paths.get_output_directory()).as_posix())
+
+
+NODES = [ChampLoadMotion, ChampSaveMotion, ChampSaveGLB]

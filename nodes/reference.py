@@ -11,11 +11,22 @@ from ..champ.model.reference import Reference, encode_reference
 from .types import MAX_SIZE, ChampReference, ChampReferenceNet, progress, span_inputs
 
 
+class Shown(NamedTuple):
+    """A picture of the person as it was given, and how ReferenceNet was shown it."""
+
+    image: torch.Tensor  # (H, W, 3) in 0..1
+    width: int
+    height: int
+    fit: str
+    clip_embeds: torch.Tensor | None  # (1, D)
+
+
 class Seen(NamedTuple):
     """The value of a CHAMP_REFERENCE socket."""
 
     references: tuple[Reference, ...]
     clip_embeds: torch.Tensor | None  # (N, D), N from 1 to the number of references
+    shown: tuple[Shown, ...]  # for every reference
 
 
 class ChampEncodeReference(io.ComfyNode):
@@ -83,11 +94,13 @@ class ChampEncodeReference(io.ComfyNode):
             end=end,
             on_picture=progress(),
         )
+        each = [None] * len(image) if embeds is None else embeds.reshape(-1, 1, embeds.shape[-1])
+        shown = tuple(Shown(x, width, height, fit, own) for x, own in zip(image, each))
         if add_to is not None:
-            references = add_to.references + references
+            references, shown = add_to.references + references, add_to.shown + shown
             known = [e for e in (add_to.clip_embeds, embeds) if e is not None]
             embeds = torch.cat(known) if known else None
-        return io.NodeOutput(Seen(references, embeds))
+        return io.NodeOutput(Seen(references, embeds, shown))
 
 
 NODES = [ChampEncodeReference]

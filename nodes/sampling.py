@@ -69,7 +69,7 @@ class ChampApply(io.ComfyNode):
     @classmethod
     def execute(cls, model, guidance, betas, reference=None) -> io.NodeOutput:
         context_dim = champ_model(model).context_dim
-        references, embeds = reference or ((), None)
+        references, embeds = ((), None) if reference is None else (reference.references, reference.clip_embeds)
         positive, negative = conditioning(context_dim, guidance, references, embeds)
         latent = {"samples": guidance.empty_latent().to(intermediate_device())}
         return io.NodeOutput(with_betas(model, betas), positive, negative, latent)

@@ -11,7 +11,11 @@ import pytest
 
 import dev
 
+from .hub import Hub
+
 SYNTHETIC_SMPL = Path(__file__).parent / "data" / "smpl" / "SMPL_plain_proto4.pkl.xz"
+SMALL_DWPOSE = Path(__file__).parent / "data" / "dwpose"
+SMALL_HMR2 = Path(__file__).parent / "data" / "hmr2" / "network.safetensors"
 
 # `python dev.py test` and CI end us with SIGTERM; like Ctrl-C, it must not leave a server behind.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -34,16 +38,55 @@ def device_options() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def server(comfyui, device_options, tmp_path_factory):
+def hub():
+    """Where the server would download from, so that no test leaves this machine."""
+    hub = Hub()
+    yield hub
+    hub.close()
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, device_options, hub, tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
     dev.link_pack(base / "custom_nodes")
-    shutil.copy(dev.ROOT / "tests" / "host" / "small_controlnet.py", base / "custom_nodes")
+    for pack in ("small_controlnet.py", "crowd.py"):
+        shutil.copy(dev.ROOT / "tests" / "host" / pack, base / "custom_nodes")
     # The small synthetic body stands in for the licensed file that users put there.
     smpl = base / "models" / "smpl" / "SMPL_NEUTRAL.pkl"
     smpl.parent.mkdir(parents=True)
     smpl.write_bytes(lzma.decompress(SYNTHETIC_SMPL.read_bytes()))
-    with dev.Server(comfyui, base, *device_options, python=sys.executable) as running:
+    # Small networks stand in for DWPose; what they find is the figure in this video.
+    shutil.copytree(SMALL_DWPOSE, base / "models" / "dwpose", ignore=shutil.ignore_patterns("*.mp4"))
+    (base / "input").mkdir(exist_ok=True)
+    shutil.copy(SMALL_DWPOSE / "dance.mp4", base / "input")
+    stand_ins(base)
+    hub_only = {"HF_ENDPOINT": hub.address}
+    with dev.Server(comfyui, base, *device_options, python=sys.executable, environment=hub_only) as running:
         yield running
+
+
+def stand_ins(base: Path) -> None:
+    """A small network in the place and the layout of HMR2's checkpoint, and a person for a reference picture.
+
+    The network is random; it is made to see everybody upright in a T-pose that fills the box, trembling a little."""
+    import cv2
+    import torch
+    from safetensors.torch import load_file
+
+    folder = base / "models" / "hmr2"
+    folder.mkdir()
+    state = load_file(SMALL_HMR2)
+    for read, mean, value in (
+        ("decpose", "body_pose", [1.0, 0, 0, 0, -1, 0] + 23 * [1.0, 0, 0, 0, 1, 0]),
+        ("decshape", "betas", 10 * [0.0]),
+        ("deccam", "cam", [1.1, 0, 0.15]),
+    ):
+        state[f"smpl_head.{read}.weight"] *= 0.02
+        state[f"smpl_head.{read}.bias"] *= 0
+        state[f"smpl_head.init_{mean}"][0] = torch.tensor(value)
+    torch.save({"state_dict": state}, folder / "epoch=35-step=1000000.ckpt")
+    _, picture = cv2.VideoCapture(str(SMALL_DWPOSE / "dance.mp4")).read()
+    cv2.imwrite(str(base / "input" / "reference.png"), picture)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -36,7 +36,8 @@ LAY_OUT = """
 async ([prompt, name, text]) => {
   await app.loadApiJson(prompt, name);
   for (const node of app.graph.nodes)
-    if (node.constructor.nodeData?.output_node && node.type !== "ChampCheckMaps")
+    if (node.type === "LoadVideo") node.setSize([320, 660]);
+    else if (node.constructor.nodeData?.output_node && node.type !== "ChampCheckMaps")
       node.setSize([Math.max(node.size[0], 320), node.size[1] + 300]);
   app.graph.arrange(80);
   const [left, top] = [0, 1].map((axis) => Math.min(...app.graph.nodes.map((node) => node.pos[axis])));

@@ -3,11 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
 from champ.body.body import Body
 from champ.body.free import free_body_betas, load_free_body
+from champ.calibrate.warp import warp
 from champ.motion.camera import angle_path, frame_person
 from champ.motion.motion import Motion
 from champ.motion.presets import PRESETS, make_motion
@@ -75,6 +77,12 @@ def main() -> None:
     save_thumbnail("save_motion", torch.cat([views[1][2], views[1][10]], dim=1))
     save_thumbnail("load_motion", torch.cat([views[0][2], views[0][10]], dim=1))
     save_thumbnail("custom_sampling", torch.cat([quick[1], quick[2]], dim=1))
+    save_thumbnail("estimate_pose", torch.cat([quick[0] // 2, quick[4]], dim=1))
+    far = preview(dancer, frame_person(dance[8:9], dancer, WIDTH, HEIGHT, azimuth=-20, elevation=5, fill=0.46))[0]
+    near = warp(far.numpy(), np.array([[2.0, 0, -WIDTH / 2], [0, 2, -HEIGHT / 2]]), WIDTH, HEIGHT).picture
+    save_thumbnail("calibrated_reference", torch.cat([far, torch.from_numpy(near)], dim=1))
+    fitted = torch.where((quick[4] > 0).any(dim=2, keepdim=True), quick[4], quick[0])
+    save_thumbnail("keypoints_to_motion", torch.cat([quick[4], fitted], dim=1))
 
 
 def beside(motion: Motion, body: Body, other: Motion, other_body: Body) -> Motion:

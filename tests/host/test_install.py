@@ -24,8 +24,10 @@ import comfy.options
 comfy.options.enable_args_parsing()
 import utils.extra_config  # before nodes, which puts a folder with another utils in front
 import nodes, server
+loop = asyncio.new_event_loop()
+server.PromptServer(loop)
 start = time.process_time()
-loaded = asyncio.run(nodes.load_custom_node(PACK))
+loaded = loop.run_until_complete(nodes.load_custom_node(PACK))
 print(json.dumps({"loaded": loaded, "seconds": time.process_time() - start}))
 """
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 import dev
 
 API = dev.ROOT / "example_workflows" / "api"
-EXAMPLES = ["champ_video", "ksampler", "custom_sampling"]
+EXAMPLES = ["champ_video", "ksampler", "custom_sampling", "calibrated_reference"]
 WIDTH, HEIGHT, FRAMES = 64, 96, 6
 
 
@@ -74,7 +74,8 @@ def small(name: str, **changes: dict) -> dict:
 
 def pictures(server, entry: dict) -> np.ndarray:
     """The animation that a workflow saved, (F, H, W, 3)."""
-    [item] = [item for node in entry["outputs"].values() for item in node["images"]]
+    items = [item for node in entry["outputs"].values() for item in node.get("images", ())]
+    [item] = [item for item in items if item["type"] == "output"]
     status, content = server.request(f"/view?{urlencode(item)}")
     assert status == 200
     animation = Image.open(io.BytesIO(content))
@@ -265,6 +266,84 @@ def test_another_model_is_refused(server, models):
     shutil.copy(models / "champ" / "champ" / "denoising_unet.safetensors", half)
     changes = {"checkpoint_set": "half"}
     assert "lacks reference_unet" in refused(server, small("ksampler", ChampLoadModel=changes))
+
+
+def test_calibration_changes_what_is_read_and_nothing_else(server, models):
+    """With no strength the video is the one without the node; the sheet of warps is offered for looking at."""
+    entry = server.run(small("calibrated_reference"))
+    report = entry["outputs"]["13"]["text"][0]
+    assert f"{FRAMES} of {FRAMES} frames aligned: {FRAMES} by auto" in report
+    sheet = entry["outputs"]["12"]["images"][0]
+    assert server.request(f"/view?{urlencode(sheet)}")[0] == 200
+    plain = small("calibrated_reference")
+    plain["14"]["inputs"]["reference"] = ["8", 0]
+    plain = pictures(server, server.run(plain))
+    off = small("calibrated_reference", ChampCalibrateReference={"strength": 0.0})
+    assert np.array_equal(pictures(server, server.run(off)), plain)
+    assert not np.array_equal(pictures(server, entry), plain)
+
+
+def test_where_the_person_is_from_motions_or_from_keypoints(server, models):
+    """The same points give the same alignment. Also with masks, and with Animate Anyone."""
+    prompt = small("calibrated_reference", ChampLoadModel={"checkpoint_set": "animate_anyone"})
+    for name in ("depth", "normal", "semantic_map"):
+        del prompt["11"]["inputs"][name]
+    camera = {"width": WIDTH, "height": HEIGHT, "azimuth": "15", "elevation": "0", "fill": 0.45, "fov": 2.93}
+    prompt["20"] = {"class_type": "ChampCamera", "inputs": {**camera, "motion": ["9", 0], "body": ["4", 0],
+                                                            "follow": False}}  # fmt: skip
+    prompt["21"] = {"class_type": "ChampRenderMaps", "inputs": {"motion": ["20", 0], "body": ["4", 0]}}
+    prompt["8"]["inputs"]["image"] = ["21", 1]
+    inputs = prompt["12"]["inputs"]
+    inputs |= {"reference_motion": ["20", 0], "masking": "paper", "points": "torso"}
+    del inputs["reference_keypoints"]
+    by_motion = server.run(prompt)
+    report = by_motion["outputs"]["13"]["text"][0].splitlines()
+    assert report[0] == f"{FRAMES} of {FRAMES} frames aligned: {FRAMES} by torso"
+    low, high = (float(word) for word in report[1].removeprefix("scale ").split(" to "))
+    assert 1.7 < low <= high < 2.1
+    for name in ("reference_motion", "motion", "body"):
+        del inputs[name]
+    inputs |= {"reference_keypoints": ["21", 5], "pose_keypoints": ["10", 5]}
+    assert "connect reference_mask, or the motion and body" in refused(server, prompt)
+    inputs |= {"reference_mask": ["21", 4], "mask": ["10", 4]}
+    by_keypoints = server.run(prompt)
+    assert by_keypoints["outputs"]["13"]["text"][0].splitlines()[:2] == report[:2]
+    assert np.array_equal(pictures(server, by_keypoints), pictures(server, by_motion))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"motion": None},
+            "Where the person is in the frames is not known; connect motion and body, or pose_keypoints",
+        ),
+        ({"reference_keypoints": None}, "in the reference picture is not known; connect reference_motion and body, or"),
+        ({"body": None}, "There is a motion but no body"),
+        ({"start": 0.8, "end": 0.2}, "The calibrated reference is to act from 0.8 to 0.2"),
+        ({"masking": "paper", "reference_mask": ["6", 1], "mask": ["21", 4]}, "The mask has 4 frames but 6 are needed"),
+        ({"motion": ["20", 0]}, "calibrated for 4 frames of 64x96 pixels, the latents have 6"),
+    ],
+)
+def test_bad_input_of_a_calibration_is_explained(server, models, changes, message):
+    prompt = small("calibrated_reference")
+    prompt["20"] = {"class_type": "ChampRetimeMotion", "inputs": {
+        "motion": ["9", 0], "start": 0, "count": 4, "fps": 0.0, "speed": 1.0, "repeat": "off", "total": 1}}  # fmt: skip
+    prompt["21"] = {"class_type": "ChampRenderMaps", "inputs": {"motion": ["20", 0], "body": ["4", 0]}}
+    inputs = prompt["12"]["inputs"]
+    inputs |= changes
+    for name in [name for name, value in inputs.items() if value is None]:
+        del inputs[name]
+    assert message in refused(server, prompt)
+
+
+def test_a_picture_without_a_person_stays_as_it_is(server, models):
+    """A report, no error, and the video is that of the reference alone."""
+    prompt = small("calibrated_reference", LoadImage={"image": "example.png"})  # noise
+    entry = server.run(prompt)
+    assert "Nobody was found in the reference picture" in entry["outputs"]["13"]["text"][0]
+    prompt["14"]["inputs"]["reference"] = ["8", 0]
+    assert np.array_equal(pictures(server, entry), pictures(server, server.run(prompt)))
 
 
 class WatchingServer(dev.Server):

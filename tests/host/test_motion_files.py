@@ -56,7 +56,7 @@ def test_a_saved_motion_gives_the_same_pictures(server):
     name = text(entry, "4")
     assert name == "champ/walk_00001.safetensors [output]"
     again = server.run(load(name))
-    assert text(again, "8") == "built-in walk: 4 frames of 64x96 at 8 fps, 0 filled in."
+    assert text(again, "8").startswith("built-in walk: 4 frames of 64x96 at 8 fps (")
     assert pictures(server, again) == pictures(server, entry)
     [info] = server.json("/object_info/ChampLoadMotion").values()
     assert name in info["input"]["required"]["file"][1]["options"]
@@ -65,14 +65,25 @@ def test_a_saved_motion_gives_the_same_pictures(server):
 def test_a_motion_saved_as_amass_is_loaded(server):
     name = text(server.run(walk(format="AMASS (.npz)")), "4")
     assert name.endswith(".npz [output]")
-    assert text(server.run(load(name)), "8") == "AMASS: 4 frames of 64x96 at 8 fps, 0 filled in."
+    assert text(server.run(load(name)), "8").startswith("AMASS: 4 frames of 64x96 at 8 fps (")
+
+
+def test_a_moving_body_is_saved_for_preview_3d(server):
+    saved = {**walk(), "9": node("ChampSaveGLB", motion=["2", 0], body=["1", 0], name="champ/walk"),
+             "10": node("Preview3D", model_file=["9", 0])}  # fmt: skip
+    model_file = server.run(saved)["outputs"]["10"]["result"][0]
+    assert model_file == "champ/walk_00001.glb"
+    status, content = server.request("/view?filename=walk_00001.glb&subfolder=champ&type=output")
+    assert status == 200 and content[:4] == b"glTF"
+    with pytest.raises((dev.Failure, dev.Refused), match="cannot be a name"):
+        server.run({**saved, "9": node("ChampSaveGLB", motion=["2", 0], name="../walk")})
 
 
 def test_a_file_in_the_input_folder_of_another_tool(server):
     params = {"body_pose": torch.zeros(3, 63), "global_orient": torch.tensor([[3.14, 0, 0]]).repeat(3, 1),
               "transl": torch.tensor([[0, 0, 5.0]]).repeat(3, 1)}  # fmt: skip
     torch.save({"smpl_params_incam": params}, server.base / "input" / "hmr4d_results.pt")
-    assert text(server.run(load("hmr4d_results.pt")), "8") == "GVHMR: 3 frames of 64x96 at 30 fps, 0 filled in."
+    assert text(server.run(load("hmr4d_results.pt")), "8").startswith("GVHMR: 3 frames of 64x96 at 30 fps (")
     with pytest.raises(dev.Failure, match="has 1 people, so there is no person 1"):
         server.run(load("hmr4d_results.pt", person=1))
 

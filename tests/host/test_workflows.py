@@ -10,7 +10,7 @@ from PIL import Image
 import dev
 
 EXAMPLES = sorted(file.stem for file in (dev.ROOT / "example_workflows").glob("*.json"))
-NEED_MODELS = {"champ_video", "custom_sampling", "ksampler"}  # run in test_models.py, with small ones
+NEED_MODELS = {"calibrated_reference", "champ_video", "custom_sampling", "ksampler"}  # run in test_models.py
 NEEDS = {"load_motion": "save_motion", "reuse_maps": "quick_start"}  # whose results it starts from
 API = dev.ROOT / "example_workflows" / "api"
 

@@ -1,0 +1,225 @@
+"""Test-time Procrustes calibration: the reference, moved onto the person of every frame."""
+
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+
+from ..champ.calibrate.branch import Picture, calibrate, plan_warps
+from ..champ.calibrate.correspondences import People, covered, people_of_motion, people_of_poses
+from ..champ.calibrate.procrustes import SUBSETS
+from ..champ.calibrate.report import doubts, sheet, summary
+from ..champ.render.pose import canvas_size, from_pose_keypoint, shots_of
+from .types import (
+    ChampBody,
+    ChampMotion,
+    ChampReference,
+    ChampReferenceNet,
+    PoseKeypoint,
+    drawing_device,
+    progress,
+    span_inputs,
+    to_bytes,
+    to_image,
+    warn,
+)
+
+
+class ChampCalibrateReference(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampCalibrateReference",
+            display_name="Calibrate Reference (TPC)",
+            category="Champ/model",
+            description="For a reference person who is larger, smaller, turned or elsewhere than in the video: every "
+            "frame also reads the picture as it is moved onto the person there (test-time Procrustes calibration). "
+            "Goes between Encode Reference and Apply Champ. Needs to know where the person is, in the picture and in "
+            "the frames: from motions, or from keypoints.",
+            inputs=[
+                ChampReference.Input("reference", tooltip="From Encode Reference; its first picture is calibrated."),
+                ChampReferenceNet.Input("reference_net", tooltip="From Load Champ Model."),
+                io.Vae.Input("vae", tooltip="The VAE of Stable Diffusion 1.5, as for Encode Reference."),
+                ChampMotion.Input(
+                    "reference_motion",
+                    optional=True,
+                    tooltip="The body in the reference picture, as a motion of which the first frame counts.",
+                ),
+                ChampMotion.Input("motion", optional=True, tooltip="The motion from which the maps were rendered."),
+                ChampBody.Input("body", optional=True, tooltip="The kind of body of the motions."),
+                PoseKeypoint.Input(
+                    "reference_keypoints",
+                    optional=True,
+                    tooltip="Keypoints of the reference picture, where there is no reference_motion.",
+                ),
+                PoseKeypoint.Input(
+                    "pose_keypoints",
+                    optional=True,
+                    tooltip="Keypoints of the skeleton maps, where there is no motion.",
+                ),
+                io.Mask.Input(
+                    "reference_mask",
+                    optional=True,
+                    tooltip="Where the person is in the reference picture, for masking: paper. Without it the body of "
+                    "reference_motion.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Where the person is in every frame, for masking: paper. Without it the body of motion.",
+                ),
+                io.Combo.Input(
+                    "points",
+                    options=list(SUBSETS),
+                    default="auto",
+                    tooltip="What is aligned. auto: the largest set of points that agree, so that limbs which moved do "
+                    "not count. face, torso, all: just those, all with equal say.",
+                ),
+                io.Combo.Input(
+                    "masking",
+                    options=["off", "paper"],
+                    default="off",
+                    tooltip="paper: the person's pixels read only the calibrated picture, all others only the "
+                    "background of the reference. off: all pixels read both, which is faster.",
+                ),
+                io.Int.Input(
+                    "group_size",
+                    default=4,
+                    min=1,
+                    max=64,
+                    tooltip="Iterative propagation: so many consecutive frames read the picture as moved for one of "
+                    "them, drawn anew in every step, which makes the video steadier. 1 is off.",
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=False,
+                    tooltip="Another seed draws other frames of the groups.",
+                ),
+                io.Int.Input(
+                    "max_warps",
+                    default=32,
+                    min=1,
+                    max=1000,
+                    tooltip="At most so many different positions are shown to ReferenceNet and kept in main memory: "
+                    "about 35 MB each at 512x768. Frames that need nearly the same one share it.",
+                ),
+                io.Float.Input(
+                    "strength", default=1.0, min=0.0, max=2.0, step=0.01, tooltip="How much the moved picture counts."
+                ),
+                *span_inputs(),
+            ],
+            outputs=[
+                ChampReference.Output(display_name="reference", tooltip="The calibrated reference, for Apply Champ."),
+                io.Image.Output(
+                    display_name="preview",
+                    tooltip="The reference and, for some frames, the reference as moved for them. Circles are the "
+                    "person of the frame (green decided, red did not), crosses the points of the reference.",
+                ),
+                io.String.Output(display_name="report", tooltip="Sizes, turns, doubtful frames, and what it costs."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(
+        cls, reference, reference_net, vae, points, masking, group_size, seed, max_warps, strength, start, end,
+        reference_motion=None, motion=None, body=None, reference_keypoints=None, pose_keypoints=None,
+        reference_mask=None, mask=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        shown = reference.shown[0]
+        rows, columns = shown.image.shape[:2]
+        masked = masking == "paper"
+        ours, _ = people("reference", reference_motion, reference_keypoints, body, (rows, columns) if masked else None)
+        cells = (shown.height // 8, shown.width // 8) if masked else None
+        theirs, shot = people("", motion, pose_keypoints, body, cells)
+        check_shape(ours, columns, rows, "the reference", "its picture")
+        check_shape(theirs, shown.width, shown.height, "the motion", "the video")
+
+        person, shares = None, None
+        if masked:
+            person = silhouette(ours.shares, reference_mask, rows, columns, 1, "reference_mask")[0]
+            shares = silhouette(theirs.shares, mask, *cells, len(theirs.points), "mask")
+        picture = Picture(
+            to_bytes(shown.image[None])[0, ..., :3].numpy(),
+            shown.width,
+            shown.height,
+            shown.fit,
+            None if person is None else to_bytes(person[None])[0].numpy(),
+        )
+        plan = plan_warps(picture, ours, theirs, points, max_warps, shot)
+        for doubt in doubts(plan):
+            warn(f"Calibrate Reference: {doubt}")
+        first, *others = reference.references
+        held = 0
+        if any(alignment.aligned for alignment in plan.alignments):
+            first = calibrate(
+                first,
+                reference_net,
+                vae.encode,
+                picture,
+                plan,
+                shown.clip_embeds,
+                people=shares,
+                group=group_size,
+                seed=seed,
+                shot=shot,
+                strength=strength,
+                start=start,
+                end=end,
+                on_picture=progress(),
+            )
+            warps = first.calibration.warps[1:]
+            held = sum(tokens.nbytes for warp in warps for tokens in warp.tokens.values())
+        preview, report = to_image(sheet(picture, plan)), summary(plan, held)
+        calibrated = reference._replace(references=(first, *others))
+        return io.NodeOutput(calibrated, preview, report, ui=ui.PreviewImage(preview, cls=cls))
+
+
+def people(which, motion, keypoints, body, cells) -> tuple[People, np.ndarray]:
+    """Where the person is according to a motion, else to keypoints; and the number of each frame's shot."""
+    name = f"{which}_motion" if which else "motion"
+    if motion is not None:
+        if body is None:
+            raise ValueError(f"There is a {name} but no body; connect the kind of body that it was made with.")
+        motion = motion[:1] if which else motion
+        return people_of_motion(body, motion, cells, drawing_device(), progress()), motion.shot.cpu().numpy()
+    if keypoints is None:
+        raise ValueError(
+            f"Where the person is in {'the reference picture' if which else 'the frames'} is not known; connect {name} "
+            f"and body, or {which or 'pose'}_keypoints."
+        )
+    keypoints = keypoints[:1] if which else keypoints
+    width, height = canvas_size(keypoints)
+    frames, shot = from_pose_keypoint(keypoints, width, height), shots_of(keypoints)
+    return people_of_poses(frames, shot, width, height), shot
+
+
+def silhouette(shares, mask, rows, columns, frames, name) -> torch.Tensor:
+    """A MASK as the share of every cell, else the shares of the body's silhouette."""
+    if mask is None:
+        if shares is None:
+            raise ValueError(
+                f"Masking needs to know which pixels are the person's; connect {name}, or the motion and body, or "
+                "choose masking: off."
+            )
+        return shares
+    mask = mask.reshape(-1, *mask.shape[-2:])
+    mask = mask[:1] if frames == 1 else mask
+    if len(mask) not in (1, frames):
+        raise ValueError(f"The {name} has {len(mask)} frames but {frames} are needed; connect that of the same clip.")
+    return covered(mask, rows, columns).expand(frames, -1, -1)
+
+
+def check_shape(found: People, width, height, whose, picture) -> None:
+    """Points are stretched onto the picture, which is right only if it has the shape of theirs."""
+    ratio = found.width / found.height * height / width
+    if not 0.98 < ratio < 1.02:
+        warn(
+            f"Calibrate Reference: the points of {whose} belong to a picture of {found.width}x{found.height} pixels, "
+            f"{picture} has {width}x{height}; they are stretched. Use pictures of one shape, or nothing will fit."
+        )
+
+
+NODES = [ChampCalibrateReference]

@@ -1,0 +1,171 @@
+"""From a video or a picture to the body in it, with HMR2."""
+
+from pathlib import Path
+
+import folder_paths
+import numpy as np
+from comfy_api.latest import io, ui
+
+from ..champ.body.free import load_free_body
+from ..champ.estimate.checkpoint import OFFICIAL, SUFFIXES
+from ..champ.estimate.estimate import estimate_motion
+from ..champ.estimate.hmr2_model import WEIGHT_DTYPES, load_hmr2
+from ..champ.estimate.track import one_person, person_box
+from ..champ.motion import report
+from ..champ.motion.motion import Motion
+from ..champ.render.pose import from_pose_keypoint, shots_of
+from .files import register_folder
+from .types import ChampBody, ChampHMR2, ChampMotion, PoseKeypoint, checked, progress, warn
+from .video import Pictures, clip_input, pictures
+
+register_folder("hmr2", set(SUFFIXES))
+
+NO_HMR2 = f"put {OFFICIAL} into models/hmr2"
+
+
+def hmr2_files() -> list[str]:
+    return folder_paths.get_filename_list("hmr2") or [NO_HMR2]
+
+
+def hmr2_file(name: str) -> Path:
+    """Where a choice of `hmr2_files` lies."""
+    path = None if name == NO_HMR2 else folder_paths.get_full_path("hmr2", name)
+    if path is None:
+        raise ValueError(
+            f"HMR2 checkpoint {name!r} not found: put {OFFICIAL} of 4D-Humans into models/hmr2, or press the loader's "
+            "Download button; then press R and choose it."
+        )
+    return Path(path)
+
+
+class ChampLoadHMR2(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampLoadHMR2",
+            display_name="Load HMR2",
+            category="Champ/model",
+            description="Loads the network of 4D-Humans, which sees the 3D body of a person in a picture, from "
+            "models/hmr2.",
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=hmr2_files(),
+                    tooltip=f"A checkpoint of HMR 2.0: {OFFICIAL} (2.0b), the older 2.0a, or a copy as .safetensors.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_DTYPES),
+                    tooltip="How the weights are kept. default: as ComfyUI finds best for your hardware. 16 bits take "
+                    "half the memory of fp32. bf16 is the fastest on recent CPUs.",
+                ),
+                io.Boolean.Input(
+                    "half_precision_copy",
+                    default=False,
+                    tooltip="Writes a copy of half the size (_fp16.safetensors) beside the checkpoint the first time, "
+                    "and loads that from then on. The list has the copy too; the checkpoint may then be deleted.",
+                ),
+            ],
+            outputs=[ChampHMR2.Output(display_name="hmr2", tooltip="For Estimate Motion.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model_name):
+        return checked(hmr2_file, model_name)
+
+    @classmethod
+    def execute(cls, model_name, weight_dtype, half_precision_copy) -> io.NodeOutput:
+        return io.NodeOutput(load_hmr2(hmr2_file(model_name), weight_dtype, half_precision_copy))
+
+
+class ChampEstimateMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampEstimateMotion",
+            display_name="Estimate Motion",
+            category="Champ/motion",
+            description="Finds the 3D body of a person in every frame of a video, or in a single picture, with HMR2. "
+            "The motion has as many frames as the video; where the person is not seen, it is filled in.",
+            inputs=[
+                ChampHMR2.Input("hmr2", tooltip="From Load HMR2."),
+                clip_input("clip", "The video, a batch of pictures, or the reference picture alone."),
+                PoseKeypoint.Input(
+                    "pose_keypoints",
+                    optional=True,
+                    tooltip="Where the person is: keypoints of the same clip from Estimate Pose, Follow Person or "
+                    "another pack's node. Of several people the largest is followed. Empty takes the whole picture "
+                    "for the person, which is enough for a single picture that the person fills from head to foot.",
+                ),
+                ChampBody.Input(
+                    "body",
+                    optional=True,
+                    tooltip="Who performs the motion. An SMPL body takes the person's whole shape, the free body "
+                    "size and girth. Empty is the free body.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=30.0,
+                    min=1.0,
+                    max=240.0,
+                    step=0.01,
+                    tooltip="Frames per second of a batch of pictures; a video says its own.",
+                ),
+            ],
+            outputs=[
+                ChampMotion.Output(
+                    display_name="motion",
+                    tooltip="A frame for every frame of the clip. Of a single picture: the reference for Put Reference "
+                    "into Motion.",
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="How many frames were seen, which were filled in, and the shape."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, hmr2, clip, fps, pose_keypoints=None, body=None) -> io.NodeOutput:
+        frames = pictures(clip)
+        shot = None
+        if pose_keypoints is None:
+            boxes = [np.array([0, 0, frames.width, frames.height, 1], np.float32)] * len(frames)
+            if len(frames) > 1:
+                warn(
+                    "No pose_keypoints are connected, so the whole picture is taken for the person in every frame; "
+                    "connect Estimate Pose, which finds the person."
+                )
+        else:
+            boxes, shot = person_boxes(pose_keypoints, frames)
+        motion = estimate_motion(
+            hmr2,
+            frames,
+            boxes,
+            (frames.width, frames.height),
+            body or load_free_body(),
+            frames.fps or fps,
+            shot,
+            progress(),
+        )
+        text = describe(motion)
+        return io.NodeOutput(motion, text, ui=ui.PreviewText(text))
+
+
+def person_boxes(keypoints: list[dict], frames: Pictures) -> tuple[list[np.ndarray | None], np.ndarray]:
+    """The box of the largest person in each frame, and the frames' shots."""
+    people = from_pose_keypoint(keypoints, frames.width, frames.height)
+    if len(people) != len(frames):
+        raise ValueError(
+            f"The clip has {len(frames)} frames and pose_keypoints {len(people)}; find the keypoints in the same clip."
+        )
+    shot = shots_of(keypoints)
+    return [None if pose is None else person_box(pose) for pose in one_person(people, shot)], shot
+
+
+def describe(motion: Motion) -> str:
+    """What was seen, what had to be filled in, and the shape that was found."""
+    size, girth = motion.betas[:2].tolist()
+    return f"{report.describe(motion)}\nShape: beta_0 {size:.2f}, beta_1 {girth:.2f}."
+
+
+NODES = [ChampLoadHMR2, ChampEstimateMotion]

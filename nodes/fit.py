@@ -1,0 +1,135 @@
+"""From 2D keypoints to a motion, without any network."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+from comfy_api.latest import io
+
+from ..champ.body.body import Body
+from ..champ.body.free import load_free_body
+from ..champ.estimate.fit import fit
+from ..champ.estimate.shots import find_shots
+from ..champ.estimate.track import one_person
+from ..champ.motion.motion import Motion
+from ..champ.render.pose import SHOT, Pose, canvas_size, from_pose_keypoint, shots_of
+from ..champ.render.skeleton import draw_skeleton
+from .animation import animated, preview_step
+from .estimate import describe
+from .motion import figure_over
+from .pose import watched
+from .types import ChampBody, ChampMotion, PoseKeypoint, progress, to_image
+from .video import Pictures, clip_input, pictures
+
+OVERLAY_SIZE = 512  # longer side in pixels
+OPACITY = 0.85
+UNSEEN = 0.75  # confidence below which much of a person was out of sight in most frames
+
+
+class ChampFitMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampFitMotion",
+            display_name="Fit Motion to Keypoints",
+            category="Champ/motion",
+            description="Finds the 3D body of a person in every frame from 2D keypoints alone, of any pose node: no "
+            "model files are needed. The motion has as many frames as the keypoints; where the person is not seen, it "
+            "is filled in.",
+            inputs=[
+                PoseKeypoint.Input(
+                    "pose_keypoints",
+                    tooltip="Keypoints of a video, or of the reference picture alone, from a DWPose, OpenPose or other "
+                    "pose node. Of several people the largest is followed; Follow Person chooses another.",
+                ),
+                clip_input(
+                    "clip",
+                    "The same video or pictures. Not needed for the motion: it says the frame rate, where shots end, "
+                    "and is shown behind the body.",
+                    optional=True,
+                ),
+                ChampBody.Input(
+                    "body",
+                    optional=True,
+                    tooltip="Who performs the motion; its shape is changed as far as the keypoints ask for it. Empty "
+                    "is the free body.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=24.0,
+                    min=1.0,
+                    max=240.0,
+                    step=0.01,
+                    tooltip="Frames per second of the keypoints; a connected video says its own.",
+                ),
+            ],
+            outputs=[
+                ChampMotion.Output(
+                    display_name="motion",
+                    tooltip="A frame for every frame of the keypoints. Of a single picture: the reference for Put "
+                    "Reference into Motion.",
+                ),
+                io.Image.Output(
+                    display_name="overlay",
+                    tooltip="The body and the keypoints over the clip, as in the preview: of a long or large clip not "
+                    f"every frame, and no larger than {OVERLAY_SIZE} pixels.",
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="How many frames were seen, which were filled in, and the shape."
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, pose_keypoints, fps, clip=None, body=None) -> io.NodeOutput:
+        body, on_frame = body or load_free_body(), progress()
+        frames = None if clip is None else pictures(clip)
+        width, height = canvas_size(pose_keypoints) if frames is None else (frames.width, frames.height)
+        people = from_pose_keypoint(pose_keypoints, width, height)
+        if frames is not None and len(frames) != len(people):
+            raise ValueError(
+                f"The clip has {len(frames)} frames and pose_keypoints {len(people)}; find the keypoints in the same "
+                "clip, or leave clip empty."
+            )
+        shot = shots_of(pose_keypoints)
+        if frames is not None:
+            fps = frames.fps or fps
+            if not any(SHOT in frame for frame in pose_keypoints):
+                shot = find_shots(watched(frames, on_frame))
+        person = one_person(people, shot)
+        motion = fit(person, body, width, height, fps, shot, on_frame=on_frame)
+        step = preview_step(len(motion), fps)
+        overlay = body_over(frames, person, body, motion, step, on_frame)
+        report = describe(motion)
+        if motion.confidence.median() < UNSEEN:
+            report += " Much of the person is out of sight in most frames; what is not seen stands upright."
+        return io.NodeOutput(motion, to_image(overlay), report, ui=animated(overlay, fps / step))
+
+
+def body_over(
+    frames: Pictures | None, person: list[Pose | None], body: Body, motion: Motion, step: int, on_frame
+) -> torch.Tensor:
+    """(F, H, W, 3) uint8: body and keypoints of each `step`-th frame over its picture or a plain colour, made small."""
+    scale = min(1.0, OVERLAY_SIZE / max(motion.width, motion.height))
+    width, height = max(1, round(motion.width * scale)), max(1, round(motion.height * scale))
+    small = replace(motion[::step], focal=motion.focal * scale, width=width, height=height)
+    behind = None
+    if frames is not None:
+        shown = [
+            torch.from_numpy(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
+            for i, picture in enumerate(watched(frames, on_frame))
+            if i % step == 0
+        ]
+        behind = to_image(torch.stack(shown))
+    overlay = figure_over(behind, body, small, OPACITY, on_frame=on_frame)
+    for picture, pose in zip(overlay.numpy(), person[::step]):
+        if pose is not None:
+            points = Pose((pose.body * (scale, scale, 1)).astype(np.float32))
+            lines = draw_skeleton([points], width, height)
+            np.copyto(picture, lines, where=lines.any(axis=2, keepdims=True))
+    return overlay
+
+
+NODES = [ChampFitMotion]

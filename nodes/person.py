@@ -1,0 +1,159 @@
+"""One person among several, through a whole clip."""
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+import torch
+from comfy_api.latest import io
+
+from ..champ.estimate.shots import find_shots
+from ..champ.estimate.track import CHOICES, Track, choose, link, track
+from ..champ.motion.report import runs
+from ..champ.render.pose import SHOT, canvas_size, from_pose_keypoint, shots_of
+from ..champ.render.skeleton import draw_skeleton
+from .animation import PREVIEW_SIZE, animated, preview_step
+from .pose import FPS, watched
+from .types import PoseKeypoint, progress, to_image
+from .video import clip_input, pictures
+
+CHOSEN, OTHER, INK = (92, 205, 112), (190, 194, 200), (24, 26, 28)
+
+
+class ChampFollowPerson(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampFollowPerson",
+            display_name="Follow Person",
+            category="Champ/pose",
+            description="Keeps one person of several through the whole clip, also when people cross, are missed for "
+            "a while, or the shot changes. Shows everybody with a number.",
+            inputs=[
+                PoseKeypoint.Input(
+                    "pose_keypoints", tooltip="Everybody in the clip, from Estimate Pose or another pose node."
+                ),
+                clip_input(
+                    "clip",
+                    "The same video or pictures. Shown behind the boxes instead of skeletons, and looked through for "
+                    "cuts if pose_keypoints do not say where they are.",
+                    optional=True,
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="For marked: painted over the person in the first frame in which they are. A mask for each "
+                    "frame is taken frame by frame.",
+                ),
+                io.Combo.Input(
+                    "person",
+                    options=list(CHOICES),
+                    default="largest",
+                    tooltip="largest: with the largest box, over each shot. central: nearest to the middle, in each "
+                    "shot. number: the one with the number below. marked: the one under the mask.",
+                ),
+                io.Int.Input(
+                    "number",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    tooltip="Who, for number: as in the boxes of the overlay. 0 is seen longest and largest.",
+                ),
+            ],
+            outputs=[
+                PoseKeypoint.Output(
+                    display_name="pose_keypoints",
+                    tooltip="The person alone, as many frames as before; frames without them are empty.",
+                ),
+                io.Image.Output(
+                    display_name="overlay",
+                    tooltip="Everybody's box and number, the chosen person's in green: of a long or large clip not "
+                    f"every frame, and no larger than {PREVIEW_SIZE} pixels.",
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="Who is there in which frames, and where the person is missing."
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, pose_keypoints, person, number, clip=None, mask=None) -> io.NodeOutput:
+        frames = None if clip is None else pictures(clip)
+        width, height = canvas_size(pose_keypoints) if frames is None else (frames.width, frames.height)
+        people = from_pose_keypoint(pose_keypoints, width, height)
+        if frames is not None and len(frames) != len(people):
+            raise ValueError(
+                f"The clip has {len(frames)} frames and pose_keypoints {len(people)}; find the keypoints in the same "
+                "clip, or leave clip empty."
+            )
+        on_frame = progress()
+        shot = shots_of(pose_keypoints)
+        if frames is not None and not any(SHOT in frame for frame in pose_keypoints):
+            shot = find_shots(watched(frames, on_frame))
+        tracks = track(people, shot)
+        chosen = choose(tracks, person, number, None if mask is None else _pixels(mask, width, height), (width, height))
+        everybody = link(tracks)
+        alone = [
+            {**frame, "people": [frame["people"][i]] if i >= 0 else [], SHOT: int(s)}
+            for frame, i, s in zip(pose_keypoints, chosen.member, shot)
+        ]
+        fps = FPS if frames is None or frames.fps is None else frames.fps
+        step = preview_step(len(people), fps)
+        skeletons = (draw_skeleton(poses, width, height) for poses in people)
+        behind = skeletons if frames is None else watched(frames, on_frame)
+        overlay = boxes_over(behind, everybody, chosen, step)
+        report = _report(everybody, chosen, person, number)
+        return io.NodeOutput(alone, to_image(overlay), report, ui=animated(overlay, fps / step))
+
+
+def boxes_over(frames: Iterable[np.ndarray], everybody: list[Track], chosen: Track, step: int) -> torch.Tensor:
+    """(F, H, W, 3) uint8: each `step`-th frame at half its brightness, made small, with a numbered box on everybody."""
+    overlay = []
+    for f, picture in enumerate(frames):
+        if f % step:
+            continue
+        scale = min(1.0, PREVIEW_SIZE / max(picture.shape[:2]))
+        size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA) // 2
+        there = [(n, t) for n, t in enumerate(everybody) if t.member[f] >= 0]
+        for n, t in sorted(there, key=lambda pair: pair[1].member[f] == chosen.member[f]):  # the chosen one last
+            color = CHOSEN if t.member[f] == chosen.member[f] else OTHER
+            _numbered_box(small, t.boxes[f, :4] * scale, str(n), color)
+        overlay.append(torch.from_numpy(small))
+    return torch.stack(overlay)
+
+
+def _numbered_box(picture: np.ndarray, box: np.ndarray, text: str, color: tuple[int, int, int]) -> None:
+    line = max(1, round(min(picture.shape[:2]) / 250))
+    x0, y0, x1, y1 = np.round(box).astype(int).tolist()
+    cv2.rectangle(picture, (x0, y0), (x1, y1), color, line)
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.5 * max(1.0, min(picture.shape[:2]) / 400)
+    (w, h), _ = cv2.getTextSize(text, font, size, line)
+    # Inside the picture, whatever the box.
+    x, y = np.clip((x0, y0), 0, np.maximum(np.array(picture.shape[1::-1]) - (w + 8, h + 8), 0)).tolist()
+    cv2.rectangle(picture, (x, y), (x + w + 7, y + h + 7), color, -1)
+    cv2.putText(picture, text, (x + 4, y + h + 3), font, size, INK, line, cv2.LINE_AA)
+
+
+def _pixels(mask: torch.Tensor, width: int, height: int) -> np.ndarray:
+    """Masks in the size of the clip: one (H, W) for all frames, or (F, H, W)."""
+    masks = [cv2.resize(m.cpu().numpy(), (width, height), interpolation=cv2.INTER_AREA) > 0.5 for m in mask]
+    return masks[0] if len(masks) == 1 else np.stack(masks)
+
+
+def _report(everybody: list[Track], chosen: Track, person: str, number: int) -> str:
+    frames = len(chosen.member)
+    lines = [f"{len(everybody)} people:" if len(everybody) > 1 else "1 person:"]
+    lines += [f"  {n}: in {len(t.seen)} of {frames} frames ({runs(t.seen)})" for n, t in enumerate(everybody[:20])]
+    absent = runs(np.flatnonzero(chosen.member < 0))
+    who = f"number {number}" if person == "number" else f"the {person} one"
+    lines.append(f"Followed: {who}, in {len(chosen.seen)} frames{f'; not there in {absent}' if absent else ''}.")
+    cuts = np.flatnonzero(np.diff(chosen.shot)) + 1
+    if len(cuts):
+        how = "chosen again" if person in ("largest", "central") else "found again by place and size only"
+        lines.append(f"After the cuts at {', '.join(map(str, cuts))} the person was {how}: look at the overlay.")
+    return "\n".join(lines)
+
+
+NODES = [ChampFollowPerson]

@@ -1,0 +1,140 @@
+"""People's 2D keypoints in a clip, with DWPose."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import comfy.model_management
+import cv2
+import numpy as np
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+
+from ..champ.estimate.dwpose import estimate_poses
+from ..champ.estimate.network import EXTENSIONS, FrozenNetwork, ScriptNetwork, read_network
+from ..champ.estimate.shots import find_shots
+from ..champ.render.pose import Pose, to_pose_keypoint
+from ..champ.render.skeleton import draw_skeleton
+from .animation import PREVIEW_SIZE, animated, preview_step
+from .files import dwpose_file, dwpose_files, register_dwpose
+from .types import ChampDWPose, PoseKeypoint, checked, progress, to_image, warn
+from .video import Pictures, clip_input, pictures
+
+register_dwpose(EXTENSIONS)
+
+FPS = 24.0  # of the preview of pictures, which do not say
+
+
+@dataclass(frozen=True)
+class DWPose:
+    detector: FrozenNetwork
+    pose_network: FrozenNetwork
+    patchers: list[ModelPatcher]  # of those of the two that ComfyUI can move, which OpenCV's are not
+
+
+class ChampLoadDWPose(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampLoadDWPose",
+            display_name="Load DWPose",
+            category="Champ/model",
+            description="Loads the two networks that find people and their keypoints, from models/dwpose or from where "
+            "the ControlNet Auxiliary Preprocessors keep them.",
+            inputs=[
+                io.Combo.Input(
+                    "detector",
+                    options=dwpose_files("yolo"),
+                    tooltip="Finds people: yolox_l.torchscript.pt, which runs on the graphics card if there is one, or "
+                    "yolox_l.onnx, which always runs on the CPU.",
+                ),
+                io.Combo.Input(
+                    "pose_network",
+                    options=dwpose_files("dw-"),
+                    tooltip="Finds the keypoints of one person: dw-ll_ucoco_384_bs5.torchscript.pt, which runs on the "
+                    "graphics card if there is one, or dw-ll_ucoco_384.onnx, which always runs on the CPU.",
+                ),
+            ],
+            outputs=[ChampDWPose.Output(display_name="dwpose", tooltip="For Estimate Pose.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, detector, pose_network):
+        answers = (checked(dwpose_file, name) for name in (detector, pose_network))
+        return next((answer for answer in answers if answer is not True), True)
+
+    @classmethod
+    def execute(cls, detector, pose_network) -> io.NodeOutput:
+        networks = [read_network(dwpose_file(name)) for name in (detector, pose_network)]
+        device = comfy.model_management.get_torch_device()
+        offload = comfy.model_management.unet_offload_device()
+        with_weights = [network for network in networks if isinstance(network, ScriptNetwork)]
+        patchers = [ModelPatcher(network, device, offload) for network in with_weights]
+        return io.NodeOutput(DWPose(*networks, patchers))
+
+
+class ChampEstimatePose(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampEstimatePose",
+            display_name="Estimate Pose",
+            category="Champ/pose",
+            description="Finds the keypoints of everybody in a clip with DWPose: body, hands and face, the box of each "
+            "person, and where one shot ends and the next begins.",
+            inputs=[
+                clip_input("clip", "The video, or a batch of pictures."),
+                ChampDWPose.Input("dwpose", tooltip="From Load DWPose."),
+            ],
+            outputs=[
+                PoseKeypoint.Output(
+                    display_name="pose_keypoints",
+                    tooltip="Everybody in each frame, as many frames as the clip has. For Follow Person, Draw Skeleton "
+                    "Map, or nodes of other packs.",
+                ),
+                io.Image.Output(
+                    display_name="overlay",
+                    tooltip="The skeletons over the dimmed clip, as in the preview: of a long or large clip not every "
+                    f"frame, and no larger than {PREVIEW_SIZE} pixels.",
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, clip, dwpose) -> io.NodeOutput:
+        frames = pictures(clip)
+        on_frame = progress()
+        comfy.model_management.load_models_gpu(dwpose.patchers)
+        people = estimate_poses(frames, dwpose.detector, dwpose.pose_network, on_frame)
+        if not any(people):
+            warn(f"Nobody was found in {len(frames)} frames; is there a person, upright and not too small?")
+        keypoints = to_pose_keypoint(people, frames.width, frames.height, find_shots(watched(frames, on_frame)))
+        fps = frames.fps or FPS
+        step = preview_step(len(frames), fps)
+        overlay = skeletons_over(watched(frames, on_frame), people, step)
+        return io.NodeOutput(keypoints, to_image(overlay), ui=animated(overlay, fps / step))
+
+
+def watched(frames: Pictures, on_frame) -> Iterator[np.ndarray]:
+    """The frames, with progress and a way to cancel."""
+    for i, picture in enumerate(frames):
+        on_frame(i, len(frames))
+        yield picture
+
+
+def skeletons_over(frames: Iterator[np.ndarray], people: list[list[Pose]], step: int) -> torch.Tensor:
+    """(F, H, W, 3) uint8: each `step`-th frame at half its brightness with the skeletons on it, made small."""
+    overlay = []
+    for i, (picture, poses) in enumerate(zip(frames, people)):
+        if i % step == 0:
+            height, width = picture.shape[:2]
+            drawn = draw_skeleton(poses, width, height)
+            drawn = np.where(drawn.any(axis=2, keepdims=True), drawn, picture // 2)
+            scale = min(1.0, PREVIEW_SIZE / max(height, width))
+            size = max(1, round(width * scale)), max(1, round(height * scale))
+            overlay.append(torch.from_numpy(cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)))
+    return torch.stack(overlay)
+
+
+NODES = [ChampLoadDWPose, ChampEstimatePose]

@@ -1,0 +1,79 @@
+"""A steadier motion, and what there is to know about it."""
+
+from comfy_api.latest import io, ui
+
+from ..champ.motion.report import describe, plot
+from ..champ.motion.smooth import METHODS, smooth
+from .types import ChampMotion, to_image
+
+
+class ChampSmoothMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampSmoothMotion",
+            display_name="Smooth Motion",
+            category="Champ/motion",
+            description="Takes the trembling out of an estimated motion, shot by shot, and leaves fast movements what "
+            "they are. Frames in which the person is turned round for a moment are filled in.",
+            inputs=[
+                ChampMotion.Input("motion", tooltip="The motion to smooth, such as one estimated from a video."),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default=METHODS[0],
+                    tooltip="steady: as much as the trembling needs and the movement allows. official: what Champ's "
+                    "own tool does in Blender, which dulls fast movements. off: nothing.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=10.0,
+                    step=0.1,
+                    tooltip="steady: what counts as trembling; 2 smooths more, 0.5 less. official: how many times "
+                    "it is done, in whole numbers.",
+                ),
+            ],
+            outputs=[
+                ChampMotion.Output(display_name="motion", tooltip="The smoothed motion, as many frames as before.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, motion, method, strength) -> io.NodeOutput:
+        return io.NodeOutput(smooth(motion, method, strength))
+
+
+class ChampMotionReport(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="ChampMotionReport",
+            display_name="Motion Report",
+            category="Champ/motion",
+            description="Says which frames of a motion were filled in, how certain the others are, where it trembles "
+            "and where shots change, and draws it.",
+            inputs=[
+                ChampMotion.Input("motion", tooltip="The motion to report on."),
+                ChampMotion.Input(
+                    "before", optional=True, tooltip="The same motion before smoothing, to be compared with it."
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="report", tooltip="Length, filled frames, shots and trembling in words."),
+                io.Image.Output(
+                    display_name="plot",
+                    tooltip="Seen and filled frames, where the person stands, and how fast the joints turn.",
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, motion, before=None) -> io.NodeOutput:
+        picture = to_image(plot(motion, before))[None]
+        return io.NodeOutput(describe(motion, before), picture, ui=ui.PreviewImage(picture, cls=cls))
+
+
+NODES = [ChampSmoothMotion, ChampMotionReport]

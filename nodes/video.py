@@ -1,0 +1,122 @@
+"""Clips as nodes get them: a batch of pictures, or a video that is decoded one frame at a time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from comfy_api.input_impl import VideoFromFile
+from comfy_api.latest import io
+
+
+def clip_input(name: str, tooltip: str, optional: bool = False) -> io.Input:
+    """A socket that takes an IMAGE or a VIDEO."""
+    return io.MultiType.Input(name, [io.Image, io.Video], tooltip=tooltip, optional=optional)
+
+
+class Pictures:
+    """A clip that can be gone through again and again, as uint8 RGB arrays (height, width, 3).
+
+    A video's frames are never all in memory; every pass decodes them anew."""
+
+    def __init__(self, count: int, width: int, height: int, fps: float | None):
+        self.count = count
+        self.width = width
+        self.height = height
+        self.fps = fps  # None: a batch of pictures does not say
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        raise NotImplementedError
+
+
+class _Batch(Pictures):
+    def __init__(self, images: torch.Tensor, fps: float | None):
+        count, height, width = images.shape[:3]
+        super().__init__(count, width, height, fps)
+        self.images = images
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for image in self.images:
+            yield image[..., :3].mul(255).add_(0.5).clamp_(0, 255).to("cpu", torch.uint8).numpy()
+
+
+class _Video(Pictures):
+    """A video file; its count is of the packets in the part that ComfyUI's trimming keeps, and a pass gives as many
+    frames whatever the decoder makes of them: a broken one is the one before it again."""
+
+    def __init__(self, video: VideoFromFile):
+        trim = getattr(video, "get_active_trim_window", None)  # not in ComfyUI 0.3.75
+        self.source = video.get_stream_source()
+        self.start, self.duration = trim() if trim else (0.0, 0.0)
+        with self._open() as (container, stream):
+            packets = container.demux(stream)
+            count = sum(p.size > 0 and self._keeps(p.pts, stream) is True for p in packets)
+        first = next(self._decoded(), None)
+        if count == 0 or first is None:
+            raise ValueError("This video has no pictures that can be decoded; convert it to MP4 (H.264) and load that.")
+        height, width = first.shape[:2]
+        super().__init__(count, width, height, float(video.get_frame_rate()))
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        frames = self._decoded()
+        picture = None
+        for _ in range(self.count):
+            picture = next(frames, picture)
+            yield picture
+
+    def _decoded(self) -> Iterator[np.ndarray]:
+        with self._open() as (container, stream):
+            for packet in container.demux(stream):
+                try:
+                    frames = packet.decode()
+                except av.error.InvalidDataError:
+                    continue
+                for frame in frames:
+                    keeps = self._keeps(frame.pts, stream)
+                    if keeps is None:
+                        return
+                    if keeps:
+                        yield _upright(frame)
+
+    def _keeps(self, pts: int | None, stream: av.VideoStream) -> bool | None:
+        """Whether a time lies in the part that is used; None behind it."""
+        if pts is None:
+            return True
+        time = float(pts * stream.time_base)
+        if self.duration and time >= self.start + self.duration:
+            return None
+        return time >= self.start
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+        if not isinstance(self.source, str):
+            self.source.seek(0)
+        with av.open(self.source, mode="r") as container:
+            if not container.streams.video:
+                raise ValueError("This file has no video in it; choose another one.")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            if self.start:
+                container.seek(int(self.start / stream.time_base), stream=stream)
+            yield container, stream
+
+
+def _upright(frame: av.VideoFrame) -> np.ndarray:
+    """The picture as a player shows it: telephones store it lying and say how to turn it."""
+    picture = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90) % 4))
+
+
+def pictures(source: Any) -> Pictures:
+    """The frames of an IMAGE or of a VIDEO."""
+    if isinstance(source, torch.Tensor):
+        return _Batch(source, None)
+    if isinstance(source, VideoFromFile):
+        return _Video(source)
+    parts = source.get_components()  # made in the workflow: its pictures are in memory already
+    return _Batch(parts.images, float(parts.frame_rate))
