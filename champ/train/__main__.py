@@ -1,0 +1,28 @@
+"""python -m champ.train: prepare synthetic samples, encode them, train the two stages, export."""
+
+# ruff: noqa: E402 - ComfyUI must be found, and be told to use the CPU where there is nothing else, before its import.
+import argparse
+import os
+import sys
+
+import torch
+
+if "COMFYUI_PATH" in os.environ:
+    sys.path.append(os.environ["COMFYUI_PATH"])
+
+import comfy.cli_args
+
+if not torch.cuda.is_available() and not torch.backends.mps.is_available():
+    comfy.cli_args.args.cpu = True
+
+from . import commands
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m champ.train", description=__doc__)
+    commands.add(parser.add_subparsers(required=True))
+    options = parser.parse_args()
+    options.run(options)
+
+
+main()

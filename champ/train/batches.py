@@ -1,0 +1,98 @@
+"""What a step of training is given, drawn from packs of prepared samples whose pictures are encoded once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from .latents import ImageCodec
+from .prepare import MAPS, packs
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B clips of F frames; single pictures are clips of one."""
+
+    latents: Tensor  # (B, F, 4, h, w), scaled
+    maps: dict[str, Tensor]  # uint8 (B, F, 8h, 8w, 3)
+    reference: Tensor  # (B, 4, h, w), scaled
+    person: Tensor | None = None  # (B, F, h, w), the share of each latent pixel that the person covers
+    clip_embeds: Tensor | None = None  # (B, D) of the reference pictures
+
+
+class Samples(Protocol):
+    """Something to train on. `read` runs in a thread of its own, ahead of time; `batch` where the networks are."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Sequence[int], generator: torch.Generator) -> Any: ...
+
+    def batch(self, read: Any) -> Batch: ...
+
+
+def encode_packs(files: Sequence[Path], codec: ImageCodec, on_file: Callable[[int, int], None] | None = None) -> None:
+    """Writes beside each pack the latents of its pictures and references; those that this codec has made stay."""
+    for done, file in enumerate(files, 1):
+        latents = file.with_suffix(".latents")
+        if _maker(latents) != codec.digest:
+            with safe_open(file, "pt") as pack:
+                pictures, reference = pack.get_tensor("pictures"), pack.get_tensor("reference")
+            encoded = torch.cat([codec.encode(part) for part in pictures.flatten(0, 1).split(16)])
+            reference = torch.cat([codec.encode(part) for part in reference.split(16)])
+            part = latents.with_suffix(".part")
+            tensors = {"pictures": encoded.unflatten(0, pictures.shape[:2]), "reference": reference}
+            tensors = {name: value.half().contiguous() for name, value in tensors.items()}
+            save_file(tensors, part, {"codec": codec.digest})
+            part.replace(latents)
+        if on_file:
+            on_file(done, len(files))
+
+
+def _maker(latents: Path) -> str | None:
+    if not latents.exists():
+        return None
+    with safe_open(latents, "pt") as encoded:
+        return encoded.metadata()["codec"]
+
+
+class PreparedSamples:
+    """The samples of packs that encode_packs has seen; their maps are read from the files when they are asked for."""
+
+    def __init__(self, folder: Path, split: str, frames: int):
+        self.packs: list[Any] = []
+        self.latents: list[dict[str, Tensor]] = []
+        self.where: list[tuple[int, int]] = []  # of each sample: pack and row
+        for file in packs(folder, split, frames):
+            if not (latents := file.with_suffix(".latents")).exists():
+                continue
+            with safe_open(latents, "pt") as encoded:
+                self.latents.append({name: encoded.get_tensor(name) for name in ("pictures", "reference")})
+            rows = len(self.latents[-1]["reference"])
+            self.where += [(len(self.packs), row) for row in range(rows)]
+            self.packs.append(safe_open(file, "pt"))
+        if not self.where:
+            raise ValueError(f"No samples in {folder} are encoded; run `encode` on it first.")
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+    def read(self, indices: Sequence[int], generator: torch.Generator) -> Batch:
+        where = [self.where[i] for i in indices]
+
+        def read(name: str) -> Tensor:
+            return torch.stack([self.packs[pack].get_slice(name)[row] for pack, row in where])
+
+        def encoded(name: str) -> Tensor:
+            return torch.stack([self.latents[pack][name][row] for pack, row in where]).float()
+
+        person = avg_pool2d((read("masks") > 0).float(), 8)
+        return Batch(encoded("pictures"), {name: read(name) for name in MAPS}, encoded("reference"), person)
+
+    def batch(self, read: Batch) -> Batch:
+        return read

@@ -1,0 +1,246 @@
+"""The image codec of the tiny model: 8x8 pixels to four numbers and back, in the format of TAESD.
+
+The encoder is linear: the four principal components of blocks of pictures, scaled to variance 1, so that nothing about
+it has to be trained and the latents are as a diffusion model likes them. The decoder begins as the inverse, drawn as
+flat blocks, and learns from there.
+
+ComfyUI builds TAESD's two networks 64 channels wide throughout. Most of that is spent where pictures are large, so what
+is trained here is narrower there and has fewer blocks; `to_taesd` lays its weights into the full-size networks, whose
+other weights are zero: ReLU keeps zeros, and a block without weights changes nothing."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .prepare import read_packs
+
+CHANNELS = 4  # of SD1.5's latents
+CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
+WIDTHS = (32, 48, 64, 64)  # channels at full size, and after each halving
+FULL = 64  # TAESD's
+BLOCKS, FULL_BLOCKS = 2, 3  # between two changes of size
+SCALE = 0.18215  # SD1.5's latents are this much larger than what the UNet sees; ComfyUI divides and multiplies
+NOISE = 0.05  # added to latents in training, because a sampler's latents are never exact
+
+
+def conv(inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
+
+
+class Block(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Sequential(
+            conv(channels, channels), nn.ReLU(), conv(channels, channels), nn.ReLU(), conv(channels, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.conv(x) + x).relu()
+
+
+class Codec(nn.Module):
+    """Colours (B, 3, H, W) in 0..1 to latents (B, 4, H / 8, W / 8) as the UNet sees them, and back."""
+
+    def __init__(self):
+        super().__init__()
+        down: list[nn.Module] = [conv(3, WIDTHS[0]), nn.ReLU()]
+        up: list[nn.Module] = [conv(CHANNELS, WIDTHS[-1]), nn.ReLU()]
+        for fine, coarse in zip(WIDTHS, WIDTHS[1:]):
+            down += [conv(fine, coarse, stride=2, bias=False), *(Block(coarse) for _ in range(BLOCKS))]
+        for coarse, fine in zip(WIDTHS[:0:-1], WIDTHS[-2::-1]):
+            up += [*(Block(coarse) for _ in range(BLOCKS)), nn.Upsample(scale_factor=2), conv(coarse, fine, bias=False)]
+        self.encoder = nn.Sequential(*down, conv(WIDTHS[-1], CHANNELS))
+        self.decoder = nn.Sequential(*up, nn.ReLU(), conv(WIDTHS[0], 3))
+
+    @classmethod
+    def of(cls, mean: Tensor, basis: Tensor, seed: int = 0) -> "Codec":
+        """With `mean` (3, 8, 8) and orthogonal `basis` (4, 3, 8, 8) of blocks: block = mean + latents * basis."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            codec = cls()
+            codec._set_encoder(mean, basis)
+            codec._start_decoder(mean, basis)
+        return codec
+
+    @torch.no_grad()
+    def _set_encoder(self, mean: Tensor, basis: Tensor) -> None:
+        """Each halving puts 2x2 neighbours into channels; the last one multiplies by the basis, whose positive and
+        negative parts pass the ReLUs side by side."""
+        for parameter in self.encoder.parameters():
+            parameter.zero_()
+        convs = [layer for layer in self.encoder if isinstance(layer, nn.Conv2d)]
+        first, *halvings, last = convs
+        first.weight[:3, :3, 1, 1] = torch.eye(3)
+        dual = basis / basis.square().sum((1, 2, 3), keepdim=True)
+        # Where channel c of the picture ends up after halvings: c + 3 (x + 2 y) + 12 (x' + 2 y') + ...
+        size = 3
+        for layer in halvings[:-1]:
+            for corner, (y, x) in enumerate(CORNERS):
+                layer.weight[torch.arange(size) + corner * size, torch.arange(size), 1 + y, 1 + x] = 1
+            size *= 4
+        for y, x in CORNERS:
+            part = dual.unflatten(3, (2, 4)).unflatten(2, (2, 4))[:, :, y, :, x]  # (4, 3, 4, 4) of this quarter
+            inner = part.unflatten(3, (2, 2)).unflatten(2, (2, 2))  # c, Y, y, X, x of the two halvings before
+            flat = inner.permute(0, 2, 4, 3, 5, 1).reshape(CHANNELS, size)
+            halvings[-1].weight[:CHANNELS, :size, 1 + y, 1 + x] = flat
+            halvings[-1].weight[CHANNELS : 2 * CHANNELS, :size, 1 + y, 1 + x] = -flat
+        last.weight[:, :CHANNELS, 1, 1] = torch.eye(CHANNELS)
+        last.weight[:, CHANNELS : 2 * CHANNELS, 1, 1] = -torch.eye(CHANNELS)
+        last.bias.copy_(-(dual * mean).sum((1, 2, 3)))
+
+    @torch.no_grad()
+    def _start_decoder(self, mean: Tensor, basis: Tensor) -> None:
+        """The first channels carry the latents' positive and negative parts to the end, where they become the blocks'
+        mean colours; the others begin at random, and blocks change nothing."""
+        carried = 2 * CHANNELS
+        convs = [layer for layer in self.decoder if isinstance(layer, nn.Conv2d)]
+        for layer in convs:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            layer.weight[:carried] = 0
+            if layer.bias is not None:
+                layer.bias.zero_()
+        for block in self.decoder:
+            if isinstance(block, Block):
+                for i in (0, 2, 4):
+                    nn.init.kaiming_normal_(block.conv[i].weight, nonlinearity="relu")
+                    block.conv[i].bias.zero_()
+                block.conv[4].weight.zero_()
+        first, *between, last = convs
+        first.weight[:CHANNELS, :, 1, 1] = torch.eye(CHANNELS)
+        first.weight[CHANNELS:carried, :, 1, 1] = -torch.eye(CHANNELS)
+        for layer in between:
+            layer.weight[:carried, :carried, 1, 1] = torch.eye(carried)
+        last.weight.zero_()
+        flat = basis.mean((2, 3)).T
+        last.weight[:, :carried, 1, 1] = torch.cat([flat, -flat], 1)
+        last.bias.copy_(mean.mean((1, 2)))
+
+    def encode(self, colours: Tensor) -> Tensor:
+        return self.encoder(colours)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.decoder(torch.tanh(latents / 3) * 3)
+
+
+def block_basis(pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (3, 8, 8) and the CHANNELS strongest principal components of the blocks of uint8 pictures (N, H, W, 3), as
+    long as their standard deviation."""
+    blocks = F.unfold(pictures.permute(0, 3, 1, 2).float() / 255, 8, stride=8).transpose(1, 2).reshape(-1, 192)
+    mean = blocks.mean(0)
+    covariance = (blocks - mean).T @ (blocks - mean) / len(blocks)
+    values, vectors = torch.linalg.eigh(covariance)
+    basis = (vectors * values.clamp(min=0).sqrt()).T.flip(0)[:CHANNELS]
+    sign = basis.sum(1, keepdim=True).sign()  # so that the same pictures give the same basis on every machine
+    return mean.view(3, 8, 8), (basis * torch.where(sign == 0, 1, sign)).view(CHANNELS, 3, 8, 8)
+
+
+def codec_loss(codec: Codec, latents: Tensor, colours: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean absolute error of colours and of their differences between neighbours, weighted by pixel (B, 1, H, W), and
+    the decoded colours."""
+    decoded = codec.decode(latents).float()
+    error = decoded - colours
+    edges = sum(((error.diff(dim=d)).abs() * weight.narrow(d, 1, weight.shape[d] - 1)).mean() for d in (2, 3))
+    return (error.abs() * weight).mean() + 0.5 * edges, decoded
+
+
+def picture_batches(files: list[Path], batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pictures (B, H, W, 3) and masks (B, H, W) of samples in files, targets and references, shuffled without end."""
+    pictures, masks = [], []
+    for pack in read_packs(files, ("pictures", "masks", "reference", "reference_mask")):
+        pictures += [pack["pictures"].flatten(0, 1), pack["reference"]]
+        masks += [pack["masks"].flatten(0, 1), pack["reference_mask"]]
+    everything, shown = torch.cat(pictures), torch.cat(masks)
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        for rows in torch.randperm(len(everything), generator=generator).split(batch):
+            yield everything[rows], shown[rows]
+
+
+def train_decoder(
+    codec: Codec,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    steps: int,
+    lr: float = 2e-3,
+    seed: int = 0,
+    on_step: Callable[[int, float, float], None] | None = None,
+) -> None:
+    """Trains on uint8 pictures (B, H, W, 3) and their persons' masks (B, H, W), which count three times; `on_step`
+    hears step, loss, and PSNR of the batch."""
+    generator = torch.Generator().manual_seed(seed)
+    codec.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(codec.decoder.parameters(), lr, betas=(0.9, 0.99), weight_decay=0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.05)
+    for step, (pictures, masks) in zip(range(1, steps + 1), batches):
+        colours = pictures.permute(0, 3, 1, 2).float() / 255
+        weight = 1 + 2 * (masks[:, None] > 0).float()
+        with torch.no_grad():
+            latents = codec.encode(colours)
+            latents = latents + NOISE * torch.randn(latents.shape, generator=generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, decoded = codec_loss(codec, latents, colours, weight)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(codec.decoder.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if on_step:
+            on_step(step, loss.item(), -10 * math.log10(F.mse_loss(decoded.detach(), colours).item()))
+
+
+def to_taesd(codec: Codec) -> dict[str, Tensor]:
+    """The file that ComfyUI's VAE loader takes."""
+    state = {"vae_scale": torch.tensor(SCALE), "vae_shift": torch.tensor(0.0)}
+    state |= _widened(codec.encoder, "taesd_encoder.", block_at_full_size="after the first")
+    state |= _widened(codec.decoder, "taesd_decoder.", block_at_full_size="before the last")
+    return state
+
+
+def _widened(network: nn.Sequential, prefix: str, block_at_full_size: str) -> dict[str, Tensor]:
+    """Each layer in the corner of its full-size one. TAESD has a third block at every size and one at full size, which
+    do nothing here, and the decoder begins with the limiter of latents."""
+    state: dict[str, Tensor] = {}
+    place = 1 if block_at_full_size == "before the last" else 0  # behind the limiter
+
+    def put(layer: nn.Conv2d, name: str, inputs: int, outputs: int) -> None:
+        weight = torch.zeros(outputs, inputs, 3, 3)
+        weight[: layer.out_channels, : layer.in_channels] = layer.weight.detach()
+        state[f"{prefix}{name}.weight"] = weight
+        if layer.bias is not None:
+            bias = torch.zeros(outputs)
+            bias[: layer.out_channels] = layer.bias.detach()
+            state[f"{prefix}{name}.bias"] = bias
+
+    def put_block(block: Block | None) -> None:
+        nonlocal place
+        layers = [conv(1, 1)] * 3 if block is None else [block.conv[i] for i in (0, 2, 4)]
+        for i, layer in zip((0, 2, 4), layers):
+            put(layer, f"{place}.conv.{i}", FULL, FULL)
+            if block is None:
+                state[f"{prefix}{place}.conv.{i}.weight"].zero_()
+                state[f"{prefix}{place}.conv.{i}.bias"].zero_()
+        place += 1
+
+    run = 0  # blocks since the last change of size
+    for i, layer in enumerate(network):
+        if isinstance(layer, Block):
+            put_block(layer)
+            run += 1
+            if run == BLOCKS:
+                for _ in range(FULL_BLOCKS - BLOCKS):
+                    put_block(None)
+        elif isinstance(layer, nn.Conv2d):
+            run = 0
+            inputs = layer.in_channels if i == 0 else FULL
+            outputs = layer.out_channels if i == len(network) - 1 else FULL
+            put(layer, str(place), inputs, outputs)
+            place += 1
+        elif isinstance(layer, nn.ReLU) and (i == 1) == (block_at_full_size == "after the first"):
+            put_block(None)  # the block at full size, which is no more than its ReLU
+        else:
+            place += 1  # a layer without weights
+    return state

@@ -1,0 +1,244 @@
+"""The commands of `python -m champ.train`."""
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import torch
+from safetensors.torch import save_file
+
+from ..model.checkpoint import find_set
+from ..model.config import UNetSizes
+from ..model.guidance import EncoderSizes
+from .batches import Batch, PreparedSamples, Samples, encode_packs
+from .codec import Codec, block_basis, picture_batches, to_taesd, train_decoder
+from .data import FolderSamples
+from .export import export
+from .fresh import fresh_networks
+from .latents import ImageCodec
+from .networks import Champ, Networks, Sizes, recompute
+from .objective import Objective
+from .prepare import packs, prepare, read_packs
+from .preview import contact_sheet
+from .stages import STAGES, choose_parameters
+from .start import load_networks, networks_from_unet, with_new_motion
+from .synthetic import SyntheticPeople
+from .trainer import Settings, Trainer
+
+Group = TypeVar("Group")
+
+OFFICIAL_SIZE = {"stage1": 768, "stage2": 512}
+OFFICIAL_FRAMES = {"stage1": 1, "stage2": 24}
+REPORT = 25  # steps between two lines on the screen
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("prepare", help="draw synthetic people and their maps into files")
+    command.add_argument("--data", type=Path, required=True, help="the folder of the files")
+    command.add_argument("--split", default="train", help="train or held_out")
+    command.add_argument("--frames", type=int, default=1, help="1 for stage 1, the length of the clips for stage 2")
+    command.add_argument("--size", type=int, default=128, help="width and height in pixels")
+    command.add_argument("--first", type=int, default=0, help="the number of the first sample")
+    command.add_argument("--count", type=int, required=True, help="how many samples")
+    command.set_defaults(run=run_prepare)
+
+    command = commands.add_parser("codec", help="make the tiny model's image codec from prepared samples")
+    command.add_argument("--data", type=Path, required=True, help="the folder of the files")
+    command.add_argument("--out", type=Path, required=True, help="the codec's weights; beside it a VAE for ComfyUI")
+    command.add_argument("--steps", type=int, required=True, help="of the decoder's training")
+    command.add_argument("--packs", type=int, default=8, help="files to train on")
+    command.add_argument("--batch", type=int, default=8, help="pictures a step")
+    command.add_argument("--seed", type=int, default=0, help="another one shuffles and begins in another way")
+    command.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
+    command.set_defaults(run=run_codec)
+
+    command = commands.add_parser("encode", help="encode the pictures of prepared samples")
+    command.add_argument("--data", type=Path, required=True, help="the folder of the files")
+    command.add_argument("--vae", type=Path, required=True, help="a VAE that ComfyUI loads, or a Codec's weights")
+    command.set_defaults(run=run_encode)
+
+    for stage in STAGES:
+        help_text = "train the appearance on pictures" if stage == "stage1" else "train motion modules on clips"
+        command = commands.add_parser(stage, help=help_text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        add_stage(command, stage)
+        command.set_defaults(run=run_stage, stage=stage)
+
+    command = commands.add_parser("export", help="write a stage's networks for ComfyUI, in 16 bits")
+    command.add_argument("--networks", type=Path, required=True, help="the folder `model` of a stage")
+    command.add_argument("--out", type=Path, required=True, help="a new folder, in models/champ for example")
+    command.add_argument("--about", nargs="*", default=[], metavar="NAME=TEXT", help="what else the files shall say")
+    command.set_defaults(run=run_export)
+
+
+def add_stage(command: argparse.ArgumentParser, stage: str) -> None:
+    command.add_argument("--data", type=Path, required=True, help="prepared samples, or videos in the official layout")
+    command.add_argument("--vae", type=Path, required=True, help="the VAE, as for `encode`")
+    command.add_argument("--out", type=Path, required=True, help="for the run; one that is in it goes on")
+    command.add_argument("--frames", type=int, default=OFFICIAL_FRAMES[stage], help="length of a clip")
+    command.add_argument("--size", type=int, default=OFFICIAL_SIZE[stage], help="of the pictures cut from videos")
+    command.add_argument("--around-person", action="store_true", help="cut videos around the person's mask")
+    command.add_argument("--clip-vision", type=Path, help="a CLIP vision model that looks at the references of videos")
+    command.add_argument("--held-out", type=Path, help="videos for previews")
+    command.add_argument("--checkpointing", action="store_true", help="less memory, a third more time")
+    command.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
+    command.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
+    command.add_argument("--preview-steps", type=int, default=10, help="sampling steps of previews")
+    command.add_argument("--preview-cfg", type=float, default=2.0, help="guidance scale of previews")
+    if stage == "stage1":
+        command.add_argument("--init", type=Path, help="a checkpoint set to start from")
+        command.add_argument("--unet", type=Path, help="SD1.5's UNet, with the names of diffusers, to start both from")
+        command.add_argument("--freeze", action="store_true", help="keep ReferenceNet's finest level, as the official")
+        command.add_argument("--channels", type=int, nargs="+", default=[64, 128], help="of a new UNet's levels")
+        command.add_argument("--resnets", type=int, default=1, help="residual blocks at each level of a new UNet")
+        command.add_argument("--context", type=int, default=32, help="width of the CLIP embedding of new networks")
+        command.add_argument(
+            "--encoder",
+            type=int,
+            nargs=4,
+            default=[8, 16, 32, 32],
+            help="channels of new encoders; official: 16 32 96 256",
+        )
+    else:
+        command.add_argument("--init", type=Path, required=True, help="the checkpoint set of stage 1")
+        command.add_argument("--motion", type=Path, help="motion modules of AnimateDiff to start from")
+        command.add_argument("--positions", type=int, default=32, help="longest window of new motion modules")
+        command.add_argument("--middle", action="store_true", help="new motion modules: one in the middle, too")
+    for group in (Settings, Objective):
+        for field in fields(group):
+            command.add_argument(
+                "--" + field.name.replace("_", "-"),
+                type=field.type,  # type: ignore[arg-type]
+                default=None if field.default is MISSING else field.default,
+                required=field.default is MISSING,
+                help=field.metadata["help"],
+            )
+
+
+def run_prepare(options: argparse.Namespace) -> None:
+    people = SyntheticPeople(options.size, options.split, options.frames)
+    prepare(people, options.data, options.first, options.count, report)
+
+
+def run_codec(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    files = packs(options.data, "train", 1)[: options.packs]
+    pictures = torch.cat([pack["pictures"].flatten(0, 1) for pack in read_packs(files[:4], ("pictures",))])
+    codec = Codec.of(*block_basis(pictures), options.seed)
+    values: list[float] = []
+
+    def on_step(step: int, loss: float, psnr: float) -> None:
+        values.append(psnr)
+        if step % REPORT == 0 or step == options.steps:
+            print(time.strftime("%H:%M:%S"), f"step {step} PSNR {sum(values) / len(values):.2f} dB", flush=True)
+            values.clear()
+
+    train_decoder(codec, picture_batches(files, options.batch, options.seed), options.steps, on_step=on_step)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in codec.state_dict().items()}, options.out)
+    half = {name: value.half().contiguous() for name, value in to_taesd(codec).items()}
+    save_file(half, options.out.with_name(options.out.stem + "_vae.safetensors"))
+
+
+def run_encode(options: argparse.Namespace) -> None:
+    encode_packs(sorted(options.data.glob("*.safetensors")), ImageCodec(options.vae), report)
+
+
+def run_export(options: argparse.Namespace) -> None:
+    about = dict(text.split("=", 1) for text in options.about)
+    has_motion = find_set(options.networks).motion_module is not None
+    export(load_networks(options.networks, "set" if has_motion else "none"), options.out, torch.float16, about)
+
+
+def run_stage(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    networks = pictures_start(options) if options.stage == "stage1" else clips_start(options)
+    model = Champ(networks)
+    choose_parameters(model, options.stage, options.stage == "stage1" and options.freeze)
+    if options.checkpointing:
+        recompute(model)
+    codec = ImageCodec(options.vae)
+    samples = find_samples(options, codec)
+    trainer = Trainer(model, samples, chosen(Objective, options), chosen(Settings, options), options.out)
+    held_out = find_held_out(options, codec)
+    shown = held_out and first(held_out, 6 if options.frames == 1 else 2)
+
+    def save() -> None:
+        export(networks, options.out / "model")
+        if shown:
+            sheet = contact_sheet(networks, shown, codec, options.betas, options.preview_steps, options.preview_cfg)
+            cv2.imwrite(str(options.out / f"preview_{trainer.step:06}.png"), sheet.numpy()[..., ::-1])
+
+    trainer.run(options.save_every, speedometer(), lambda: trainer.with_mean(save))
+
+
+def chosen(group: Callable[..., Group], options: argparse.Namespace) -> Group:
+    return group(**{field.name: getattr(options, field.name) for field in fields(group)})  # type: ignore[arg-type]
+
+
+def pictures_start(options: argparse.Namespace) -> Networks:
+    """The networks at the beginning of stage 1."""
+    if options.init:
+        return load_networks(options.init, "none")
+    if options.unet:
+        return networks_from_unet(options.unet, tuple(options.encoder), options.seed)
+    channels = tuple(options.channels)
+    unet = UNetSizes(4, channels, options.resnets, (True,) * len(channels), options.context, linear=False)
+    encoder = EncoderSizes(tuple(options.encoder), channels[0], attention=True)
+    return fresh_networks(Sizes(unet, encoder), options.seed)
+
+
+def clips_start(options: argparse.Namespace) -> Networks:
+    """The networks at the beginning of stage 2: those of stage 1 with motion modules of AnimateDiff or new ones."""
+    if options.motion:
+        return load_networks(options.init, options.motion)
+    return with_new_motion(load_networks(options.init, "none"), options.positions, options.middle, options.seed)
+
+
+def find_samples(options: argparse.Namespace, codec: ImageCodec) -> Samples:
+    if any(options.data.glob("*.safetensors")):
+        return PreparedSamples(options.data, "train", options.frames)
+    return videos(options, options.data, codec)
+
+
+def videos(options: argparse.Namespace, folder: Path, codec: ImageCodec) -> FolderSamples:
+    return FolderSamples(folder, options.frames, options.size, codec, options.clip_vision, options.around_person)
+
+
+def find_held_out(options: argparse.Namespace, codec: ImageCodec) -> Samples | None:
+    if options.held_out:
+        return videos(options, options.held_out, codec)
+    if any(options.data.glob(f"held_out_{options.frames}_*.latents")):
+        return PreparedSamples(options.data, "held_out", options.frames)
+    return None
+
+
+def first(samples: Samples, count: int) -> Batch:
+    """The samples of previews, always the same."""
+    indices = range(min(count, len(samples)))
+    return samples.batch(samples.read(indices, torch.Generator().manual_seed(0)))
+
+
+def speedometer() -> Callable[[int, float], None]:
+    """Prints the mean loss of some steps and how many there are in a second."""
+    losses: list[float] = []
+    since = time.perf_counter()
+
+    def on_step(step: int, loss: float) -> None:
+        nonlocal since
+        losses.append(loss)
+        if len(losses) == REPORT:
+            rate = REPORT / (time.perf_counter() - since)
+            now = time.strftime("%H:%M:%S")
+            print(f"{now} step {step}: loss {sum(losses) / REPORT:.4f}, {rate:.2f} steps/s", flush=True)
+            losses.clear()
+            since = time.perf_counter()
+
+    return on_step
+
+
+def report(done: int, total: int) -> None:
+    print(time.strftime("%H:%M:%S"), f"{done} of {total}", flush=True)

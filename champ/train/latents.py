@@ -1,0 +1,46 @@
+"""From pictures to the latents that the networks see, and back, by ComfyUI's VAE or by the tiny codec in training."""
+
+import hashlib
+from pathlib import Path
+
+import comfy.latent_formats
+import comfy.sd
+import comfy.utils
+import torch
+from torch import Tensor
+
+from .codec import Codec
+
+FORMAT = comfy.latent_formats.SD15()
+
+
+class ImageCodec:
+    """A VAE of Stable Diffusion 1.5 (or TAESD) as ComfyUI loads it, or a Codec's own weights."""
+
+    def __init__(self, file: Path):
+        self.digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        state = comfy.utils.load_torch_file(str(file), safe_load=True)
+        self.codec: Codec | None = None
+        if "encoder.0.weight" in state:
+            self.codec = Codec().eval().requires_grad_(False).to(memory_format=torch.channels_last)
+            self.codec.load_state_dict(state)
+        else:
+            self.vae = comfy.sd.VAE(sd=state)
+            self.vae.throw_exception_if_invalid()
+
+    @torch.no_grad()
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Scaled latents (N, 4, h, w), on the CPU, of uint8 pictures (N, 8h, 8w, 3)."""
+        colours = pictures.float() / 255
+        if self.codec is None:
+            return FORMAT.process_in(self.vae.encode(colours)).cpu().float()
+        return self.codec.encode(colours.permute(0, 3, 1, 2)).contiguous()
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """uint8 pictures of scaled latents."""
+        if self.codec is None:
+            colours = self.vae.decode(FORMAT.process_out(latents)).cpu()
+        else:
+            colours = self.codec.decode(latents).permute(0, 2, 3, 1)
+        return (colours.float().clamp(0, 1) * 255 + 0.5).byte()

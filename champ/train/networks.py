@@ -1,0 +1,116 @@
+"""The networks in training: the ones that the nodes run, with float32 weights, and one forward pass through them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import comfy.model_management
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..model.conditioning import GuidanceRun
+from ..model.config import MotionSizes, UNetSizes
+from ..model.denoiser import ChampUNet
+from ..model.guidance import EncoderSizes, Guidance, GuidanceEncoders, Layer
+from ..model.motion_module import MotionModule
+from ..model.reference import Reference, ReferenceNet, ReferenceRun, ReferenceUNet
+
+
+def patcher(model: nn.Module) -> ModelPatcher:
+    """ComfyUI's hold on a network in training, which stays on the device on which it is trained."""
+    device = comfy.model_management.get_torch_device()
+    return ModelPatcher(model.to(device), device, device)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a whole set of networks."""
+
+    unet: UNetSizes
+    encoder: EncoderSizes
+    motion: MotionSizes | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """What Load Champ Model gives: the denoiser, ReferenceNet and the guidance encoders."""
+
+    sizes: Sizes
+
+    denoiser: ModelPatcher
+    net: ReferenceNet
+    encoders: GuidanceEncoders
+
+
+def recompute(model: nn.Module) -> None:
+    """Gradient checkpointing: what is inside residual blocks, transformers and motion modules is not kept for the
+    gradients but computed again, which takes a third more time and much less memory."""
+
+    def wrap(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(*args):
+            if not torch.is_grad_enabled():
+                return forward(*args)
+            # ComfyUI goes on to change the options while the UNet runs.
+            return checkpoint(forward, *({**a} if isinstance(a, dict) else a for a in args), use_reentrant=False)
+
+        return run
+
+    for module in model.modules():
+        if isinstance(module, (ResBlock, SpatialTransformer, MotionModule)):
+            module.forward = wrap(module.forward)  # type: ignore[method-assign]
+
+
+class Champ(nn.Module):
+    """The networks as one module, so that a step of training is one call of it."""
+
+    denoiser: ChampUNet
+    reference: ReferenceUNet
+    encoders: nn.ModuleDict
+
+    def __init__(self, networks: Networks):
+        super().__init__()
+        self.denoiser = networks.denoiser.model.diffusion_model
+        self.reference = networks.net.patcher.model
+        self.encoders = networks.encoders.patcher.model
+        self.networks = networks
+        self.family = networks.net.family
+        self.context_dim = networks.net.context_dim
+        self.sampling = networks.denoiser.model.model_sampling
+
+    def forward(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        maps: Mapping[str, Tensor],
+        reference: Tensor | None,
+        clip_embeds: Tensor,
+    ) -> Tensor:
+        """The prediction for noisy latents (B, F, 4, h, w) at timesteps (B, F).
+
+        `maps` are pictures (B, F or 1, 3, 8h, 8w) in 0..1 by name; `reference` the scaled latents (B, 4, h, w) of the
+        reference pictures, None in an unconditional step; `clip_embeds` (B, D). Every row reads its own reference."""
+        samples, frames = noisy.shape[:2]
+        features = sum(self.encoders[name](pictures.flatten(0, 1)) for name, pictures in maps.items())
+        features = features.repeat_interleave(samples * frames // len(features), 0)
+        context = clip_embeds[:, None]
+        tokens = {} if reference is None else self.reference.tokens(reference, context)
+        # Frames of a clip share a reference and the motion modules; single pictures are evaluated as one part.
+        parts = samples if frames > 1 else 1
+        guidance, references = [], []
+        for i, part in enumerate(features.chunk(parts)):
+            height, width = (8 * n for n in part.shape[2:])
+            layers = (Layer(part, 0.0, 1.0),)
+            guidance.append(GuidanceRun(Guidance(layers, len(part), width, height, self.family), self.sampling))
+            own = {place: x.chunk(parts)[i] for place, x in tokens.items()}
+            references.append([ReferenceRun(Reference(own, self.family), self.sampling, keep=False)] if own else [])
+        return self.denoiser(
+            noisy.flatten(0, 1),
+            timesteps.flatten(),
+            context.repeat_interleave(frames, 0),
+            transformer_options={"cond_or_uncond": [0] * parts},
+            guidance=guidance,
+            references=references,
+        ).unflatten(0, (samples, frames))

@@ -1,0 +1,70 @@
+"""Synthetic samples kept in files, so that training can go through them more than once without drawing them again."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .synthetic import SyntheticPeople
+
+PACK = 256  # single frames in a file; clips fill a file with as many frames
+MAPS = ("depth", "normal", "semantic_map", "dwpose")
+
+Pack = dict[str, Tensor]  # uint8: pictures (N, F, H, W, 3), the maps likewise, masks, reference (N, H, W, 3), its mask
+
+
+def prepare(
+    people: SyntheticPeople, folder: Path, first: int, count: int, on_sample: Callable[[int, int], None] | None = None
+) -> None:
+    """Writes samples first .. first + count - 1 in packs; those that are complete stay, so that an interrupted run
+    goes on, and a longer one adds to a shorter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    size = max(1, PACK // people.frames)
+    for start in range(first, first + count, size):
+        file = folder / f"{people.split}_{people.frames}_{start:07}.safetensors"
+        stop = min(start + size, first + count)
+        if _rows(file, people) < stop - start:
+            part = file.with_suffix(".part")
+            save_file(_pack(people, range(start, stop)), part, _about(people))
+            part.replace(file)
+        if on_sample:
+            on_sample(min(start + size, first + count) - first, count)
+
+
+def packs(folder: Path, split: str, frames: int) -> list[Path]:
+    """The files of a folder in the order of their samples."""
+    files = sorted(folder.glob(f"{split}_{frames}_*.safetensors"))
+    if not files:
+        raise ValueError(f"{folder} has no {split} samples of {frames} frames; make some with `prepare` first.")
+    return files
+
+
+def read_packs(files: list[Path], names: tuple[str, ...]) -> Iterator[Pack]:
+    """The named tensors of one file after the other."""
+    for file in files:
+        with safe_open(file, "pt") as pack:
+            yield {name: pack.get_tensor(name) for name in names}
+
+
+def _about(people: SyntheticPeople) -> dict[str, str]:
+    return {"size": str(people.size), "seed": str(people.seed)}
+
+
+def _rows(file: Path, people: SyntheticPeople) -> int:
+    """How many samples a file holds, 0 if it is not there."""
+    if not file.exists():
+        return 0
+    with safe_open(file, "pt") as pack:
+        if pack.metadata() != _about(people):
+            raise ValueError(f"{file} holds samples of another size or seed; give these a folder of their own.")
+        return pack.get_slice("reference").get_shape()[0]
+
+
+def _pack(people: SyntheticPeople, indices: range) -> Pack:
+    samples = [people.sample(i) for i in indices]
+    pack = {name: torch.stack([getattr(s, name) for s in samples]) for name in ("pictures", "masks")}
+    pack |= {name: torch.stack([getattr(s, name) for s in samples]) for name in ("reference", "reference_mask")}
+    return pack | {name: torch.stack([s.maps[name] for s in samples]) for name in MAPS}

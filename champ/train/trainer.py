@@ -1,0 +1,221 @@
+"""The loop of training: every step depends on the seed and its number alone, so that a run that is cut short goes on
+as if it had not been."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from diffusers.optimization import get_scheduler
+from torch import Tensor
+
+from .batches import Batch, Samples
+from .networks import Champ
+from .objective import TIMESTEPS, Objective, loss, setting
+
+CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; the defaults are the official ones."""
+
+    steps: int = field(metadata={"help": "steps of the optimiser"})
+    batch: int = setting(4, "samples in a step, on each device")
+    draws: int = setting(1, "noises for each picture of stage 1; the encoders and ReferenceNet run once for all")
+    accumulate: int = setting(1, "batches whose gradients are added up in a step")
+    lr: float = setting(1e-5, "learning rate")
+    schedule: str = setting(
+        "constant", "of the learning rate, named as in diffusers: constant_with_warmup, cosine, ..."
+    )
+    warmup: int = setting(0, "steps until the learning rate is reached, if the schedule has any")
+    weight_decay: float = setting(1e-2, "AdamW's")
+    beta2: float = setting(0.999, "AdamW's")
+    clip: float = setting(1.0, "largest norm of the gradients")
+    mean: float = setting(0.0, "decay of the weights' mean (EMA), which is then exported; 0: the weights are")
+    precision: str = setting("no", "autocast to bf16 or fp16, or no")
+    seed: int = setting(0, "of everything that is random")
+
+
+class Mean:
+    """The exponential mean of parameters, which follows them closely at first."""
+
+    def __init__(self, parameters: list[Tensor], decay: float):
+        self.parameters, self.decay = parameters, decay
+        self.values = [p.detach().clone() for p in parameters]
+
+    @torch.no_grad()
+    def follow(self, step: int) -> None:
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.values, self.parameters, share)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchanges the parameters' values and their means."""
+        for mean, parameter in zip(self.values, self.parameters):
+            mean.data, parameter.data = parameter.data, mean.data
+
+
+class Trainer:
+    """Trains the parameters of a model that are marked, and keeps its state in a folder."""
+
+    def __init__(self, model: Champ, samples: Samples, objective: Objective, settings: Settings, folder: Path):
+        self.samples, self.objective, self.settings, self.folder = samples, objective, settings, folder
+        self.accelerator = Accelerator(
+            mixed_precision=settings.precision,
+            gradient_accumulation_steps=settings.accumulate,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # ReferenceNet, at times
+        )
+        self.model = model
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            self.trained, settings.lr, betas=(0.9, settings.beta2), weight_decay=settings.weight_decay, fused=True
+        )
+        self.mean = Mean(self.trained, settings.mean) if settings.mean else None
+        self.scheduler = get_scheduler(
+            settings.schedule, optimizer, num_warmup_steps=settings.warmup, num_training_steps=settings.steps
+        )
+        self.noise_schedule = objective.schedule()
+        self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.step = 0
+        self._reader, self._ahead = ThreadPoolExecutor(1), dict[int, Future]()
+        self._epoch, self._order = -1, list[int]()
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / CHECKPOINT).exists():
+            self._load()
+
+    def run(self, save_every: int, on_step: Callable[[int, float], None], on_save: Callable[[], None]) -> None:
+        """Trains to the last step; the log gets a line for every step."""
+        main, file = self.accelerator.is_main_process, self.folder / LOG
+        kept = file.read_text().splitlines(keepends=True)[: self.step] if file.exists() else []
+        with open(file if main else os.devnull, "w") as log:
+            log.writelines(kept)  # what came after the checkpoint is done again
+            while self.step < self.settings.steps:
+                started = time.perf_counter()
+                value, norm = self.train_step()
+                self.step += 1
+                if main:
+                    lr = self.scheduler.get_last_lr()[0]
+                    seconds = time.perf_counter() - started
+                    line = {"step": self.step, "loss": value, "norm": norm, "lr": lr, "seconds": round(seconds, 3)}
+                    print(json.dumps(line), file=log, flush=True)
+                    on_step(self.step, value)
+                if main and (self.step % save_every == 0 or self.step == self.settings.steps):
+                    self.save()
+                    on_save()
+
+    def train_step(self) -> tuple[float, float]:
+        """One step of the optimiser; the mean loss and the norm of the gradients."""
+        total, norm = 0.0, 0.0
+        for part in range(self.settings.accumulate):
+            with self.accelerator.accumulate(self.wrapped):
+                read, generator = self._take(self.step * self.settings.accumulate + part)
+                value = self.batch_loss(self.samples.batch(read), generator)
+                self.accelerator.backward(value)
+                if self.accelerator.sync_gradients:
+                    norm = float(self.accelerator.clip_grad_norm_(self.trained, self.settings.clip))
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                total += float(self.accelerator.reduce(value.detach(), "mean")) / self.settings.accumulate
+        self.scheduler.step()
+        if self.mean:
+            self.mean.follow(self.step)
+        return total, norm
+
+    def batch_loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        device, objective = self.accelerator.device, self.objective
+        latents = batch.latents.repeat_interleave(self.settings.draws, 1).to(device)
+        samples, frames = latents.shape[:2]
+        # The frames of a clip share a timestep.
+        timesteps = torch.randint(TIMESTEPS, (samples, self.settings.draws), generator=generator)
+        timesteps = timesteps.repeat_interleave(frames // self.settings.draws, 1).to(device)
+        shape = (samples * self.settings.draws, frames // self.settings.draws, *latents.shape[2:])
+        noise = objective.noise(shape, generator).reshape(latents.shape).to(device)
+        drop = float(torch.rand((), generator=generator)) < objective.drop
+
+        flat = latents.flatten(0, 1), noise.flatten(0, 1), timesteps.flatten()
+        noisy = self.noise_schedule.add_noise(*flat).view_as(latents)
+        target = self.noise_schedule.get_velocity(*flat).view_as(latents)
+        maps = {name: x.to(device).movedim(-1, -3).float() / 255 for name, x in batch.maps.items()}
+        clip_embeds = batch.clip_embeds
+        if clip_embeds is None or drop:
+            clip_embeds = torch.zeros(samples, self.model.context_dim)
+        reference = None if drop else batch.reference.to(device)
+        prediction = self.wrapped(noisy, timesteps, maps, reference, clip_embeds.to(device))
+        pixels = None
+        if objective.person and batch.person is not None:
+            pixels = 1 + objective.person * batch.person.repeat_interleave(self.settings.draws, 1)[:, :, None]
+            pixels = pixels.to(device)
+        weights = objective.weights(self.noise_schedule, timesteps)
+        return loss(prediction, target, weights, pixels)
+
+    def _take(self, number: int) -> tuple[Any, torch.Generator]:
+        """What was read for a part of a step, with its random numbers; the next part is read meanwhile."""
+        ahead = self._ahead.pop(number, None) or self._reader.submit(self._read, number)
+        self._ahead = {number + 1: self._reader.submit(self._read, number + 1)}
+        return ahead.result()
+
+    def _read(self, number: int) -> tuple[Any, torch.Generator]:
+        number = number * self.accelerator.num_processes + self.accelerator.process_index
+        seed = (self.settings.seed * 1_000_003 + number + 1) * 2_654_435_761 % 2**63
+        generator = torch.Generator().manual_seed(seed)
+        batch = self.settings.batch
+        indices = [self._index(n) for n in range(number * batch, (number + 1) * batch)]
+        return self.samples.read(indices, generator), generator
+
+    def _index(self, number: int) -> int:
+        """The samples come in passes through all, each in an order of its own."""
+        epoch, place = divmod(number, len(self.samples))
+        if epoch != self._epoch:
+            generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
+            self._epoch, self._order = epoch, torch.randperm(len(self.samples), generator=generator).tolist()
+        return self._order[place]
+
+    def save(self) -> None:
+        """Replaces the checkpoint as a whole: there is always one that is complete."""
+        state = {
+            "settings": asdict(self.settings),
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "mean": self.mean.values if self.mean else None,
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
+        }
+        part = self.folder / (CHECKPOINT + ".part")
+        torch.save(state, part)
+        part.replace(self.folder / CHECKPOINT)
+
+    def _load(self) -> None:
+        state = torch.load(self.folder / CHECKPOINT, map_location=self.accelerator.device, weights_only=True)
+        changed = [f"{k} {v}" for k, v in state["settings"].items() if v != getattr(self.settings, k) and k != "steps"]
+        if changed:
+            raise ValueError(
+                f"{self.folder} holds a run with other settings; go on with {', '.join(changed)} as it has, or train "
+                "into another folder."
+            )
+        self.step = state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        if self.mean:
+            self.mean.values = state["mean"]
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def with_mean(self, do: Callable[[], None]) -> None:
+        """Does something with the mean of the weights in place of the weights."""
+        if self.mean is None:
+            return do()
+        self.mean.swap()
+        try:
+            do()
+        finally:
+            self.mean.swap()

@@ -1,0 +1,93 @@
+"""The tiny model's codec: block components that ComfyUI's VAE loader takes for a TAESD."""
+
+import comfy.sd
+import pytest
+import torch
+from torch.nn.functional import mse_loss, unfold
+
+from champ.train.codec import CHANNELS, SCALE, Codec, block_basis, picture_batches, to_taesd, train_decoder
+from champ.train.prepare import packs, prepare
+from champ.train.synthetic import SyntheticPeople
+
+
+@pytest.fixture(scope="module")
+def pictures() -> torch.Tensor:
+    people = SyntheticPeople(64)
+    return torch.cat([people.sample(i).pictures for i in range(12)])
+
+
+@pytest.fixture
+def codec(pictures) -> Codec:
+    return Codec.of(*block_basis(pictures))
+
+
+def colours(pictures: torch.Tensor) -> torch.Tensor:
+    return pictures.permute(0, 3, 1, 2).float() / 255
+
+
+@torch.no_grad()
+def test_latents_are_principal_components_of_variance_1(codec, pictures):
+    mean, basis = block_basis(pictures)
+    products = basis.flatten(1) @ basis.flatten(1).T
+    assert (products - products.diag().diag()).abs().max() < 1e-4 * products.max()
+    x = colours(pictures)
+    latents = codec.encode(x)
+    blocks = unfold(x, 8, stride=8) - mean.flatten()[:, None]
+    expected = (basis.flatten(1) / products.diag()[:, None]) @ blocks
+    torch.testing.assert_close(latents.flatten(2), expected, atol=2e-5, rtol=0)
+    rows = latents.transpose(0, 1).flatten(1)
+    torch.testing.assert_close(rows.cov(correction=0), torch.eye(CHANNELS), atol=1e-3, rtol=0)
+    torch.testing.assert_close(rows.mean(1), torch.zeros(CHANNELS), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_decoding_begins_as_flat_blocks(codec, pictures):
+    mean, basis = block_basis(pictures)
+    latents = codec.encode(colours(pictures))
+    flat = mean.mean((1, 2))[:, None, None] + torch.einsum("bkhw,kc->bchw", latents, basis.mean((2, 3)))
+    expected = flat.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    torch.testing.assert_close(codec.decoder(latents), expected, atol=2e-5, rtol=0)
+    assert float(mse_loss(expected, colours(pictures))) < 0.03
+
+
+def test_the_decoder_learns(codec, pictures):
+    encoder = {name: value.clone() for name, value in codec.encoder.state_dict().items()}
+    few, steps, heard = pictures[:2], 60, []
+
+    def batches():
+        while True:
+            yield few, torch.zeros(few.shape[:3])
+
+    def error() -> float:
+        with torch.no_grad():
+            return float(mse_loss(codec.decode(codec.encode(colours(few))), colours(few)))
+
+    before = error()
+    train_decoder(codec, batches(), steps, on_step=lambda step, loss, psnr: heard.append((step, psnr)))
+    assert error() < 0.7 * before
+    assert [step for step, _ in heard] == list(range(1, steps + 1))
+    assert all(torch.equal(value, encoder[name]) for name, value in codec.encoder.state_dict().items())
+
+
+@torch.no_grad()
+def test_comfyui_loads_it_as_a_vae(codec, pictures):
+    vae = comfy.sd.VAE(sd=to_taesd(codec))
+    vae.throw_exception_if_invalid()
+    x = pictures[:2].float() / 255
+    latents = codec.encode(colours(pictures[:2]))
+    torch.testing.assert_close(vae.encode(x) * SCALE, latents, atol=2e-5, rtol=0)
+    decoded = codec.decode(latents).permute(0, 2, 3, 1).clamp(0, 1)
+    torch.testing.assert_close(vae.decode(latents / SCALE).cpu(), decoded, atol=1e-5, rtol=0)
+
+
+def test_batches_repeat_for_a_seed_and_have_targets_and_references(tmp_path):
+    prepare(SyntheticPeople(32), tmp_path, 0, 3)
+    files = packs(tmp_path, "train", 1)
+
+    def few(seed: int) -> list[torch.Tensor]:
+        batches = picture_batches(files, 2, seed)
+        return [next(batches)[0] for _ in range(3)]
+
+    again = few(1)
+    assert all(torch.equal(a, b) for a, b in zip(few(1), again))
+    assert sum(map(len, again)) == 6 and len({x.numpy().tobytes() for x in torch.cat(again)}) == 6

@@ -1,0 +1,70 @@
+"""The command line, from drawn people to a checkpoint set."""
+
+import argparse
+
+import cv2
+import pytest
+import torch
+
+
+def run(*words) -> None:
+    from champ.train import commands
+
+    parser = argparse.ArgumentParser()
+    commands.add(parser.add_subparsers())
+    options = parser.parse_args([str(word) for word in words])
+    options.run(options)
+
+
+@pytest.fixture()
+def codec(tmp_path):
+    from champ.train.codec import Codec
+
+    torch.manual_seed(0)
+    torch.save(Codec().state_dict(), tmp_path / "codec.pt")
+    return tmp_path / "codec.pt"
+
+
+def test_the_whole_way(tmp_path, codec):
+    from champ.model.checkpoint import find_set
+    from champ.model.loading import load_denoiser
+
+    data, still, moving, out = (tmp_path / name for name in ("data", "still", "moving", "set"))
+    for split, frames, count in (("train", 1, 3), ("held_out", 1, 1), ("train", 2, 1), ("held_out", 2, 1)):
+        run("prepare", "--data", data, "--split", split, "--frames", frames, "--count", count, "--size", 64)
+    run("encode", "--data", data, "--vae", codec)
+    common = ["--data", data, "--vae", codec, "--threads", 1, "--steps", 1, "--lr", 1e-3, "--preview-steps", 2]
+    small = ["--channels", 32, 64, "--encoder", 4, 4, 8, 32]
+    run("stage1", *common, *small, "--out", still, "--draws", 2, "--mean", 0.9, "--person", 1)
+    run("stage2", *common, "--init", still / "model", "--out", moving, "--frames", 2, "--batch", 1, "--checkpointing")
+    run("export", "--networks", moving / "model", "--out", out, "--about", "license=none")
+
+    assert cv2.imread(str(still / "preview_000001.png")).shape == (4 * 64, 64, 3)
+    assert cv2.imread(str(moving / "preview_000001.png")).shape == (4 * 64, 64, 3)
+    model = load_denoiser(find_set(out))
+    assert model.model.diffusion_model.max_frames == 32
+    assert sum(file.stat().st_size for file in out.iterdir()) < 0.6 * sum(
+        file.stat().st_size for file in (moving / "model").iterdir()
+    )
+
+
+def test_samples_that_are_not_encoded_are_not_trained_on(tmp_path, codec):
+    from champ.train.batches import PreparedSamples
+    from champ.train.codec import Codec
+
+    run("prepare", "--data", tmp_path, "--count", 1, "--size", 32)
+    with pytest.raises(ValueError, match="encode"):
+        PreparedSamples(tmp_path, "train", 1)
+    run("encode", "--data", tmp_path, "--vae", codec)
+    (latents,) = tmp_path.glob("*.latents")
+    written = latents.stat().st_mtime_ns
+    run("encode", "--data", tmp_path, "--vae", codec)
+    assert latents.stat().st_mtime_ns == written
+    samples = PreparedSamples(tmp_path, "train", 1)
+    batch = samples.batch(samples.read([0, 0], torch.Generator()))
+    assert batch.latents.shape == (2, 1, 4, 4, 4) and batch.reference.shape == (2, 4, 4, 4)
+    assert batch.person.shape == (2, 1, 4, 4) and 0 < batch.person.mean() < 1
+    assert all(x.shape == (2, 1, 32, 32, 3) and x.dtype == torch.uint8 for x in batch.maps.values())
+    torch.save(Codec().state_dict(), codec)
+    run("encode", "--data", tmp_path, "--vae", codec)
+    assert latents.stat().st_mtime_ns != written  # the latents of one codec are noise to another

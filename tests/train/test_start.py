@@ -1,0 +1,62 @@
+"""Where the stages start."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from champ.model.checkpoint import MAPS
+from champ.train.export import export
+from champ.train.fresh import fresh_networks
+from champ.train.networks import Champ
+from champ.train.start import load_networks, networks_from_unet, with_new_motion
+
+
+def predict(networks, frames: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator)
+
+    maps = {name: draw(1, frames, 3, 32, 32).sigmoid() for name in MAPS}
+    with torch.no_grad():
+        model = Champ(networks)
+        return model(draw(1, frames, 4, 4, 4), torch.full((1, frames), 500), maps, draw(1, 4, 4, 4), draw(1, 32))
+
+
+def test_fresh_networks_depend_on_the_seed_alone(sizes):
+    before = torch.get_rng_state()
+    a, b, c = (Champ(fresh_networks(sizes, seed)).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(x, b[name]) and x.isfinite().all() for name, x in a.items())
+    assert not torch.equal(a["denoiser.input_blocks.0.0.weight"], c["denoiser.input_blocks.0.0.weight"])
+
+
+def test_fresh_networks_predict_nothing(sizes):
+    """The last layer of the denoiser is zero, so that the loss begins at the size of the target."""
+    assert predict(fresh_networks(sizes, 0), 3).abs().max() == 0
+
+
+def test_new_motion_modules_change_nothing(sizes, random_networks):
+    still = random_networks(replace(sizes, motion=None))
+    moving = with_new_motion(still, 4, middle=True, seed=5)
+    assert moving.sizes == sizes
+    assert torch.allclose(predict(moving, 3), predict(still, 3), atol=1e-6)
+
+
+def test_motion_modules_of_a_file(sizes, random_networks, tmp_path):
+    export(random_networks(sizes), tmp_path / "set")
+    file = (tmp_path / "set" / "motion_module.safetensors").rename(tmp_path / "motion.safetensors")
+    assert torch.equal(predict(load_networks(tmp_path / "set", file), 3), predict(random_networks(sizes), 3))
+
+
+def test_both_unets_start_from_one_file(sizes, random_networks, tmp_path):
+    networks = random_networks(replace(sizes, motion=None))
+    export(networks, tmp_path)
+    started = networks_from_unet(tmp_path / "denoising_unet.safetensors", (4, 4, 8, 32), 0)
+    wanted = networks.denoiser.model.diffusion_model.state_dict()
+    for module in (started.denoiser.model.diffusion_model, started.net.patcher.model):
+        assert all(torch.equal(x, wanted[name]) for name, x in module.state_dict().items())
+    assert started.sizes == networks.sizes
+    with pytest.raises(ValueError, match="reference UNet"):
+        networks_from_unet(tmp_path / "reference_unet.safetensors", (4, 4, 8, 32), 0)

@@ -1,0 +1,165 @@
+"""The loop of training on minute networks."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from champ.model.checkpoint import MAPS
+from champ.train.batches import Batch
+from champ.train.networks import Champ, recompute
+from champ.train.objective import Objective
+from champ.train.stages import choose_parameters
+from champ.train.trainer import Settings, Trainer
+
+
+class RandomSamples:
+    """Latents and maps of noise, 32 pixels wide."""
+
+    def __init__(self, frames: int):
+        self.frames = frames
+
+    def __len__(self) -> int:
+        return 3
+
+    def read(self, indices, generator):
+        def draw(number: int, *shape: int) -> Tensor:
+            return torch.randn(shape, generator=torch.Generator().manual_seed(number))
+
+        pixels = {
+            name: torch.stack([(draw(10 * i + j, self.frames, 32, 32, 3) * 60 + 120).clamp(0, 255) for i in indices])
+            for j, name in enumerate(MAPS)
+        }
+        return Batch(
+            torch.stack([draw(10 * i + 5, self.frames, 4, 4, 4) for i in indices]),
+            {name: x.byte() for name, x in pixels.items()},
+            torch.stack([draw(10 * i + 6, 4, 4, 4) for i in indices]),
+            torch.stack([draw(10 * i + 7, self.frames, 4, 4).sigmoid() for i in indices]),
+        )
+
+    def batch(self, read):
+        return read
+
+
+def trainer(sizes, folder, stage: str, objective=None, wrap=None, **settings) -> Trainer:
+    from champ.train.fresh import fresh_networks
+
+    model = Champ(fresh_networks(sizes, 0))
+    choose_parameters(model, stage, freeze=False)
+    if wrap:
+        wrap(model)
+    settings = {"steps": 4, "batch": 2, "lr": 1e-3, "mean": 0.9, **settings}
+    frames = 1 if stage == "stage1" else 3
+    return Trainer(model, RandomSamples(frames), objective or Objective(), Settings(**settings), folder)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_a_killed_run_goes_on_bit_for_bit(sizes, tmp_path, stage):
+    options = {"accumulate": 2, "schedule": "cosine", "warmup": 2}
+    if stage == "stage1":
+        options["draws"] = 2
+    whole = trainer(sizes, tmp_path / "whole", stage, Objective(drop=0.3, person=1.0), **options)
+    whole.run(100, lambda step, value: None, lambda: None)
+
+    def kill(step, value):
+        if step == 3:
+            raise Killed
+
+    cut = trainer(sizes, tmp_path / "cut", stage, Objective(drop=0.3, person=1.0), **options)
+    with pytest.raises(Killed):
+        cut.run(2, kill, lambda: None)
+    (tmp_path / "cut" / "checkpoint.pt.part").write_bytes(b"half a checkpoint")
+    again = trainer(sizes, tmp_path / "cut", stage, Objective(drop=0.3, person=1.0), **options)
+    assert again.step == 2
+    again.run(100, lambda step, value: None, lambda: None)
+
+    for (name, a), b in zip(whole.model.state_dict().items(), again.model.state_dict().values()):
+        assert torch.equal(a, b), name
+    for a, b in zip(whole.mean.values, again.mean.values):
+        assert torch.equal(a, b)
+
+    def losses(folder):
+        return [line.split(', "seconds"')[0] for line in (tmp_path / folder / "log.jsonl").read_text().splitlines()]
+
+    assert losses("whole") == losses("cut")
+    assert len(losses("cut")) == 4
+
+
+def test_another_setting_does_not_go_on(sizes, tmp_path):
+    trainer(sizes, tmp_path, "stage1").save()
+    with pytest.raises(ValueError, match="lr 0.001"):
+        trainer(sizes, tmp_path, "stage1", lr=1e-4)
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_a_stage_moves_its_own_weights_alone(sizes, tmp_path, stage):
+    one = trainer(sizes, tmp_path, stage, steps=3)
+    before = {name: x.clone() for name, x in one.model.state_dict().items()}
+    one.run(100, lambda step, value: None, lambda: None)
+    moved = {name for name, x in one.model.state_dict().items() if not torch.equal(x, before[name])}
+    assert moved and all((".motion." in name) == (stage == "stage2") for name in moved)
+    if stage == "stage1":
+        assert {name.split(".")[0] for name in moved} == {"denoiser", "reference", "encoders"}
+
+
+def test_freezing_is_of_the_finest_level_up(champ):
+    from champ.train.start import load_networks
+
+    model = Champ(load_networks(champ.folder, "none"))
+    choose_parameters(model, "stage1", freeze=True)
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    assert len(frozen) == 114  # as many as the official script freezes
+    assert all(name.startswith(tuple(f"reference.output_blocks.{i}." for i in (9, 10, 11))) for name in frozen)
+
+
+def test_conditions_are_dropped_for_a_whole_batch(sizes, tmp_path):
+    one = trainer(sizes, tmp_path, "stage1", Objective(drop=0.25))
+    seen = []
+
+    def look(noisy, timesteps, maps, reference, clip_embeds):
+        seen.append((reference is None, bool((clip_embeds == 0).all()), len(maps)))
+        return noisy
+
+    one.wrapped = look
+    batch = replace(RandomSamples(1).read([0, 1], torch.Generator()), clip_embeds=torch.ones(2, 32))
+    for number in range(400):
+        one.batch_loss(batch, torch.Generator().manual_seed(number))
+    dropped = [without for without, _, _ in seen]
+    assert 75 <= sum(dropped) <= 125
+    assert all(zero == without for without, zero, _ in seen)
+    assert {maps for _, _, maps in seen} == {4}  # the guidance is never dropped
+
+
+@pytest.mark.parametrize("stage", ["stage1", "stage2"])
+def test_recomputing_gives_the_same_gradients(sizes, tmp_path, stage):
+    def gradients(wrap):
+        one = trainer(sizes, tmp_path / str(wrap), stage, Objective(drop=0), wrap)
+        for parameter in one.model.parameters():  # nothing may be zero, as the last layers of new networks are
+            parameter.data.add_(0.02)
+        read, generator = one._take(0)
+        one.batch_loss(one.samples.batch(read), generator).backward()
+        return {name: p.grad for name, p in one.model.named_parameters() if p.grad is not None}
+
+    kept, computed_again = gradients(None), gradients(recompute)
+    assert kept.keys() == computed_again.keys()
+    assert all(torch.allclose(x, computed_again[name], rtol=1e-4, atol=1e-7) for name, x in kept.items())
+
+
+def test_draws_share_a_picture_but_not_the_noise(sizes, random_networks):
+    model = Champ(random_networks(replace(sizes, motion=None))).requires_grad_(False)
+    noisy = torch.randn(2, 3, 4, 4, 4)
+    timesteps = torch.tensor([[5, 500, 900], [1, 99, 300]])
+    batch = RandomSamples(1).read([0, 1], torch.Generator())
+    maps = {name: x.movedim(-1, -3).float() / 255 for name, x in batch.maps.items()}
+    together = model(noisy, timesteps, maps, batch.reference, torch.zeros(2, 32))
+    for row in (slice(0, 1), slice(1, 2)):
+        own = {name: x[row] for name, x in maps.items()}
+        for j in (slice(0, 1), slice(1, 2), slice(2, 3)):
+            alone = model(noisy[row, j], timesteps[row, j], own, batch.reference[row], torch.zeros(1, 32))
+            assert torch.allclose(alone, together[row, j], atol=1e-5)
+    assert not torch.allclose(together[0], together[1], atol=1e-2)
