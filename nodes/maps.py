@@ -6,7 +6,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
-from ..champ.render.folder import MAPS, load_maps, save_maps
+from ..champ.render.folder import IMAGES, MAPS, load_maps, save_maps
 from ..champ.render.guidance import render_guidance
 from ..champ.render.palette import palette_report
 from ..champ.render.pose import canvas_size, from_pose_keypoint, largest_person, to_pose_keypoint
@@ -140,8 +140,8 @@ class ChampSaveMaps(io.ComfyNode):
             node_id="ChampSaveMaps",
             display_name="Save Guidance Maps",
             category="Champ/maps",
-            description="Writes maps as a folder in the official layout, with an animated preview of all of them side "
-            "by side. Each run makes a new folder; nothing is overwritten.",
+            description="Writes maps as a folder in the official layout, with the video's frames if training is to use "
+            "it, and an animated preview of all side by side. Each run makes a new folder; nothing is overwritten.",
             inputs=[
                 *map_inputs(),
                 io.String.Input(
@@ -151,6 +151,12 @@ class ChampSaveMaps(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "fps", default=24.0, min=1.0, max=240.0, step=0.01, tooltip="Frames per second of the preview."
+                ),
+                io.Image.Input(
+                    "images",
+                    optional=True,
+                    tooltip="The frames of the video that the maps were made from, in the maps' size. Training needs "
+                    "them; they are written beside the maps.",
                 ),
             ],
             outputs=[
@@ -166,16 +172,21 @@ class ChampSaveMaps(io.ComfyNode):
         return checked(new_output_path, folder)
 
     @classmethod
-    def execute(cls, folder, fps, depth=None, normal=None, semantic_map=None, dwpose=None, mask=None) -> io.NodeOutput:
+    def execute(
+        cls, folder, fps, depth=None, normal=None, semantic_map=None, dwpose=None, mask=None, images=None
+    ) -> io.NodeOutput:
         given = dict(zip(MAPS, (depth, normal, semantic_map, dwpose, mask), strict=True))
         maps = {name: to_bytes(value[..., :3]) for name, value in given.items() if value is not None and name != "mask"}
         if mask is not None:
             maps["mask"] = to_bytes(mask)
         if not maps:
             raise ValueError("No maps are connected to Save Guidance Maps; connect at least one.")
+        if images is not None:
+            maps[IMAGES] = to_bytes(images[..., :3])
         path = new_output_path(folder)
         save_maps(path, maps, progress())
-        pictures = [maps[name] for name in MAPS[:4] if name in maps] or [maps["mask"][..., None].expand(-1, -1, -1, 3)]
+        pictures = [maps[name] for name in (IMAGES, *MAPS[:4]) if name in maps]
+        pictures = pictures or [maps["mask"][..., None].expand(-1, -1, -1, 3)]
         step = preview_step(len(pictures[0]), fps)
         save_animation(path / "preview.webp", torch.cat([p[::step] for p in pictures], dim=2), fps / step)
         root = Path(folder_paths.get_output_directory())

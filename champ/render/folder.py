@@ -1,4 +1,5 @@
-"""Folders of guidance maps as the official tools lay them out: depth/ normal/ semantic_map/ dwpose/ mask/."""
+"""Folders of guidance maps as the official tools lay them out: depth/ normal/ semantic_map/ dwpose/ mask/, for training
+beside the images/ that they belong to."""
 
 import re
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 MAPS = ("depth", "normal", "semantic_map", "dwpose", "mask")
+IMAGES = "images"
 GREY = ("depth", "mask")  # one channel in the files
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -56,9 +58,9 @@ def load_maps(
 
 
 def save_maps(folder: str | Path, maps: dict[str, Tensor], on_frame: Callable[[int, int], None] | None = None) -> None:
-    """Write maps as load_maps returns them, frame by frame, as 0000.png, 0001.png, ..."""
+    """Write maps as load_maps returns them, perhaps with images, frame by frame, as 0000.png, 0001.png, ..."""
     for name in maps:
-        if name not in MAPS:
+        if name not in (*MAPS, IMAGES):
             raise ValueError(f"There is no guidance map called {name!r}; choose from {', '.join(MAPS)}.")
         if list_frames(Path(folder) / name):
             raise ValueError(f"{Path(folder) / name} already holds frames; choose a new folder, or empty it first.")

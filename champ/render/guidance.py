@@ -55,6 +55,6 @@ def render_guidance(
                 pose = attach_hands_and_face(pose, person)
             dwpose[i] = torch.from_numpy(draw_skeleton([pose], width, height))
             poses.append(pose)
-        if on_frame is not None:
-            on_frame(len(poses), len(motion))
+            if on_frame is not None:
+                on_frame(len(poses), len(motion))
     return Guidance(maps.depth, maps.normal, maps.semantic_map, dwpose, maps.mask, poses)

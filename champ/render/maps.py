@@ -16,8 +16,9 @@ from .rasterize import Hits, corner_vertices, rasterize
 
 # Frames skinned together, because they share the work on the shape.
 POSED_FRAMES = 16
-# Pixels that a GPU draws together; a CPU draws frame by frame, because it is fastest when one frame stays in its cache.
+# Pixels drawn together. A CPU is fastest when pictures and meshes stay in its cache: few frames, and small ones.
 GPU_PIXELS = 1 << 22
+CPU_PIXELS, CPU_FRAMES = 1 << 16, 4
 
 
 class Maps(NamedTuple):
@@ -37,14 +38,16 @@ class Maps(NamedTuple):
 def motion_hits(body: Body, motion: Motion) -> Iterator[tuple[Motion, Posed, Hits]]:
     """A motion on the body's device, in runs of consecutive frames: the frames, the posed body, what its pixels see."""
     device = body.template.device
-    run = 1 if device.type == "cpu" else max(1, GPU_PIXELS // (motion.width * motion.height))
+    size = motion.width * motion.height
+    run = max(1, min(CPU_PIXELS // size, CPU_FRAMES) if device.type == "cpu" else GPU_PIXELS // size)
     for start in range(0, len(motion), max(run, POSED_FRAMES)):
         frames = motion[start : start + max(run, POSED_FRAMES)].to(device)
-        posed = frames.posed(body)
+        vertices, joints = frames.posed(body)
+        vertices = vertices.transpose(1, 2).contiguous().transpose(1, 2)  # all x of a frame, all y, all z
         for i in range(0, len(frames), run):
-            vertices, joints = posed.vertices[i : i + run], posed.joints[i : i + run]
-            hits = rasterize(vertices, body.faces, motion.focal, motion.width, motion.height)
-            yield frames[i : i + run], Posed(vertices, joints), hits
+            posed = Posed(vertices[i : i + run], joints[i : i + run])
+            hits = rasterize(posed.vertices, body.faces, motion.focal, motion.width, motion.height)
+            yield frames[i : i + run], posed, hits
 
 
 def hit_maps(hits: Hits, vertices: Tensor, faces: Tensor, labels: Tensor, width: int, height: int) -> Maps:
@@ -81,13 +84,21 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
 
 def hit_normals(hits: Hits, vertices: Tensor, faces: Tensor) -> Tensor:
     """Unit normals (N, 3) interpolated between the vertices', negated where a face is seen from its inner side."""
-    normals = vertex_normals(vertices, faces).permute(2, 0, 1).reshape(3, -1)
+    normals = vertex_normals(vertices, _around(hits, faces, vertices.shape[1])).permute(2, 0, 1).reshape(3, -1)
 
     def at(hits: Hits) -> Tensor:
         first = hits.frame * vertices.shape[1]
         return _unit(_interpolate(normals, first, faces, hits)) * (hits.outward * 2 - 1)
 
     return torch.cat([at(part) for part in hits.blocks()], 1).t()
+
+
+def _around(hits: Hits, faces: Tensor, count: int) -> Tensor:
+    """The faces (T', 3) at the vertices of those that are seen, on which alone the normals there depend."""
+    shown = faces.new_zeros(len(faces), dtype=torch.bool).index_fill_(0, hits.face, True)
+    near = faces.new_zeros(count, dtype=torch.bool).index_fill_(0, faces[shown].flatten(), True)
+    a, b, c = (near.index_select(0, corner) for corner in faces.t())
+    return faces.index_select(0, (a | b | c).nonzero()[:, 0])
 
 
 def normal_levels(normals: Tensor) -> Tensor:

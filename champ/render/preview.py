@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, normalize
+from torch.nn.functional import avg_pool2d, normalize, pad
 
 from ..body.body import Body
 from ..motion.motion import Motion
@@ -109,16 +109,25 @@ def openness(hits: Hits, motion: Motion) -> Tensor:
     """Share of light (N,) that reaches a point: less the farther it lies behind what surrounds it in the picture."""
     if len(hits.z) == 0:
         return hits.z
-    picture = hits.z.new_zeros(len(motion), motion.height, motion.width, 2)
-    picture.view(-1, 2)[hits.pixel, 0] = hits.z
-    picture.view(-1, 2)[hits.pixel, 1] = 1
-    # The mean is smooth: a quarter of the resolution will do.
-    picture = avg_pool2d(picture.permute(0, 3, 1, 2), 4, ceil_mode=True)
-    reach = min(int(CREASE * motion.focal / hits.z.mean() / 4), min(picture.shape[2:]) // 4)
+    # The mean around a pixel is smooth: a quarter of the resolution will do.
+    height, width = -(-motion.height // 4), -(-motion.width // 4)
+    line = hits.pixel.div(motion.width, rounding_mode="floor")
+    row, column = line - hits.frame * motion.height, hits.pixel - line * motion.width
+    cell = (hits.frame * height + (row >> 2)) * width + (column >> 2)
+    picture = hits.z.new_zeros(2, len(motion) * height * width)
+    picture[0].scatter_add_(0, cell, hits.z)
+    picture[1].scatter_add_(0, cell, torch.ones_like(hits.z))
+    picture = picture.view(2, len(motion), height, width)
+    reach = min(int(CREASE * motion.focal / hits.z.mean() / 4), min(height, width) // 4)
     for size, padding in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
         picture = avg_pool2d(picture, size, stride=1, padding=padding)
-    picture = interpolate(picture, scale_factor=4, mode="bilinear")[..., : motion.height, : motion.width]
-    z, seen = picture.permute(1, 0, 2, 3).flatten(1).index_select(1, hits.pixel)
+    # Between the centres of four cells, those at the border repeated.
+    picture = pad(picture, (1, 1, 1, 1), "replicate").flatten(1)
+    corner = (hits.frame * (height + 2) + (row + 2 >> 2)) * (width + 2) + (column + 2 >> 2)
+    down, across = ((row + 2 & 3) * 0.25 + 0.125), ((column + 2 & 3) * 0.25 + 0.125)
+    at = [picture.index_select(1, corner + step) for step in (0, 1, width + 2, width + 3)]
+    upper, lower = torch.lerp(at[0], at[1], across), torch.lerp(at[2], at[3], across)
+    z, seen = torch.lerp(upper, lower, down)
     return 1 - 0.55 * ((hits.z - z / seen) / CREASE).clamp(0, 1)
 
 

@@ -84,7 +84,6 @@ def _project(vertices: Tensor, faces: Tensor, focal: float, width: int, height: 
     """The triangles whose bounding boxes hold a pixel centre, ready to be drawn."""
     frames, count = vertices.shape[:2]
     points = vertices.float().permute(2, 0, 1).reshape(3, -1)
-    corners = corner_vertices(faces, frames, count)
     sane, ahead = torch.stack([(points.abs() < FAR).all(), (points[2] >= NEAR).all()]).tolist()
     if not sane:
         bad = (~(points.abs() < FAR)).view(3, frames, -1).any(2).any(0).nonzero()[:, 0].tolist()
@@ -92,9 +91,10 @@ def _project(vertices: Tensor, faces: Tensor, focal: float, width: int, height: 
             f"Mesh coordinates are NaN or beyond {FAR:g} m in {len(bad)} frame(s), first in frame {bad[0]};"
             " check the motion's rotations and translations there."
         )
-    source, clipped = None, None
+    corners, alike, source, clipped = faces.t().contiguous(), frames, None, None  # frames with the same corners
     if not ahead:
-        points, corners, source, clipped = clip_near(points, corners, NEAR)
+        points, corners, source, clipped = clip_near(points, corner_vertices(faces, frames, count), NEAR)
+        alike = 1
 
     q = 1 / points[2].clamp_min(NEAR)  # no triangle is left that has a corner nearer than this
     u = focal * points[0] * q + width / 2
@@ -102,9 +102,11 @@ def _project(vertices: Tensor, faces: Tensor, focal: float, width: int, height: 
     # First column and row whose centres do not precede the vertex: a box that holds no centre has no extent in these.
     column = (u - 0.5).ceil_().clamp_(0, width).int()
     row = (v - 0.5).ceil_().clamp_(0, height).int()
-    kept = (_extent(column, corners) * _extent(row, corners)).nonzero()[:, 0]
+    extents = (_extent(index.view(alike, -1), corners) for index in (column, row))
+    kept = torch.mul(*extents).flatten().nonzero()[:, 0]
 
-    corners = corners.index_select(1, kept)
+    frame = kept.div(corners.shape[1], rounding_mode="floor")
+    corners = corners.index_select(1, kept - frame * corners.shape[1]) + frame * count
     order, odd = _order_by_height(*(v.index_select(0, corner) for corner in corners))
     corners = corners.gather(0, order).flatten()
     uvq = torch.stack([u, v, q]).index_select(1, corners).view(3, 3, -1)
@@ -137,8 +139,8 @@ def corner_vertices(faces: Tensor, frames: int, count: int) -> Tensor:
 
 
 def _extent(index: Tensor, corners: Tensor) -> Tensor:
-    """Largest minus smallest value, over each triangle's corners, of an integer per vertex."""
-    a, b, c = (index.index_select(0, corner) for corner in corners)
+    """Largest minus smallest value (F, T), over each triangle's corners (3, T), of an integer per vertex (F, V)."""
+    a, b, c = (index.index_select(1, corner) for corner in corners)
     return torch.maximum(torch.maximum(a, b), c) - torch.minimum(torch.minimum(a, b), c)
 
 

@@ -89,6 +89,17 @@ def test_loading_and_saving_again_changes_no_byte(server, folder):
         assert np.array_equal(np.asarray(Image.open(file)), np.asarray(Image.open(copy))), copy
 
 
+def test_the_images_of_the_video_are_saved_for_training(server):
+    blue = node("EmptyImage", width=64, height=96, batch_size=4, color=255)
+    entry = server.run({**motion(), "3": render(), "5": blue, "4": save(folder="champ/training", images=["5", 0])})
+    files = sorted((saved_folder(server, entry, "4") / "images").iterdir())
+    assert [file.name for file in files] == ["0000.png", "0001.png", "0002.png", "0003.png"]
+    with Image.open(files[3]) as picture:
+        assert picture.getextrema() == ((0, 0), (0, 0), (255, 255)) and picture.size == (64, 96)
+    with Image.open(files[0].parents[1] / "preview.webp") as preview:
+        assert preview.size == (5 * 64, 96)
+
+
 def test_a_second_run_gets_a_new_folder(server, folder):
     prompt = {"3": load("champ/fixture_00001 [output]"), "4": save(folder="champ/fixture")}
     again = saved_folder(server, server.run(prompt), "4")

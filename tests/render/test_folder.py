@@ -40,6 +40,15 @@ def test_saved_maps_load_again(tmp_path):
         assert torch.equal(loaded[name], maps[name]), name
 
 
+def test_images_are_written_beside_the_maps(tmp_path):
+    maps = random_maps()
+    save_maps(tmp_path, {"depth": maps["depth"], "images": maps["dwpose"]})
+    for i, expected in enumerate(maps["dwpose"]):
+        with Image.open(tmp_path / "images" / f"{i:04d}.png") as picture:
+            assert np.array_equal(np.array(picture), expected.numpy())
+    assert list(load_maps(tmp_path)) == ["depth"]
+
+
 def test_semantic_map_is_black_outside_the_mask(tmp_path):
     maps = random_maps()
     maps["semantic_map"] = torch.full_like(maps["semantic_map"], 84)

@@ -1,5 +1,6 @@
 """The maps against Blender renders of the official scene, and against geometry that is known."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -178,9 +179,11 @@ def test_runs_of_frames_change_nothing_and_hold_a_bounded_part_of_the_motion(dan
     monkeypatch.setattr(Motion, "posed", watched)
     runs = list(motion_hits(body, motion))
     assert max(longest) == module.POSED_FRAMES and sum(longest) == len(motion)
-    assert [len(frames) for frames, _, _ in runs] == [len(posed.vertices) for _, posed, _ in runs] == [1] * 37
+    assert [len(frames) for frames, _, _ in runs] == [len(posed.vertices) for _, posed, _ in runs] == [4] * 9 + [1]
     hits = rasterize(pose(motion, body).vertices, body.faces, motion.focal, 77, 101)
-    pixel = torch.cat([run.pixel + 77 * 101 * i for i, (_, _, run) in enumerate(runs)])
+    pixel = torch.cat([run.pixel + 77 * 101 * 4 * i for i, (_, _, run) in enumerate(runs)])
     assert torch.equal(pixel, hits.pixel)
+    large = replace(motion[:2], width=512, height=512)
+    assert [len(frames) for frames, _, _ in motion_hits(body, large)] == [1, 1]
     for frames, posed, _ in runs:
         torch.testing.assert_close(posed.joints, pose(frames, body).joints, rtol=0, atol=1e-5)
