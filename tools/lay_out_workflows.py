@@ -31,13 +31,15 @@ DOWNLOADS = {
     }
 }
 
+# Nodes that end a workflow and show nothing.
+WITHOUT_PICTURE = ["ChampCheckMaps", "ChampMeasure", "ChampSaveGLB", "ChampSaveMotion"]
 # Nodes that show pictures get room for them below their widgets before the columns are arranged.
 LAY_OUT = """
-async ([prompt, name, text]) => {
+async ([prompt, name, text, withoutPicture]) => {
   await app.loadApiJson(prompt, name);
   for (const node of app.graph.nodes)
     if (node.type === "LoadVideo") node.setSize([320, 660]);
-    else if (node.constructor.nodeData?.output_node && node.type !== "ChampCheckMaps")
+    else if (node.constructor.nodeData?.output_node && !withoutPicture.includes(node.type))
       node.setSize([Math.max(node.size[0], 320), node.size[1] + 300]);
   app.graph.arrange(80);
   const [left, top] = [0, 1].map((axis) => Math.min(...app.graph.nodes.map((node) => node.pos[axis])));
@@ -64,7 +66,7 @@ def lay_out(names: list[str]) -> None:
             for name in names:
                 prompt = json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
                 note = (FOLDER / "api" / f"{name}.md").read_text(encoding="utf-8")
-                workflow = json.loads(page.evaluate(LAY_OUT, [prompt, name, note]))
+                workflow = json.loads(page.evaluate(LAY_OUT, [prompt, name, note, WITHOUT_PICTURE]))
                 for node in workflow["nodes"]:
                     if node["type"] in DOWNLOADS:
                         node["properties"]["models"] = [DOWNLOADS[node["type"]]]

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -13,8 +14,12 @@ from champ.calibrate.warp import warp
 from champ.motion.camera import angle_path, frame_person
 from champ.motion.motion import Motion
 from champ.motion.presets import PRESETS, make_motion
+from champ.motion.report import plot
+from champ.motion.rotation import from_axis_angle
+from champ.motion.smooth import smooth
 from champ.render.guidance import render_guidance
 from champ.render.preview import preview
+from champ.train.portrait import portrait
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT = 200, 300
@@ -83,6 +88,21 @@ def main() -> None:
     save_thumbnail("calibrated_reference", torch.cat([far, torch.from_numpy(near)], dim=1))
     fitted = torch.where((quick[4] > 0).any(dim=2, keepdim=True), quick[4], quick[0])
     save_thumbnail("keypoints_to_motion", torch.cat([quick[4], fitted], dim=1))
+    sitter = portrait(WIDTH, HEIGHT)
+    save_thumbnail(
+        "video_to_motion", torch.cat([sitter.picture, render_guidance(sitter.body, sitter.motion).normal[0]], 1)
+    )
+    trembling = replace(walk, rotations=walk.rotations @ shaken(walk))
+    drawn = plot(smooth(trembling), trembling)
+    save_thumbnail(
+        "clean_motion", torch.from_numpy(cv2.resize(drawn.numpy(), (450, 300), interpolation=cv2.INTER_AREA))
+    )
+
+
+def shaken(motion: Motion) -> torch.Tensor:
+    """Small random turns of all joints, (F, 24, 3, 3)."""
+    generator = torch.Generator().manual_seed(0)
+    return from_axis_angle(0.06 * torch.randn(*motion.rotations.shape[:2], 3, generator=generator))
 
 
 def beside(motion: Motion, body: Body, other: Motion, other_body: Body) -> Motion:
