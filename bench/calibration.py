@@ -25,7 +25,7 @@ comfy.cli_args.args.cpu = True
 from champ.body.body import Body
 from champ.calibrate.branch import Picture, Plan, plan_warps
 from champ.calibrate.correspondences import people_of_motion
-from champ.calibrate.procrustes import IDENTITY, align, similarity
+from champ.calibrate.procrustes import IDENTITY, Alignment, align, similarity
 from champ.metrics.images import psnr, ssim
 from champ.motion.camera import transform
 from champ.motion.motion import Motion
@@ -162,10 +162,10 @@ def quality(people: int, split: str) -> None:
 
 def recovery(draws: int = 400) -> None:
     """Known similarities through points that are off by 2 pixels (standard deviation of x and of y), some of them
-    anywhere in the picture."""
+    anywhere in the picture; beside it the error of who knows which points are good."""
     rng = np.random.default_rng(0)
     print(f"\n{draws} known moves, 0.5x to 2x and up to 45 degrees, root mean square (95th percentile) of the error:")
-    print("| person | outliers | scale | turn |\n|---|---|---|---|")
+    print("| person | outliers | scale | turn | good points known: scale | turn |\n|---|---|---|---|---|---|")
     for height in (300, 450, 600):
         for share in (0.0, 0.2, 0.4):
             errors = []
@@ -179,12 +179,14 @@ def recovery(draws: int = 400) -> None:
                 q[lost] = rng.uniform((-256, -84), (256, 684), (len(lost), 2))
                 found = align(*(np.column_stack([points, np.ones(17)]) for points in (p, q)))
                 assert found is not None
-                errors.append((100 * (found.scale / scale - 1), found.degrees - np.degrees(turn)))
-            rms = np.sqrt(np.square(errors).mean(0))
-            (scale, turn), (far_scale, far_turn) = rms, np.percentile(np.abs(errors), 95, axis=0)
+                good = np.setdiff1d(np.arange(17), lost)
+                known = Alignment(similarity(p[good], q[good], np.ones(len(good))), good, "all")
+                errors.append([(100 * (a.scale / scale - 1), a.degrees - np.degrees(turn)) for a in (found, known)])
+            (scale, turn), (known_scale, known_turn) = np.sqrt(np.square(errors).mean(0))
+            (far_scale, far_turn), _ = np.percentile(np.abs(errors), 95, axis=0)
             print(
                 f"| {height} pixels | {share:.0%} | {scale:.2f} % ({far_scale:.2f}) | "
-                f"{turn:.2f} degrees ({far_turn:.2f}) |"
+                f"{turn:.2f} degrees ({far_turn:.2f}) | {known_scale:.2f} % | {known_turn:.2f} degrees |"
             )
 
 

@@ -70,8 +70,12 @@ async function start(name) {
   draw();
 }
 
+function warn({ message }) {
+  app.extensionManager.toast.add({ severity: "error", summary: "Champ", detail: message, life: 20000 });
+}
+
 function cancel(name) {
-  if (running?.file === name) post("/champ/download/cancel", {});
+  if (running?.file === name) post("/champ/download/cancel", {}).catch(warn);
   waiting = waiting.filter((other) => other !== name);
   draw();
 }
@@ -161,9 +165,13 @@ async function onReport({ detail }) {
   running = ended ? null : detail;
   if (detail.state === "failed") {
     errors[detail.file] = detail.message;
-    app.extensionManager.toast.add({ severity: "error", summary: "Champ", detail: detail.message, life: 20000 });
+    warn(detail);
   }
-  if (ended && shown) shown.files = (await read())[shown.node.comfyClass] ?? [];
+  try {
+    if (ended && shown) shown.files = (await read())[shown.node.comfyClass] ?? [];
+  } catch (error) {
+    warn(error);
+  }
   draw();
   if (ended && waiting.length) await start(waiting.shift());
   if (detail.state === "done") await refresh();

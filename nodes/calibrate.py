@@ -37,7 +37,7 @@ class ChampCalibrateReference(io.ComfyNode):
             "the frames: from motions, or from keypoints.",
             inputs=[
                 ChampReference.Input("reference", tooltip="From Encode Reference; its first picture is calibrated."),
-                ChampReferenceNet.Input("reference_net", tooltip="From Load Champ Model."),
+                ChampReferenceNet.Input("reference_net", tooltip="The one that Encode Reference has."),
                 io.Vae.Input("vae", tooltip="The VAE of Stable Diffusion 1.5, as for Encode Reference."),
                 ChampMotion.Input(
                     "reference_motion",
@@ -134,13 +134,18 @@ class ChampCalibrateReference(io.ComfyNode):
         ours, _ = people("reference", reference_motion, reference_keypoints, body, (rows, columns) if masked else None)
         cells = (shown.height // 8, shown.width // 8) if masked else None
         theirs, shot = people("", motion, pose_keypoints, body, cells)
-        check_shape(ours, columns, rows, "the reference", "its picture")
-        check_shape(theirs, shown.width, shown.height, "the motion", "the video")
+        picture_size = "the reference picture", columns, rows
+        video_size = "the video that Encode Reference was told of", shown.width, shown.height
+        check_shape("The points of the reference belong", ours.width, ours.height, *picture_size)
+        check_shape("The points of the frames belong", theirs.width, theirs.height, *video_size)
 
-        person, shares = None, None
+        person = None
         if masked:
+            for what, given, size in (("reference_mask", reference_mask, picture_size), ("mask", mask, video_size)):
+                if given is not None:
+                    check_shape(f"The {what} belongs", given.shape[-1], given.shape[-2], *size)
             person = silhouette(ours.shares, reference_mask, rows, columns, 1, "reference_mask")[0]
-            shares = silhouette(theirs.shares, mask, *cells, len(theirs.points), "mask")
+            theirs = theirs._replace(shares=silhouette(theirs.shares, mask, *cells, len(theirs.points), "mask"))
         picture = Picture(
             to_bytes(shown.image[None])[0, ..., :3].numpy(),
             shown.width,
@@ -148,7 +153,7 @@ class ChampCalibrateReference(io.ComfyNode):
             shown.fit,
             None if person is None else to_bytes(person[None])[0].numpy(),
         )
-        plan = plan_warps(picture, ours, theirs, points, max_warps, shot)
+        plan = plan_warps(picture, ours, theirs, points, max_warps, shot, progress())
         for doubt in doubts(plan):
             warn(f"Calibrate Reference: {doubt}")
         first, *others = reference.references
@@ -161,7 +166,7 @@ class ChampCalibrateReference(io.ComfyNode):
                 picture,
                 plan,
                 shown.clip_embeds,
-                people=shares,
+                people=theirs.shares,
                 group=group_size,
                 seed=seed,
                 shot=shot,
@@ -212,13 +217,13 @@ def silhouette(shares, mask, rows, columns, frames, name) -> torch.Tensor:
     return covered(mask, rows, columns).expand(frames, -1, -1)
 
 
-def check_shape(found: People, width, height, whose, picture) -> None:
-    """Points are stretched onto the picture, which is right only if it has the shape of theirs."""
-    ratio = found.width / found.height * height / width
+def check_shape(what, own_width, own_height, picture, width, height) -> None:
+    """Points and masks are stretched onto the picture, which is right only if it has the shape of theirs."""
+    ratio = own_width / own_height * height / width
     if not 0.98 < ratio < 1.02:
         warn(
-            f"Calibrate Reference: the points of {whose} belong to a picture of {found.width}x{found.height} pixels, "
-            f"{picture} has {width}x{height}; they are stretched. Use pictures of one shape, or nothing will fit."
+            f"Calibrate Reference: {what} to a picture of {own_width}x{own_height} pixels, {picture} has "
+            f"{width}x{height}, so that nothing lies where it should; use pictures of one shape."
         )
 
 

@@ -77,9 +77,10 @@ def work(job: Job) -> None:
         logging.info("[Champ] %s", message)
     except CancelledError:
         state = "cancelled"
-    except (ValueError, OSError) as error:
+    except Exception as error:  # whatever it is, the browser waits for the end
         state, message = "failed", str(error)
-        logging.warning("[Champ] %s", message)
+        known = isinstance(error, (ValueError, OSError))
+        logging.warning("[Champ] %s", message, exc_info=None if known else error)
     finally:
         running = None  # before the last report: whoever reads it may ask for the next file
     job.report(state, message)
@@ -100,8 +101,9 @@ async def asked(request: web.Request) -> dict:
 
 async def list_files(request: web.Request) -> web.Response:
     loaders = {node: [describe(file) for file in FILES if file.folder in folders] for node, folders in LOADERS.items()}
-    job = running and {"file": running.file.name, "done": running.done, "total": running.total}
-    return web.json_response({"loaders": loaders, "running": job})
+    job = running  # the thread may end meanwhile
+    now = job and {"file": job.file.name, "done": job.done, "total": job.total}
+    return web.json_response({"loaders": loaders, "running": now})
 
 
 async def start(request: web.Request) -> web.Response:
@@ -110,8 +112,8 @@ async def start(request: web.Request) -> web.Response:
     file = next((file for file in FILES if file.name == name), None)
     if file is None:
         raise web.HTTPNotFound(text="There is no such file in this pack's list.")
-    if running:
-        raise web.HTTPConflict(text=f"{running.file.name} is being downloaded; wait for it or cancel it.")
+    if job := running:
+        raise web.HTTPConflict(text=f"{job.file.name} is being downloaded; wait for it or cancel it.")
     if describe(file)["present"]:
         raise web.HTTPConflict(text=f"{file.name} is there already.")
     running = Job(file)
@@ -121,8 +123,8 @@ async def start(request: web.Request) -> web.Response:
 
 async def cancel(request: web.Request) -> web.Response:
     await asked(request)
-    if running:
-        running.cancelled.set()
+    if job := running:
+        job.cancelled.set()
     return web.json_response({})
 
 

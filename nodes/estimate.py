@@ -1,8 +1,5 @@
 """From a video or a picture to the body in it, with HMR2."""
 
-from pathlib import Path
-
-import folder_paths
 import numpy as np
 from comfy_api.latest import io, ui
 
@@ -14,28 +11,11 @@ from ..champ.estimate.track import one_person, person_box
 from ..champ.motion import report
 from ..champ.motion.motion import Motion
 from ..champ.render.pose import from_pose_keypoint, shots_of
-from .files import register_folder
+from .files import hmr2_file, hmr2_files, register_folder
 from .types import ChampBody, ChampHMR2, ChampMotion, PoseKeypoint, checked, progress, warn
 from .video import Pictures, clip_input, pictures
 
 register_folder("hmr2", set(SUFFIXES))
-
-NO_HMR2 = f"put {OFFICIAL} into models/hmr2"
-
-
-def hmr2_files() -> list[str]:
-    return folder_paths.get_filename_list("hmr2") or [NO_HMR2]
-
-
-def hmr2_file(name: str) -> Path:
-    """Where a choice of `hmr2_files` lies."""
-    path = None if name == NO_HMR2 else folder_paths.get_full_path("hmr2", name)
-    if path is None:
-        raise ValueError(
-            f"HMR2 checkpoint {name!r} not found: put {OFFICIAL} of 4D-Humans into models/hmr2, or press the loader's "
-            "Download button; then press R and choose it."
-        )
-    return Path(path)
 
 
 class ChampLoadHMR2(io.ComfyNode):

@@ -7,10 +7,12 @@ from pathlib import Path, PurePath
 
 import folder_paths
 
+from ..champ.estimate.checkpoint import OFFICIAL
 from ..champ.render.folder import MAPS
 
 SMPL_EXTENSIONS = {".pkl", ".npz", ".safetensors", ".pth"}
 NO_SMPL = "put SMPL_NEUTRAL.pkl into models/smpl"
+NO_HMR2 = f"put {OFFICIAL} into models/hmr2"
 NO_SET = "put a checkpoint set into models/champ"
 NO_DWPOSE = "put yolox_l.onnx and dw-ll_ucoco_384.onnx into models/dwpose"
 # Below the folder of custom nodes: where the pack that most people have DWPose from keeps the same files.
@@ -62,6 +64,21 @@ def dwpose_file(name: str) -> Path:
         raise ValueError(
             f"DWPose file {name!r} not found: press Download files... in Load DWPose, or put yolox_l.onnx and "
             "dw-ll_ucoco_384.onnx (huggingface.co/yzd-v/DWPose) into models/dwpose and press R; then choose them."
+        )
+    return Path(path)
+
+
+def hmr2_files() -> list[str]:
+    return folder_paths.get_filename_list("hmr2") or [NO_HMR2]
+
+
+def hmr2_file(name: str) -> Path:
+    """Where a choice of `hmr2_files` lies."""
+    path = None if name == NO_HMR2 else folder_paths.get_full_path("hmr2", name)
+    if path is None:
+        raise ValueError(
+            f"HMR2 checkpoint {name!r} not found: put {OFFICIAL} of 4D-Humans into models/hmr2, or press the loader's "
+            "Download button; then press R and choose it."
         )
     return Path(path)
 

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import comfy.model_management
 import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 
 from ..champ.metrics import images as pictures
 from ..champ.metrics import perceptual
+from ..champ.model.memory import release
 from .files import register_folder
 from .types import progress, to_bytes
 
@@ -58,7 +61,7 @@ class ChampMeasure(io.ComfyNode):
                 io.Boolean.Input("fvd", default=False, tooltip=f"Needs {I3D} in models/champ_metrics."),
             ],
             outputs=[
-                io.String.Output(display_name="report", tooltip="All values in words, for a text node."),
+                io.String.Output(display_name="report", tooltip="All values in words, for Preview Any."),
                 io.Float.Output(display_name="l1", tooltip="Mean absolute difference; smaller is better."),
                 io.Float.Output(display_name="psnr", tooltip="In decibels; larger is better."),
                 io.Float.Output(display_name="ssim", tooltip="1 for equal clips."),
@@ -75,31 +78,35 @@ class ChampMeasure(io.ComfyNode):
             ("FVD", perceptual.load_i3d, [I3D], fvd),
         ]
         files = {name: (load, [_weights(name, f) for f in needed]) for name, load, needed, wanted in networks if wanted}
+        if fid_vid or fvd:
+            perceptual.check_length(len(images))
         made, true = (to_bytes(clip[..., :3]) for clip in (images, truth))
-        inside = None if mask is None else (mask > 0.5).cpu().expand(len(made), -1, -1)
+        inside = None if mask is None else (mask > 0.5).cpu()
+        if inside is not None and len(inside) == 1:
+            inside = inside.expand(len(made), -1, -1)
+        pictures.check_pair(made, true, inside)
         parts = {"whole": None} if inside is None else {"whole": None, "person": inside, "background": ~inside}
 
         measures = PROTOCOLS[protocol] | {"flicker": pictures.flicker}
-        on_frame = progress()
         table: dict[str, dict[str, float]] = {}
         for name, measure in measures.items():
-            table[name] = {part: float(measure(made, true, m).nanmean()) for part, m in parts.items()}
-            on_frame(len(table), len(measures))
-        device = comfy.model_management.get_torch_device()
+            table[name] = {part: _mean(_frame_by_frame(measure, made, true, m)) for part, m in parts.items()}
         for name, (load, paths) in files.items():
-            network = load(*paths).to(device)
+            network = load(*paths)
+            devices = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+            patcher = ModelPatcher(network, *devices)
+            comfy.model_management.load_models_gpu([patcher])
             if name == "LPIPS":
                 table[name] = {
-                    part: float(
-                        perceptual.lpips(
-                            network, made, true, m, benchmark=protocol == "benchmark", on_frame=progress()
-                        ).nanmean()
+                    part: _mean(
+                        perceptual.lpips(network, made, true, m, benchmark=protocol == "benchmark", on_frame=progress())
                     )
                     for part, m in parts.items()
                 }
             else:
                 distance = perceptual.fvd if name == "FVD" else perceptual.fid_vid
                 table[name] = {"whole": distance(network, made, true, progress())}
+            release(patcher)
         report = _report(table, len(made), protocol)
         first = [table[name]["whole"] for name in ("L1", "PSNR", "SSIM")]
         return io.NodeOutput(report, *first, ui=ui.PreviewText(report))
@@ -112,17 +119,36 @@ def _weights(measure: str, name: str) -> Path:
     return Path(path)
 
 
+def _frame_by_frame(
+    measure: pictures.Measure, made: torch.Tensor, true: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """A measure of every frame, or of every frame and the next, with progress and a way to cancel."""
+    on_frame, values = progress(), []
+    reach = 2 if measure is pictures.flicker else 1
+    for i in range(len(made)):
+        here = slice(i, i + reach)
+        values.append(measure(made[here], true[here], None if mask is None else mask[here]))
+        on_frame(i + 1, len(made))
+    return torch.cat(values)
+
+
+def _mean(values: torch.Tensor) -> float:
+    """Over the frames in which there is something to measure; infinite, as PSNR has it, only if all are equal."""
+    finite = values[values.isfinite()]
+    return float(finite.mean() if len(finite) else values.nanmean())
+
+
 def _report(table: dict[str, dict[str, float]], frames: int, protocol: str) -> str:
-    lines = [f"{frames} frames, {protocol}"]
+    lines = [f"{frames} {'frame' if frames == 1 else 'frames'}, {protocol}."]
     for name, values in table.items():
         words = [f"{part} {_number(value)}" for part, value in values.items()]
-        lines.append(f"{name}: " + ", ".join(words))
+        lines.append(f"{name}: " + ", ".join(words) + ".")  # a sentence, because Preview Any runs lines together
     return "\n".join(lines)
 
 
 def _number(value: float) -> str:
     if math.isnan(value):
-        return "-"
+        return "none"
     return "equal" if math.isinf(value) else f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}"
 
 

@@ -88,6 +88,8 @@ def warn(message: str) -> None:
 
 
 def warn_of_other_shape(body: Body, motion: Motion) -> None:
-    """A motion brings the shape of its person; say so where the body was given another one."""
-    if body.betas.any() and not torch.allclose(body.betas, body.with_betas(motion.betas).betas, atol=1e-4):
+    """A motion brings the shape of its person; say so where the body was given another one. Only a built-in motion has
+    the shape of the body that it was made with: one that is estimated from a video or a picture is meant to differ."""
+    built_in, shape = motion.source.startswith("built-in"), body.with_betas(motion.betas).betas
+    if built_in and body.betas.any() and not torch.allclose(body.betas, shape, atol=1e-4):
         warn("The body has another shape than the motion; the motion's shape is used. Make the motion with this body.")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..model.reference import Reference, ReferenceNet, encode_reference
 from ..model.span import check_span
-from .attention import CalibratedReference, Calibration, Warp, groups_of
+from .attention import COVERED, CalibratedReference, Calibration, Warp, groups_of
 from .correspondences import People, covered
 from .procrustes import Alignment, align_clip
 from .warp import Warped, after, distinct, fit_matrix, warp
@@ -28,6 +28,7 @@ class Plan(NamedTuple):
     warp_of: np.ndarray  # (F,) which of them
     off: float  # pixels between a frame's own transform and the one that stands for it, at most
     crowded: tuple[bool, tuple[int, ...]]  # whether the reference shows several people, and which frames do
+    bare: tuple[bool, tuple[int, ...]]  # whether the silhouette in the reference is empty, and in which frames it is
 
     @property
     def passes(self) -> int:
@@ -61,18 +62,21 @@ def plan_warps(
     points: str = "auto",
     most: int = 32,
     shot: Sequence[int] | None = None,
+    on_frame: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Aligns the person of the picture (frame 0 of `reference`) with that of every frame, by `points`, in at most
-    `most` different ways."""
+    `most` different ways. `on_frame` hears how many frames are done, and of how many."""
     rows, columns = picture.pixels.shape[:2]
     ours = reference.stretched(columns, rows).points[0].copy()
     matrix = picture.to_clip()
     ours[:, :2] = ours[:, :2] @ matrix[:, :2].T + matrix[:, 2]
     theirs = people.stretched(picture.width, picture.height).points
-    alignments = align_clip(ours, theirs, points, shot)
+    alignments = align_clip(ours, theirs, points, shot, on_frame)
     seen = ours[ours[:, 2] > 0, :2] if (ours[:, 2] > 0).any() else np.zeros((1, 2))
     crowded = 0 in reference.crowded, people.crowded
-    return Plan(ours, theirs, alignments, *distinct([a.matrix for a in alignments], seen, most), crowded)
+    empty = [] if people.shares is None else (people.shares.flatten(1).amax(1) <= COVERED).nonzero().flatten().tolist()
+    bare = picture.person is not None and not picture.person.any(), tuple(empty)
+    return Plan(ours, theirs, alignments, *distinct([a.matrix for a in alignments], seen, most), crowded, bare)
 
 
 def calibrate(
@@ -95,14 +99,24 @@ def calibrate(
     """The reference that every frame also reads as the plan warps it.
 
     `encode` is the VAE's, from pictures (N, H, W, 3) in 0..1 to latents. `people` (F, h, w) are the shares of the
-    latents' cells that the person covers; with them and the person of the picture, person and background are kept
-    apart. The tokens of the warps are rounded to float16, as the official pipelines round those of the reference."""
+    latents' cells that the person covers; with them and a person in the picture, person and background are kept apart.
+    The tokens of the warps are rounded to float16, as the official pipelines round those of the reference. `on_picture`
+    hears how many of the passes through the VAE and through ReferenceNet are done, and of how many."""
     check_span(start, end, "The calibrated reference")
-    apart = people is not None and picture.person is not None
+    if net.family != reference.family:
+        raise ValueError(
+            f"The reference was encoded by the ReferenceNet of {reference.family}, but that of {net.family} is to see "
+            "its warps; use the same one for both."
+        )
+    apart = people is not None and picture.person is not None and bool(picture.person.any())
     cells = (picture.height // 8, picture.width // 8)
 
     def share(mask: np.ndarray) -> Tensor:
         return covered(torch.from_numpy(mask)[None] / 255, *cells)[0]
+
+    def on_pass(done: int) -> None:
+        if on_picture is not None:
+            on_picture(done, 2 * plan.passes)
 
     pixels: list[Tensor] = []
     latents: list[Tensor] = []
@@ -117,9 +131,13 @@ def calibrate(
         if len(pixels) == CHUNK or i == plan.passes:
             latents.append(encode(torch.stack(pixels)).cpu())
             pixels = []
+            on_pass(i)
     tokens = [reference.tokens]
     if latents:
-        seen = encode_reference(net, torch.cat(latents), clip_embeds, dtype=torch.float16, on_picture=on_picture)
+        encoded = torch.cat(latents)
+        seen = encode_reference(
+            net, encoded, clip_embeds, dtype=torch.float16, on_picture=lambda done, _: on_pass(plan.passes + done)
+        )
         tokens += [other.tokens for other in seen]
     warps = tuple(Warp(seen, *shares) for seen, shares in zip(tokens, masks))
     frames = len(plan.warp_of)

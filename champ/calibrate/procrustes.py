@@ -4,7 +4,8 @@ Points are (17, 3) rows x, y, score in COCO's order, score 0 where a point is mi
 of q = s R p + t in pixels. Reflection is refused: R is a rotation.
 """
 
-from collections.abc import Sequence
+from bisect import bisect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -178,25 +179,34 @@ def _narrowness(points: np.ndarray) -> float:
 
 
 def align_clip(
-    reference: np.ndarray, people: np.ndarray, points: str = "auto", shot: Sequence[int] | None = None
+    reference: np.ndarray,
+    people: np.ndarray,
+    points: str = "auto",
+    shot: Sequence[int] | None = None,
+    on_frame: Callable[[int, int], None] | None = None,
 ) -> list[Alignment]:
     """The alignment of the reference (17, 3) with every frame's person (F, 17, 3).
 
     What cannot be aligned by `points` is aligned by the torso; else it has the transform of the last frame of its shot
-    that could be, or of the next one if it is before the first; else the identity."""
+    that could be, or of the next one if it is before the first; else the identity. `on_frame` hears how many frames are
+    done, and of how many."""
     if points not in SUBSETS:
         raise ValueError(f"There are no points called {points!r} to align by; choose from {', '.join(SUBSETS)}.")
     shot = [0] * len(people) if shot is None else shot
-    found = [align(reference, person, points) or align(reference, person, "torso") for person in people]
-    nothing = Alignment(IDENTITY, np.zeros(17, bool), "none")
-    alignments = []
-    for frame, own in enumerate(found):
-        if own is None:
-            near = [(i, other) for i, other in enumerate(found) if other is not None and shot[i] == shot[frame]]
-            earlier = [pair for pair in near if pair[0] < frame]
-            own = nothing
-            if near:
-                source, other = earlier[-1] if earlier else near[0]
-                own = replace(nothing, matrix=other.matrix, points=f"frame {source}")
-        alignments.append(own)
-    return alignments
+    aligned: dict[int, Alignment] = {}
+    for frame, person in enumerate(people):
+        own = align(reference, person, points) or align(reference, person, "torso")
+        if own is not None:
+            aligned[frame] = own
+        if on_frame is not None:
+            on_frame(frame + 1, len(people))
+    frames, nothing = list(aligned), Alignment(IDENTITY, np.zeros(17, bool), "none")
+
+    def beside(frame: int) -> Alignment:
+        after = bisect(frames, frame)
+        for source in (*frames[max(after - 1, 0) : after], *frames[after : after + 1]):
+            if shot[source] == shot[frame]:
+                return replace(nothing, matrix=aligned[source].matrix, points=f"frame {source}")
+        return nothing
+
+    return [aligned.get(frame) or beside(frame) for frame in range(len(people))]

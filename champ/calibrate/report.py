@@ -38,7 +38,7 @@ def doubts(plan: Plan) -> list[str]:
     crowd = (
         f"In {' and in '.join(where)} there are several people; the largest is followed. Follow Person chooses others."
     )
-    return [crowd] * bool(where) + _doubtful_frames(plan)
+    return [crowd] * bool(where) + _doubtful_frames(plan) + _doubtful_silhouettes(plan)
 
 
 def _doubtful_frames(plan: Plan) -> list[str]:
@@ -48,16 +48,22 @@ def _doubtful_frames(plan: Plan) -> list[str]:
     found = plan.alignments
     if not any(a.aligned for a in found):
         return [f"The person cannot be aligned with the reference in any of the {len(found)} frames, {stays}"]
+    near = [not a.aligned and a.points != "none" for a in found]
     empty = [not (person[:, 2] > 0).any() for person in plan.people]
     # The frames, and what is said of them.
     said = (
         (
-            [i for i, a in enumerate(found) if not a.aligned and empty[i]],
+            [i for i, other in enumerate(near) if other and empty[i]],
             "nobody is seen; the warp of a frame before or after stands for it.",
         ),
         (
-            [i for i, a in enumerate(found) if not a.aligned and not empty[i]],
+            [i for i, other in enumerate(near) if other and not empty[i]],
             "too few points agree with the reference; the warp of a frame before or after stands for it.",
+        ),
+        (
+            [i for i, a in enumerate(found) if a.points == "none"],
+            "the person cannot be aligned with the reference, nor in another frame of the shot; the reference is read "
+            "as it is.",
         ),
         (
             [i for i, a in enumerate(found) if a.mirrored],
@@ -77,8 +83,19 @@ def _doubtful_frames(plan: Plan) -> list[str]:
     return [f"In {named(frames)} {what}" for frames, what in said if frames]
 
 
+def _doubtful_silhouettes(plan: Plan) -> list[str]:
+    reference, frames = plan.bare
+    if reference:
+        return [
+            "The silhouette of the person in the reference picture is empty, so nothing is masked. Load Image gives an "
+            "empty mask with a picture that has no transparency."
+        ]
+    there = [i for i in frames if plan.alignments[i].aligned]
+    return [f"In {named(there)} the silhouette is empty; all pixels read only the background."] if there else []
+
+
 def summary(plan: Plan, bytes_held: int) -> str:
-    """Sizes, turns, points and costs."""
+    """Sizes, turns, points and costs, in sentences, because Preview Any runs lines together."""
     aligned = [a for a in plan.alignments if a.aligned]
     lines = [f"{len(aligned)} of {len(plan.alignments)} frames aligned"]
     if aligned:
@@ -86,18 +103,18 @@ def summary(plan: Plan, bytes_held: int) -> str:
         lines[0] += ": " + ", ".join(f"{ways.count(way)} by {way}" for way in dict.fromkeys(ways))
         points = [int(a.used.sum()) for a in aligned]
         for name, values, unit in (
-            ("scale", [a.scale for a in aligned], ""),
-            ("turn", [a.degrees for a in aligned], " degrees clockwise"),
-            ("distance of the points after it", [a.residual for a in aligned], " pixels"),
+            ("Scale", [a.scale for a in aligned], ""),
+            ("Turn", [a.degrees for a in aligned], " degrees clockwise"),
+            ("Distance of the points after it", [a.residual for a in aligned], " pixels"),
         ):
             lines.append(f"{name} {min(values):.3g} to {max(values):.3g}{unit}")
-        lines.append(f"points used {min(points)} to {max(points)} of 17")
+        lines.append(f"Points used {min(points)} to {max(points)} of 17")
     lines.append(
-        f"{plan.passes} different warps besides the reference as it is, each seen once by ReferenceNet; a frame's own "
-        f"differs from the one it reads by {plan.off:.1f} pixels at most"
+        f"Warps besides the reference as it is: {plan.passes}, each seen once by ReferenceNet; a frame's own differs "
+        f"from the one it reads by {plan.off:.1f} pixels at most"
     )
     lines.append(f"{bytes_held / 2**20:.0f} MiB of features in main memory")
-    return "\n".join(lines + doubts(plan))
+    return "\n".join([f"{line}." for line in lines] + doubts(plan))
 
 
 def sheet(picture: Picture, plan: Plan) -> Tensor:

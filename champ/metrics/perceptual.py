@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from .networks import I3D, VGG, VGG16, ResNet3D
 # LPIPS's own normalisation of colours in -1..1.
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 CLIP = 16  # frames that the video networks look at
+SMALLEST = 16  # pixels of a side that VGG16 can halve four times
 KINETICS_MEAN = (114.7748, 107.7354, 99.4750)
 CLIPS_AT_ONCE = 4
 
@@ -47,24 +49,24 @@ class LPIPS(nn.Module):
 def load_lpips(vgg: Path, weights: Path) -> LPIPS:
     """From torchvision's vgg16 file and LPIPS's own file for VGG (version 0.1)."""
     model = LPIPS()
-    _load(model.vgg, vgg, _read(vgg), "classifier.")
+    _load(model.vgg, "VGG16", vgg, _read(vgg), "classifier.")
     state = _read(weights)
     names = {f"lin{i}.model.1.weight": i for i in range(len(VGG))}
-    _load(model.weights, weights, {str(i): state[n].flatten() for n, i in names.items() if n in state})
+    _load(model.weights, "LPIPS", weights, {str(i): state[n].flatten() for n, i in names.items() if n in state})
     return model.eval().requires_grad_(False)
 
 
 def load_i3d(file: Path) -> I3D:
     """From i3d_pretrained_400.pt, whose logits FVD compares."""
     model = I3D()
-    _load(model, file, _read(file))
+    _load(model, "I3D", file, _read(file))
     return model.eval().requires_grad_(False)
 
 
 def load_resnet3d(file: Path) -> ResNet3D:
     """From resnet-50-kinetics.pth, whose features FID-VID compares."""
     model = ResNet3D()
-    _load(model, file, _read(file), "fc.")
+    _load(model, "ResNet3D", file, _read(file), "fc.")
     return model.eval().requires_grad_(False)
 
 
@@ -79,6 +81,8 @@ def lpips(
 ) -> Tensor:
     """LPIPS of each frame of uint8 clips (F, H, W, 3). The benchmark feeds colours 0..1 where -1..1 is meant."""
     check_pair(made, true, mask)
+    if min(made.shape[1:3]) < SMALLEST:
+        raise ValueError(f"Pictures of {made.shape[2]}x{made.shape[1]} pixels are too small for LPIPS; switch it off.")
     device = model.weights[0].device
 
     def colours(frame: Tensor) -> Tensor:
@@ -91,6 +95,15 @@ def lpips(
         if on_frame:
             on_frame(i + 1, len(made))
     return torch.cat(values).double()
+
+
+def check_length(frames: int) -> None:
+    """FID-VID and FVD need two clips of each video, to have a covariance."""
+    if frames <= CLIP:
+        raise ValueError(
+            f"FID-VID and FVD compare clips of {CLIP} frames and need two of them, but there are {frames} frames; give "
+            f"{CLIP + 1} or more, or switch them off."
+        )
 
 
 def fid_vid(model: ResNet3D, made: Tensor, true: Tensor, on_frame: OnFrame | None = None) -> float:
@@ -110,8 +123,6 @@ def frechet(a: Tensor, b: Tensor) -> float:
     With S = X^T X / (n - 1) the trace of the root is the sum of the singular values of X_a X_b^T, scaled: no root of
     a matrix is taken, and few rows with many features are no trouble."""
     a, b = a.double(), b.double()
-    if min(len(a), len(b)) < 2:
-        raise ValueError(f"A distance between videos needs two clips of {CLIP} frames or more; give {CLIP + 1} frames.")
     ca, cb = ((x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (a, b))
     ra, rb = (torch.linalg.qr(x, mode="r").R if x.shape[0] > x.shape[1] else x for x in (ca, cb))
     root = torch.linalg.svdvals(ra @ rb.T).sum()
@@ -127,6 +138,7 @@ def _video_distance(
     on_frame: OnFrame | None,
 ) -> float:
     check_pair(made, true)
+    check_length(len(made))
     features = []
     done, total = 0, 2 * len(made)
     for clip in (made, true):
@@ -137,7 +149,7 @@ def _video_distance(
             done += len(batch)
             if on_frame:
                 on_frame(done, total)
-        features.append(torch.cat(rows) if rows else torch.zeros(0, 1))
+        features.append(torch.cat(rows))
     return frechet(*features)
 
 
@@ -156,23 +168,27 @@ def _clips(clip: Tensor, size: int) -> Iterator[Tensor]:
 
 def _read(file: Path) -> Mapping[str, Tensor]:
     """The tensors of a checkpoint; torch's reader for weights runs no code of the file."""
-    if file.suffix == ".safetensors":
-        return load_file(file)
     try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{file.name} is not a file of weights ({error}); get it again from its source.") from None
-    state = state.get("state_dict", state)
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError):
+        # Not with torch's reason, which recommends to read the file in the way that does run its code.
+        raise ValueError(f"{file.name} is not a file of weights; get it again from its source.") from None
+    state = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(state, dict):
+        raise ValueError(f"{file.name} holds no named weights; get it again from its source.")
+    return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
-def _load(module: nn.Module, file: Path, state: Mapping[str, Tensor], unused: str = "$") -> None:
+def _load(module: nn.Module, what: str, file: Path, state: Mapping[str, Tensor], unused: str = "$") -> None:
+    """Fills a module from those tensors whose names do not begin with `unused`."""
     try:
         module.load_state_dict({key: value for key, value in state.items() if not key.startswith(unused)})
     except RuntimeError:
         own = set(module.state_dict())
         example = next(iter(sorted(own - set(state))), None) or "another shape"
         raise ValueError(
-            f"{file.name} does not hold the tensors of {type(module).__name__} (for example {example}); choose the "
-            "file that docs/models.md names."
+            f"{file.name} does not hold the tensors of {what} (for example {example}); take the file that the help of "
+            "Measure Result names."
         ) from None

@@ -48,7 +48,7 @@ def softmax_attention(
     """softmax(q k^T / sqrt(d) + bias) v, by the attention that ComfyUI has chosen where that serves.
 
     Its choice for the CPU is three times slower than torch's, and not all of its choices for GPUs take a bias."""
-    if q.device.type == "cpu" and q.requires_grad:  # torch's gradients in bfloat16 take ten times as long
+    if q.device.type == "cpu" and q.requires_grad:  # torch's gradients in bfloat16 take four times as long
         with torch.autocast("cpu", enabled=False):
             return attention_pytorch(q.float(), k.float(), v.float(), heads, mask=bias)
     function = attention_pytorch if bias is not None or q.device.type == "cpu" else optimized_attention

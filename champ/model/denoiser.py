@@ -234,7 +234,8 @@ class ChampModel(comfy.model_base.BaseModel):
             if reference.clip != (frames, width * 8, height * 8):
                 wanted, wanted_width, wanted_height = reference.clip
                 raise ValueError(
-                    f"The reference is calibrated for {wanted} frames of {wanted_width}x{wanted_height} pixels, the "
+                    f"The reference is calibrated for {wanted} frame{'s' * (wanted != 1)} of "
+                    f"{wanted_width}x{wanted_height} pixels, the "
                     f"latents have {frames} of {width * 8}x{height * 8}; calibrate it to the motion or the keypoints "
                     "of this video, and encode it at this size."
                 )

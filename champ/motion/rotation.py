@@ -86,3 +86,9 @@ def slerp(start: Tensor, end: Tensor, fraction: Tensor) -> Tensor:
     wa = torch.where(near, 1 - fraction, ((1 - fraction) * angle).sin() / sine)
     wb = torch.where(near, fraction, (fraction * angle).sin() / sine)
     return from_quaternion(wa[..., None] * a + wb[..., None] * b)
+
+
+def continuous(q: Tensor) -> Tensor:
+    """Quaternions (F, ..., 4) whose signs do not jump from frame to frame."""
+    flip = torch.where((q[1:] * q[:-1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
+    return torch.cat([q[:1], q[1:] * flip.cumprod(0)])

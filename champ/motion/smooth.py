@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from .camera import from_sight, to_sight
 from .gaps import fill_gaps
 from .motion import Motion
-from .rotation import from_quaternion, to_quaternion
+from .rotation import continuous, from_quaternion, to_quaternion
 
 METHODS = ("steady", "official", "off")
 WINDOWS = (1.0, 1.5, 2.2, 3.3, 5.0)  # deviations of the Gaussians, in frames
@@ -51,12 +51,6 @@ def smooth(motion: Motion, method: str = "steady", strength: float = 1.0) -> Mot
             way[shot, :2] = steady(way[shot, None, :2], weight, strength)[:, 0]
             way[shot, 2:] = steady(way[shot, None, 2:], weight, DEPTH * strength)[:, 0]
     return replace(motion, rotations=from_quaternion(turn), cam_t=way if method == "official" else from_sight(way))
-
-
-def continuous(q: Tensor) -> Tensor:
-    """Quaternions (F, ..., 4) whose signs do not jump from frame to frame."""
-    flip = torch.where((q[1:] * q[:-1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
-    return torch.cat([q[:1], q[1:] * flip.cumprod(0)])
 
 
 def smooth_keys(x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from ..body.skeleton import JOINTS, PARENTS
 from ..motion.camera import CHUNK
 from ..motion.foreign import Y_UP
 from ..motion.motion import Motion
-from ..motion.rotation import to_quaternion
+from ..motion.rotation import continuous, to_quaternion
 from .maps import vertex_normals
 
 CLAY = (0.58, 0.57, 0.565, 1.0)
@@ -67,7 +67,7 @@ def save_glb(
     floor = min(part.posed(body).vertices[..., 1].neg().amin().item() for part in _chunks(motion, on_frame))
     path_of_root = path_of_root - torch.stack([path_of_root[0, 0], torch.tensor(floor), path_of_root[0, 2]])
     root = Y_UP @ motion.rotations[:, :1]
-    quaternions = _continuous(to_quaternion(torch.cat([root, motion.rotations[:, 1:]], dim=1)))
+    quaternions = continuous(to_quaternion(torch.cat([root, motion.rotations[:, 1:]], dim=1)))
 
     content = _Content()
     positions = _floats(vertices)
@@ -125,13 +125,6 @@ def _chunks(motion: Motion, on_frame: Callable[[int, int], None]):
 
 def _floats(values: Tensor) -> np.ndarray:
     return values.detach().float().contiguous().numpy()
-
-
-def _continuous(quaternions: Tensor) -> Tensor:
-    """Signs such that each quaternion (F, J, 4) is the nearer one to that of the frame before."""
-    turns = (quaternions[1:] * quaternions[:-1]).sum(-1, keepdim=True)
-    signs = torch.cat([torch.ones_like(turns[:1]), torch.where(turns < 0, -1.0, 1.0)])
-    return quaternions * signs.cumprod(0)
 
 
 def _influences(weights: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -1,5 +1,7 @@
 """From where a person is to what ReferenceNet sees of them, and what is said about it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -67,7 +69,7 @@ def test_one_pass_of_reference_net_for_each_distinct_warp(champ):
     (reference,) = champ.references
     found = calibrate(reference, champ.net, encode, picture(), plan, champ.clip_embeds, group=2, seed=3, strength=0.7,
                       on_picture=lambda *count: heard.append(count))  # fmt: skip
-    assert sum(encode.batches) == 2 and heard == [(1, 2), (2, 2)]
+    assert sum(encode.batches) == 2 and heard == [(2, 4), (3, 4), (4, 4)]
     assert found.clip == (6, WIDTH, HEIGHT) and found.tokens is reference.tokens and found.family == "Champ"
     assert found.calibration.warps[0].tokens is reference.tokens
     assert found.calibration.strength == 0.7 and found.calibration.seed == 3 and len({*found.calibration.groups}) == 3
@@ -103,6 +105,32 @@ def test_masks_are_warped_with_the_picture(champ):
     assert found.people is shares
     without = calibrate(champ.references[0], champ.net, Encoder(), shown, plan).calibration
     assert without.people is None and without.person is None
+
+
+def test_an_empty_silhouette_masks_nothing_and_is_told(champ):
+    nobody, cells = np.zeros((128, 192), np.uint8), torch.zeros(3, 8, 12)
+    cells[0, 2:6, 4:8] = 1
+    theirs = people(somebody(), somebody(x=70), somebody(score=0))._replace(shares=cells)
+
+    def said_of(person: np.ndarray):
+        plan = plan_warps(picture(person), people(somebody()), theirs)
+        return plan, [sentence for sentence in doubts(plan) if "silhouette" in sentence]
+
+    plan, [said] = said_of(nobody)
+    assert said.startswith("The silhouette of the person in the reference picture is empty, so nothing is masked.")
+    found = calibrate(champ.references[0], champ.net, Encoder(), picture(nobody), plan, people=cells).calibration
+    assert found.people is None and found.warps[1].person is None
+    plan, said = said_of(nobody + 255)
+    assert said == ["In frame 1 the silhouette is empty; all pixels read only the background."]
+    assert calibrate(
+        champ.references[0], champ.net, Encoder(), picture(nobody + 255), plan, people=cells
+    ).calibration.people is cells  # fmt: skip
+
+
+def test_the_net_of_another_family_is_refused(champ):
+    other = replace(champ.net, family="Animate Anyone")
+    with pytest.raises(ValueError, match="by the ReferenceNet of Champ, but that of Animate Anyone is to see"):
+        calibrate(champ.references[0], other, Encoder(), picture(), plan_of(somebody(x=70)))
 
 
 def test_calibrating_again_replaces_the_calibration(champ):
@@ -146,6 +174,17 @@ def test_doubtful_frames_are_told_with_their_reason():
     assert "frame 0 the person is more than 5 times smaller or larger" in doubts(plan_of(small))[0]
 
 
+def test_a_shot_in_which_nothing_fits_reads_the_reference_as_it_is():
+    nobody = somebody(score=0)
+    plan = plan_of(somebody(x=60), nobody, nobody, nobody, shot=[0, 0, 1, 1])
+    assert plan.warp_of.tolist() == [1, 1, 0, 0]
+    assert doubts(plan) == [
+        "In frame 1 nobody is seen; the warp of a frame before or after stands for it.",
+        "In frames 2 to 3 the person cannot be aligned with the reference, nor in another frame of the shot; the "
+        "reference is read as it is.",
+    ]
+
+
 def test_several_people_are_told():
     alone = people(somebody(), somebody(), somebody())
     plan = plan_warps(picture(), people(somebody()), alone._replace(crowded=(0, 2)))
@@ -172,8 +211,8 @@ def test_nobody_to_calibrate():
 def test_the_summary_and_the_sheet_show_what_was_done():
     plan = plan_of(*(somebody(x=40 + i, size=0.5) for i in range(20)))
     text = summary(plan, 3 << 20)
-    assert text.splitlines()[:2] == ["20 of 20 frames aligned: 20 by auto", "scale 0.5 to 0.5"]
-    assert "3 MiB" in text and f"{plan.passes} different warps" in text
+    assert text.splitlines()[:2] == ["20 of 20 frames aligned: 20 by auto.", "Scale 0.5 to 0.5."]
+    assert "3 MiB" in text and f"as it is: {plan.passes}, each" in text
     drawn = sheet(picture(), plan)
     assert drawn.shape == (1, 2 * 256, 4 * 384, 3) and drawn.dtype == torch.uint8
     circle = (drawn[0] == torch.tensor([80, 255, 120])).all(-1)

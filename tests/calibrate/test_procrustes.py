@@ -149,7 +149,9 @@ def test_fall_backs_of_a_clip():
     nobody = without(person(), *range(17))
     torso_only = without(move(person(), 0.5, 0), *[i for i in range(17) if i not in TORSO])
     people = np.stack([nobody, person(), nobody, torso_only, nobody, nobody, move(person(), 0.7, 0)])
-    found = align_clip(person(), people, "face", shot=[0, 0, 0, 0, 0, 1, 1])
+    heard = []
+    found = align_clip(person(), people, "face", [0, 0, 0, 0, 0, 1, 1], lambda *count: heard.append(count))
+    assert heard == [(i + 1, 7) for i in range(7)]
     assert [a.points for a in found] == ["frame 1", "face", "frame 1", "torso", "frame 3", "frame 6", "face"]
     assert [a.aligned for a in found] == [False, True, False, True, False, False, True]
     for frame, source in ((0, 1), (2, 1), (4, 3), (5, 6)):

@@ -298,8 +298,8 @@ def test_where_the_person_is_from_motions_or_from_keypoints(server, models):
     del inputs["reference_keypoints"]
     by_motion = server.run(prompt)
     report = by_motion["outputs"]["13"]["text"][0].splitlines()
-    assert report[0] == f"{FRAMES} of {FRAMES} frames aligned: {FRAMES} by torso"
-    low, high = (float(word) for word in report[1].removeprefix("scale ").split(" to "))
+    assert report[0] == f"{FRAMES} of {FRAMES} frames aligned: {FRAMES} by torso."
+    low, high = (float(word) for word in report[1].removeprefix("Scale ").removesuffix(".").split(" to "))
     assert 1.7 < low <= high < 2.1
     for name in ("reference_motion", "motion", "body"):
         del inputs[name]
@@ -335,6 +335,14 @@ def test_bad_input_of_a_calibration_is_explained(server, models, changes, messag
     for name in [name for name, value in inputs.items() if value is None]:
         del inputs[name]
     assert message in refused(server, prompt)
+
+
+def test_an_empty_mask_masks_nothing(server, models):
+    """As Load Image gives it with a picture that has no transparency, 64x64 pixels."""
+    prompt = small("calibrated_reference", ChampCalibrateReference={"masking": "paper", "reference_mask": ["6", 1]})
+    entry = server.run(prompt)
+    assert "in the reference picture is empty, so nothing is masked" in entry["outputs"]["13"]["text"][0]
+    assert np.array_equal(pictures(server, entry), pictures(server, server.run(small("calibrated_reference"))))
 
 
 def test_a_picture_without_a_person_stays_as_it_is(server, models):

@@ -75,8 +75,13 @@ def test_frechet_distance_is_that_of_the_matrix_root():
         got = perceptual.frechet(torch.from_numpy(a), torch.from_numpy(b))
         assert got == pytest.approx(expected, rel=1e-4)
         assert perceptual.frechet(torch.from_numpy(a), torch.from_numpy(a)) == pytest.approx(0, abs=1e-9)
-    with pytest.raises(ValueError, match="give 17 frames"):
-        perceptual.frechet(torch.zeros(1, 4), torch.zeros(1, 4))
+
+
+def test_too_short_or_too_small_clips_are_refused_before_anything_is_computed():
+    with pytest.raises(ValueError, match="there are 16 frames; give 17 or more"):
+        perceptual.fvd(None, clip(16, 40, 1), clip(16, 40, 2))
+    with pytest.raises(ValueError, match="Pictures of 15x15 pixels are too small for LPIPS"):
+        perceptual.lpips(None, clip(2, 15, 1), clip(2, 15, 2))
 
 
 @pytest.mark.parametrize(
@@ -125,9 +130,14 @@ def test_files_of_something_else(tmp_path):
     save_file({"conv_in.weight": torch.zeros(2)}, tmp_path / "unet.safetensors")
     with pytest.raises(ValueError, match=r"unet.safetensors does not hold the tensors of I3D \(for example"):
         perceptual.load_i3d(tmp_path / "unet.safetensors")
-    (tmp_path / "page.pth").write_bytes(b"<html>not found</html>")
-    with pytest.raises(ValueError, match="page.pth is not a file of weights"):
-        perceptual.load_i3d(tmp_path / "page.pth")
+    for name in ("page.pth", "page.safetensors"):
+        (tmp_path / name).write_bytes(b"<html>not found</html>")
+        with pytest.raises(ValueError, match=f"{name} is not a file of weights; get it again"):
+            perceptual.load_i3d(tmp_path / name)
+    for content in ([torch.zeros(3)], torch.zeros(3), {"state_dict": 5}):
+        torch.save(content, tmp_path / "other.pth")
+        with pytest.raises(ValueError, match="other.pth holds no named weights"):
+            perceptual.load_i3d(tmp_path / "other.pth")
 
     class Foreign:
         def __reduce__(self):
