@@ -60,13 +60,13 @@ class Case:
     turn: float
 
 
-def cases(people: int, split: str) -> Iterator[Case]:
+def cases(people: int, split: str, size: int = SIZE, frames: int = FRAMES) -> Iterator[Case]:
     """Each person with one reference of every scale, turned by different angles."""
     for index in range(people):
         look, scene, motion_draw, reference_draw = (Draw(split, 0, index, stream) for stream in range(4))
-        actor = make_actor(draw_look(look), scene, SIZE, SIZE)
-        motion, up = place(actor, draw_move(motion_draw), motion_draw, FRAMES, SIZE, SIZE, turned=0.0)
-        reference, reference_up = place(actor, draw_move(reference_draw), reference_draw, 1, SIZE, SIZE, turned=0.0)
+        actor = make_actor(draw_look(look), scene, size, size)
+        motion, up = place(actor, draw_move(motion_draw), motion_draw, frames, size, size, turned=0.0)
+        reference, reference_up = place(actor, draw_move(reference_draw), reference_draw, 1, size, size, turned=0.0)
         pictures, masks = draw_pictures(actor, motion, up)
         theirs = people_of_motion(actor.body, motion)
         for i, scale in enumerate(SCALES):
@@ -77,16 +77,16 @@ def cases(people: int, split: str) -> Iterator[Case]:
             middle = torch.stack([torch.zeros(()), torch.zeros(()), pelvis[2] / scale])
             moved = transform(reference, actor.body, rotation, middle - rotation @ pelvis)
             drawn, person = draw_pictures(actor, moved, rotation @ reference_up)
-            picture = Picture(drawn[0].numpy(), SIZE, SIZE, "crop", person[0].numpy())
+            picture = Picture(drawn[0].numpy(), size, size, "crop", person[0].numpy())
             plan = plan_warps(picture, people_of_motion(actor.body, moved), theirs)
             yield Case(pictures, masks > 0, actor.body, motion, moved, picture, plan, scale, turn)
 
 
-def linear(p: np.ndarray, q: np.ndarray) -> np.ndarray:
+def linear(p: np.ndarray, q: np.ndarray, middle: float = SIZE / 2) -> np.ndarray:
     """Least squares q = A p from the middle of the picture, without translation."""
-    p, q = p - SIZE / 2, q - SIZE / 2
+    p, q = p - middle, q - middle
     a = np.linalg.lstsq(p, q, rcond=None)[0].T
-    return np.column_stack([a, SIZE / 2 - a @ (SIZE / 2, SIZE / 2)])
+    return np.column_stack([a, middle - a @ (middle, middle)])
 
 
 def affine(p: np.ndarray, q: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from .video import Pictures, clip_input, pictures
 
 OVERLAY_SIZE = 512  # longer side in pixels
 OPACITY = 0.85
-UNSEEN = 0.75  # confidence below which much of a person was out of sight in most frames
+UNSEEN = 0.75  # confidence below which much of a person was out of sight in most of the frames with them
 
 
 class ChampFitMotion(io.ComfyNode):
@@ -103,8 +103,8 @@ class ChampFitMotion(io.ComfyNode):
         step = preview_step(len(motion), fps)
         overlay = body_over(frames, person, body, motion, step, on_frame)
         report = describe(motion)
-        if motion.confidence.median() < UNSEEN:
-            report += " Much of the person is out of sight in most frames; what is not seen stands upright."
+        if motion.confidence[motion.confidence > 0].median() < UNSEEN:
+            report += "\nMuch of the person is out of sight in most frames; what is not seen stands upright."
         return io.NodeOutput(motion, to_image(overlay), report, ui=animated(overlay, fps / step))
 
 

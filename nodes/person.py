@@ -1,6 +1,7 @@
 """One person among several, through a whole clip."""
 
 from collections.abc import Iterable
+from itertools import count, islice
 
 import cv2
 import numpy as np
@@ -100,19 +101,19 @@ class ChampFollowPerson(io.ComfyNode):
         ]
         fps = FPS if frames is None or frames.fps is None else frames.fps
         step = preview_step(len(people), fps)
-        skeletons = (draw_skeleton(poses, width, height) for poses in people)
-        behind = skeletons if frames is None else watched(frames, on_frame)
+        if frames is None:
+            behind = (draw_skeleton(poses, width, height) for poses in people[::step])
+        else:
+            behind = islice(watched(frames, on_frame), 0, None, step)
         overlay = boxes_over(behind, everybody, chosen, step)
         report = _report(everybody, chosen, person, number)
         return io.NodeOutput(alone, to_image(overlay), report, ui=animated(overlay, fps / step))
 
 
 def boxes_over(frames: Iterable[np.ndarray], everybody: list[Track], chosen: Track, step: int) -> torch.Tensor:
-    """(F, H, W, 3) uint8: each `step`-th frame at half its brightness, made small, with a numbered box on everybody."""
+    """(F, H, W, 3) uint8 of each `step`-th frame: at half its brightness, made small, a numbered box on everybody."""
     overlay = []
-    for f, picture in enumerate(frames):
-        if f % step:
-            continue
+    for f, picture in zip(count(0, step), frames):
         scale = min(1.0, PREVIEW_SIZE / max(picture.shape[:2]))
         size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
         small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA) // 2

@@ -1,5 +1,6 @@
 """Clips as nodes get them: a batch of pictures, or a video that is decoded one frame at a time."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,9 +37,11 @@ class Pictures:
 
 class _Batch(Pictures):
     def __init__(self, images: torch.Tensor, fps: float | None):
-        count, height, width = images.shape[:3]
+        count, height, width, channels = images.shape
+        if count == 0:
+            raise ValueError("This batch has no pictures in it; look at what the node before it does.")
         super().__init__(count, width, height, fps)
-        self.images = images
+        self.images = images if channels > 1 else images.expand(-1, -1, -1, 3)
 
     def __iter__(self) -> Iterator[np.ndarray]:
         for image in self.images:
@@ -46,30 +49,32 @@ class _Batch(Pictures):
 
 
 class _Video(Pictures):
-    """A video file; its count is of the packets in the part that ComfyUI's trimming keeps, and a pass gives as many
-    frames whatever the decoder makes of them: a broken one is the one before it again."""
+    """A video file. It has a frame for each packet that is to be shown and that ComfyUI's trimming keeps, and every
+    pass gives as many, whatever the decoder makes of them: in the place of a broken one is the one before it."""
 
     def __init__(self, video: VideoFromFile):
         trim = getattr(video, "get_active_trim_window", None)  # not in ComfyUI 0.3.75
         self.source = video.get_stream_source()
         self.start, self.duration = trim() if trim else (0.0, 0.0)
         with self._open() as (container, stream):
-            packets = container.demux(stream)
-            count = sum(p.size > 0 and self._keeps(p.pts, stream) is True for p in packets)
-        first = next(self._decoded(), None)
-        if count == 0 or first is None:
+            packets = (p for p in container.demux(stream) if p.size > 0 and not p.is_discard)
+            self.times = sorted(_time(p.pts) for p in packets if self._keeps(p.pts, stream))
+        _, first = next(self._decoded(), (None, None))
+        if not self.times or first is None:
             raise ValueError("This video has no pictures that can be decoded; convert it to MP4 (H.264) and load that.")
         height, width = first.shape[:2]
-        super().__init__(count, width, height, float(video.get_frame_rate()))
+        super().__init__(len(self.times), width, height, float(video.get_frame_rate()))
 
     def __iter__(self) -> Iterator[np.ndarray]:
         frames = self._decoded()
-        picture = None
-        for _ in range(self.count):
-            picture = next(frames, picture)
-            yield picture
+        shown = ahead = next(frames, None)
+        for time in self.times:
+            if ahead is not None and ahead[0] <= time:
+                shown, ahead = ahead, next(frames, None)
+            yield shown[1]
 
-    def _decoded(self) -> Iterator[np.ndarray]:
+    def _decoded(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Times and pictures, of those frames that can be decoded."""
         with self._open() as (container, stream):
             for packet in container.demux(stream):
                 try:
@@ -81,7 +86,7 @@ class _Video(Pictures):
                     if keeps is None:
                         return
                     if keeps:
-                        yield _upright(frame)
+                        yield _time(frame.pts), _upright(frame)
 
     def _keeps(self, pts: int | None, stream: av.VideoStream) -> bool | None:
         """Whether a time lies in the part that is used; None behind it."""
@@ -104,6 +109,11 @@ class _Video(Pictures):
             if self.start:
                 container.seek(int(self.start / stream.time_base), stream=stream)
             yield container, stream
+
+
+def _time(pts: int | None) -> float:
+    """Of a packet or frame; those of files without times are taken in their order."""
+    return -math.inf if pts is None else pts
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:

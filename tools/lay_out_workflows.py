@@ -32,7 +32,7 @@ DOWNLOADS = {
 }
 
 # Nodes that end a workflow and show nothing.
-WITHOUT_PICTURE = ["ChampCheckMaps", "ChampMeasure", "ChampSaveGLB", "ChampSaveMotion"]
+WITHOUT_PICTURE = ["ChampCheckMaps", "ChampSaveGLB", "ChampSaveMotion"]
 # Nodes that show pictures get room for them below their widgets before the columns are arranged.
 LAY_OUT = """
 async ([prompt, name, text, withoutPicture]) => {

@@ -33,7 +33,7 @@ def letterbox(picture: np.ndarray) -> tuple[np.ndarray, float]:
     in the training of YOLOX."""
     height, width = picture.shape[:2]
     scale = min(SIZE / height, SIZE / width)
-    rows, columns = int(height * scale), int(width * scale)
+    rows, columns = max(1, int(height * scale)), max(1, int(width * scale))
     square = np.full((SIZE, SIZE, 3), GREY, dtype=np.uint8)
     square[:rows, :columns] = cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_LINEAR)
     return np.ascontiguousarray(square[..., ::-1].transpose(2, 0, 1), dtype=np.float32), scale

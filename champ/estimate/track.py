@@ -91,8 +91,8 @@ def choose(
     if person == "number":
         if not 0 <= number < len(people):
             raise ValueError(
-                f"There are {len(people)} people in this clip, so there is no number {number}; "
-                f"choose 0 to {len(people) - 1}."
+                f"There is no number {number} among the people of this clip; the highest is {len(people) - 1}, and the "
+                "overlay shows who has which."
             )
         return people[number]
     if person == "marked":
@@ -213,7 +213,9 @@ def _between(pieces: list[Track], t: Track) -> float:
 
 def _marked(people: list[Track], mask: np.ndarray | None) -> int:
     if mask is None or not mask.any():
-        raise ValueError("The mask is empty; paint over the person who is to be followed, or choose in another way.")
+        raise ValueError(
+            "The mask is empty or not connected; paint over the person who is to be followed, or choose in another way."
+        )
     frames = len(people[0].member)
     masks = np.broadcast_to(mask, (frames, *mask.shape)) if mask.ndim == 2 else mask[:frames]
     for frame, painted in enumerate(masks):

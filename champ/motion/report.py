@@ -34,9 +34,14 @@ def describe(motion: Motion, before: Motion | None = None) -> str:
         else f"{len(shots)} shots: {', '.join(runs(range(s.start, s.stop)) for s in shots)}.",
     ]
     if len(seen):
-        lines.append(f"Confidence of the others {float(seen.mean()):.2f}, at least {float(seen.min()):.2f}.")
+        whose = " of the others" if filled else ""
+        lines.append(f"Confidence{whose} {float(seen.mean()):.2f}, at least {float(seen.min()):.2f}.")
+    if before is not None and len(before) != len(motion):
+        lines.append(f"The motion before has {len(before)} frames, so it is another one and not compared.")
+        before = None
     if len(motion) > 2:
-        lines.append(f"Trembling {trembling(motion):.2f} degrees a frame{_was(motion, before)}.")
+        was = "" if before is None else f", {trembling(before):.2f} before"
+        lines.append(f"Trembling {trembling(motion):.2f} degrees a frame{was}.")
     return "\n".join(lines)
 
 
@@ -96,10 +101,6 @@ def plot(motion: Motion, before: Motion | None = None) -> Tensor:
         for shot in clip.shots():
             _curve(picture, SPEED, speed(clip)[shot.start : shot.stop - 1], color, shot.start + 0.5, frames, low, high)
     return torch.from_numpy(picture)
-
-
-def _was(motion: Motion, before: Motion | None) -> str:
-    return "" if before is None or len(before) < 3 else f", {trembling(before):.2f} before"
 
 
 def _column(frame: float, frames: int) -> float:

@@ -32,7 +32,9 @@ def test_boxes_are_those_of_the_official_code():
     assert (np.diff(found[:, 4]) < 0).all() and found[-1, 4] > 0.3
 
 
-@pytest.mark.parametrize(("width", "height", "columns", "rows"), [(64, 48, 640, 480), (30, 90, 213, 640)])
+@pytest.mark.parametrize(
+    ("width", "height", "columns", "rows"), [(64, 48, 640, 480), (30, 90, 213, 640), (700, 1, 640, 1)]
+)
 def test_the_square_is_the_picture_in_bgr_on_grey(width, height, columns, rows):
     picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     square, scale = letterbox(picture)

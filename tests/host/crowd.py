@@ -1,4 +1,5 @@
-"""A node for the tests: keypoints of two clips in one, as if two people were in it, in another order in every frame."""
+"""Nodes for the tests: keypoints of two clips in one, as if two people were in it, in another order in every frame; and
+pictures with a single channel, as some packs make them."""
 
 
 class Crowd:
@@ -19,6 +20,19 @@ class Crowd:
         return (joined,)
 
 
+class Grey:
+    CATEGORY = "tests"
+    FUNCTION = "grey"
+    RETURN_TYPES = ("IMAGE",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"images": ("IMAGE",)}}
+
+    def grey(self, images):
+        return (images.mean(-1, keepdim=True),)
+
+
 def moved(person: dict, shift: int) -> dict:
     flat = dict(person)
     for name in ("pose_keypoints_2d", "hand_left_keypoints_2d", "hand_right_keypoints_2d", "face_keypoints_2d"):
@@ -28,4 +42,4 @@ def moved(person: dict, shift: int) -> dict:
     return flat
 
 
-NODE_CLASS_MAPPINGS = {"TestCrowd": Crowd}
+NODE_CLASS_MAPPINGS = {"TestCrowd": Crowd, "TestGrey": Grey}

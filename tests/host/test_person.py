@@ -91,7 +91,7 @@ def test_the_one_under_the_mask_is_followed(server):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"person": "number", "number": 7}, "There are 2 people in this clip, so there is no number 7"),
+        ({"person": "number", "number": 7}, "There is no number 7 among the people of this clip; the highest is 1"),
         ({"person": "marked"}, "The mask is empty"),
         ({"clip": ["30", 0]}, "The clip has 4 frames and pose_keypoints 6"),
     ],

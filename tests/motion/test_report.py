@@ -50,6 +50,8 @@ def test_speed_and_trembling_are_degrees():
     zigzag = turning(torch.tensor([0.0, 2.0] * 10))  # each frame is 2 degrees off the middle of its neighbours
     assert trembling(zigzag) == pytest.approx(2.0, abs=1e-3)
     assert "Trembling 0.00 degrees a frame, 2.00 before." in describe(steady, zigzag)
+    other = describe(steady, zigzag[:10])
+    assert "has 10 frames, so it is another one" in other and "Trembling 0.00 degrees a frame." in other
 
 
 def test_a_cut_is_no_turn():
