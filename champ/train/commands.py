@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from ..model.checkpoint import find_set
 from ..model.config import UNetSizes
 from ..model.guidance import EncoderSizes
+from . import evaluate
 from .batches import Batch, PreparedSamples, Samples, encode_packs
 from .codec import Codec, block_basis, picture_batches, to_taesd, train_decoder
 from .data import FolderSamples
@@ -72,6 +73,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--out", type=Path, required=True, help="a new folder, in models/champ for example")
     command.add_argument("--about", nargs="*", default=[], metavar="NAME=TEXT", help="what else the files shall say")
     command.set_defaults(run=run_export)
+
+    evaluate.add(commands)
 
 
 def add_stage(command: argparse.ArgumentParser, stage: str) -> None:

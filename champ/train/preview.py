@@ -1,13 +1,16 @@
 """A contact sheet of what the networks make of held-out samples, by the sampler and the conditioning of the nodes."""
 
+from collections.abc import Mapping, Sequence
+
 import comfy.latent_formats
 import comfy.sample
+import comfy.samplers
 import torch
 from torch import Tensor
 
 from ..model.conditioning import conditioning
 from ..model.guidance import GuidanceMap, encode_guidance
-from ..model.reference import encode_reference
+from ..model.reference import Reference, encode_reference
 from ..sampling.noise import FrameNoise
 from ..sampling.sampler import ddim
 from ..sampling.schedule import trailing_sigmas, with_betas
@@ -19,24 +22,47 @@ FORMAT = comfy.latent_formats.SD15()
 
 
 @torch.no_grad()
+def sample_clip(
+    networks: Networks,
+    maps: Mapping[str, Tensor],
+    references: Sequence[Reference],
+    steps: int,
+    cfg: float,
+    betas: str = "linear",
+    sampler: str = "champ",
+    seed: int = 0,
+    clip_embeds: Tensor | None = None,
+) -> Tensor:
+    """The scaled latents (F, 4, h, w) that the networks make of references and uint8 maps (F, 8h, 8w, 3); `sampler` is
+    the pack's own with the official timesteps, or the name of one of ComfyUI's, with its simple ones."""
+    model = with_betas(networks.denoiser, betas)
+    height, width = next(iter(maps.values())).shape[1:3]
+    guidance = encode_guidance(
+        networks.encoders, {name: GuidanceMap(x.float() / 255) for name, x in maps.items()}, width, height
+    )
+    positive, negative = conditioning(networks.net.context_dim, guidance, references, clip_embeds)
+    latent = {"samples": guidance.empty_latent()}
+    sampling = model.get_model_object("model_sampling")
+    if sampler == "champ":
+        method, sigmas = ddim(), trailing_sigmas(sampling, steps)
+    else:
+        method = comfy.samplers.sampler_object(sampler)
+        sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
+    noise = FrameNoise(seed).generate_noise(latent)
+    samples = comfy.sample.sample_custom(
+        model, noise, cfg, method, sigmas, positive, negative, latent["samples"], disable_pbar=True, seed=seed
+    )
+    return FORMAT.process_in(samples)
+
+
 def sample_batch(networks: Networks, batch: Batch, betas: str, steps: int, cfg: float, seed: int = 0) -> Tensor:
     """The scaled latents (B, F, 4, h, w) that the networks make of references and maps."""
-    model = with_betas(networks.denoiser, betas)
     out = []
     for row in range(len(batch.latents)):
-        height, width = (8 * n for n in batch.latents.shape[-2:])
-        maps = {name: GuidanceMap(x[row].float() / 255) for name, x in batch.maps.items()}
-        guidance = encode_guidance(networks.encoders, maps, width, height)
+        maps = {name: x[row] for name, x in batch.maps.items()}
         embeds = None if batch.clip_embeds is None else batch.clip_embeds[row : row + 1]
         references = encode_reference(networks.net, FORMAT.process_out(batch.reference[row : row + 1]), embeds)
-        positive, negative = conditioning(networks.net.context_dim, guidance, references, embeds)
-        latent = {"samples": guidance.empty_latent()}
-        sigmas = trailing_sigmas(model.get_model_object("model_sampling"), steps)
-        noise = FrameNoise(seed).generate_noise(latent)
-        samples = comfy.sample.sample_custom(
-            model, noise, cfg, ddim(), sigmas, positive, negative, latent["samples"], disable_pbar=True, seed=seed
-        )
-        out.append(FORMAT.process_in(samples))
+        out.append(sample_clip(networks, maps, references, steps, cfg, betas, seed=seed, clip_embeds=embeds))
     return torch.stack(out)
 
 

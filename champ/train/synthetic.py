@@ -28,6 +28,17 @@ RUN_PIXELS = 1 << 18  # of the supersampled picture that are painted together
 
 
 @dataclass(frozen=True)
+class Actor:
+    """A person in a room."""
+
+    body: Body
+    look: Look
+    figure: Figure
+    light: Light
+    background: Tensor  # (H, W, 3) linear light
+
+
+@dataclass(frozen=True)
 class Sample:
     """uint8 pictures; masks are 0 or 255 and show the dressed person, the maps the bare body."""
 
@@ -39,17 +50,8 @@ class Sample:
     motion: Motion
     reference_motion: Motion
     body: Body
-
-
-@dataclass(frozen=True)
-class Actor:
-    """A person in a room."""
-
-    body: Body
-    look: Look
-    figure: Figure
-    light: Light
-    background: Tensor  # (H, W, 3) linear light
+    actor: Actor
+    up: Tensor  # (3,) the floor's normal in the camera frame of the clip
 
 
 class SyntheticPeople:
@@ -79,6 +81,8 @@ class SyntheticPeople:
             motion,
             reference_motion,
             actor.body,
+            actor,
+            up,
         )
 
 
@@ -166,6 +170,13 @@ def draw_pictures(actor: Actor, motion: Motion, up: Tensor = UP) -> tuple[Tensor
         pictures.append((255 * to_srgb(picture.clamp(0, 1)) + 0.5).byte())
         masks.append((cover >= 0.5).byte() * 255)
     return torch.cat(pictures), torch.cat(masks)
+
+
+def draw_room(actor: Actor, motion: Motion, up: Tensor = UP) -> Tensor:
+    """Pictures (F, H, W, 3) of the room without the actor, but with their shadow."""
+    vertices = actor.figure.pose(motion.rotations, motion.cam_t)[0]
+    behind = cast_shadow(actor.background, *_shadows(actor.figure, vertices, motion, up))
+    return (255 * to_srgb(behind.clamp(0, 1)) + 0.5).byte()
 
 
 def _between(values: Tensor, corners: Tensor, hits: Hits) -> Tensor:
