@@ -1,4 +1,4 @@
-// Shows the pack's warnings as toasts, so that nobody has to read the server's log, and moving previews where they belong.
+// Shows the pack's warnings as toasts, so that nobody has to read the server's log, and keeps moving previews in place.
 import { app } from "../../scripts/app.js";
 
 app.registerExtension({

@@ -39,6 +39,7 @@ async ([prompt, name, text, withoutPicture]) => {
   await app.loadApiJson(prompt, name);
   for (const node of app.graph.nodes)
     if (node.type === "LoadVideo") node.setSize([320, 660]);
+    else if (node.type === "LoadImage") node.setSize([320, 400]);
     else if (node.constructor.nodeData?.output_node && !withoutPicture.includes(node.type))
       node.setSize([Math.max(node.size[0], 320), node.size[1] + 300]);
   app.graph.arrange(80);
