@@ -30,19 +30,26 @@ def register_folder(name: str, extensions: set[str]) -> None:
     folder_paths.folder_names_and_paths[name] = ([*paths, *({folder} - set(paths))], known or extensions)
 
 
+def _chosen(folder: str, name: str, missing: str) -> Path:
+    """Where a file chosen from the list of models/<folder> lies; `missing` says what to do without it."""
+    path = folder_paths.get_full_path(folder, name)
+    if path is None:
+        raise ValueError(missing)
+    return Path(path)
+
+
 def smpl_files() -> list[str]:
     return folder_paths.get_filename_list("smpl") or [NO_SMPL]
 
 
-def smpl_file(name: str) -> str:
+def smpl_file(name: str) -> Path:
     """Where a choice of `smpl_files` lies."""
-    path = None if name == NO_SMPL else folder_paths.get_full_path("smpl", name)
-    if path is None:
-        raise ValueError(
-            f"SMPL model {name!r} not found: put SMPL_NEUTRAL.pkl or .npz into models/smpl (register at "
-            "smpl.is.tue.mpg.de) and press R, or use the Free Body node."
-        )
-    return path
+    return _chosen(
+        "smpl",
+        name,
+        f"SMPL model {name!r} not found: put SMPL_NEUTRAL.pkl or .npz into models/smpl (register at "
+        "smpl.is.tue.mpg.de) and press R, or use the Free Body node.",
+    )
 
 
 def register_dwpose(extensions: set[str]) -> None:
@@ -59,13 +66,12 @@ def dwpose_files(kind: str) -> list[str]:
 
 def dwpose_file(name: str) -> Path:
     """Where a choice of `dwpose_files` lies."""
-    path = None if name == NO_DWPOSE else folder_paths.get_full_path("dwpose", name)
-    if path is None:
-        raise ValueError(
-            f"DWPose file {name!r} not found: press Download files... in Load DWPose, or put yolox_l.onnx and "
-            "dw-ll_ucoco_384.onnx (huggingface.co/yzd-v/DWPose) into models/dwpose and press R; then choose them."
-        )
-    return Path(path)
+    return _chosen(
+        "dwpose",
+        name,
+        f"DWPose file {name!r} not found: press Download files... in Load DWPose, or put yolox_l.onnx and "
+        "dw-ll_ucoco_384.onnx (huggingface.co/yzd-v/DWPose) into models/dwpose and press R; then choose them.",
+    )
 
 
 def hmr2_files() -> list[str]:
@@ -74,13 +80,12 @@ def hmr2_files() -> list[str]:
 
 def hmr2_file(name: str) -> Path:
     """Where a choice of `hmr2_files` lies."""
-    path = None if name == NO_HMR2 else folder_paths.get_full_path("hmr2", name)
-    if path is None:
-        raise ValueError(
-            f"HMR2 checkpoint {name!r} not found: put {OFFICIAL} of 4D-Humans into models/hmr2, or press the loader's "
-            "Download button; then press R and choose it."
-        )
-    return Path(path)
+    return _chosen(
+        "hmr2",
+        name,
+        f"HMR2 checkpoint {name!r} not found: put {OFFICIAL} of 4D-Humans into models/hmr2, or press the loader's "
+        "Download button; then press R and choose it.",
+    )
 
 
 def checkpoint_sets() -> list[str]:

@@ -10,17 +10,16 @@ from comfy_api.latest import io
 from ..champ.body.body import Body
 from ..champ.body.free import load_free_body
 from ..champ.estimate.fit import fit
-from ..champ.estimate.shots import find_shots
 from ..champ.estimate.track import one_person
 from ..champ.motion.motion import Motion
-from ..champ.render.pose import SHOT, Pose, canvas_size, from_pose_keypoint, shots_of
+from ..champ.render.pose import Pose
 from ..champ.render.skeleton import draw_skeleton
 from .animation import animated, preview_step
 from .estimate import describe
 from .motion import figure_over
-from .pose import watched
+from .pose import people_in, watched
 from .types import ChampBody, ChampMotion, PoseKeypoint, progress, to_image
-from .video import Pictures, clip_input, pictures
+from .video import Pictures, clip_input
 
 OVERLAY_SIZE = 512  # longer side in pixels
 OPACITY = 0.85
@@ -85,19 +84,9 @@ class ChampFitMotion(io.ComfyNode):
     @classmethod
     def execute(cls, pose_keypoints, fps, clip=None, body=None) -> io.NodeOutput:
         body, on_frame = body or load_free_body(), progress()
-        frames = None if clip is None else pictures(clip)
-        width, height = canvas_size(pose_keypoints) if frames is None else (frames.width, frames.height)
-        people = from_pose_keypoint(pose_keypoints, width, height)
-        if frames is not None and len(frames) != len(people):
-            raise ValueError(
-                f"The clip has {len(frames)} frames and pose_keypoints {len(people)}; find the keypoints in the same "
-                "clip, or leave clip empty."
-            )
-        shot = shots_of(pose_keypoints)
+        frames, width, height, people, shot = people_in(pose_keypoints, clip, on_frame)
         if frames is not None:
             fps = frames.fps or fps
-            if not any(SHOT in frame for frame in pose_keypoints):
-                shot = find_shots(watched(frames, on_frame))
         person = one_person(people, shot)
         motion = fit(person, body, width, height, fps, shot, on_frame=on_frame)
         step = preview_step(len(motion), fps)

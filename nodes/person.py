@@ -8,15 +8,14 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..champ.estimate.shots import find_shots
 from ..champ.estimate.track import CHOICES, Track, choose, link, track
 from ..champ.motion.report import runs
-from ..champ.render.pose import SHOT, canvas_size, from_pose_keypoint, shots_of
+from ..champ.render.pose import SHOT
 from ..champ.render.skeleton import draw_skeleton
 from .animation import PREVIEW_SIZE, animated, preview_step
-from .pose import FPS, watched
+from .pose import FPS, people_in, watched
 from .types import PoseKeypoint, progress, to_image
-from .video import clip_input, pictures
+from .video import clip_input
 
 CHOSEN, OTHER, INK = (92, 205, 112), (190, 194, 200), (24, 26, 28)
 
@@ -80,18 +79,8 @@ class ChampFollowPerson(io.ComfyNode):
 
     @classmethod
     def execute(cls, pose_keypoints, person, number, clip=None, mask=None) -> io.NodeOutput:
-        frames = None if clip is None else pictures(clip)
-        width, height = canvas_size(pose_keypoints) if frames is None else (frames.width, frames.height)
-        people = from_pose_keypoint(pose_keypoints, width, height)
-        if frames is not None and len(frames) != len(people):
-            raise ValueError(
-                f"The clip has {len(frames)} frames and pose_keypoints {len(people)}; find the keypoints in the same "
-                "clip, or leave clip empty."
-            )
         on_frame = progress()
-        shot = shots_of(pose_keypoints)
-        if frames is not None and not any(SHOT in frame for frame in pose_keypoints):
-            shot = find_shots(watched(frames, on_frame))
+        frames, width, height, people, shot = people_in(pose_keypoints, clip, on_frame)
         tracks = track(people, shot)
         chosen = choose(tracks, person, number, None if mask is None else _pixels(mask, width, height), (width, height))
         everybody = link(tracks)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import comfy.model_management
 import cv2
@@ -13,7 +14,7 @@ from comfy_api.latest import io
 from ..champ.estimate.dwpose import estimate_poses
 from ..champ.estimate.network import EXTENSIONS, FrozenNetwork, ScriptNetwork, read_network
 from ..champ.estimate.shots import find_shots
-from ..champ.render.pose import Pose, to_pose_keypoint
+from ..champ.render.pose import SHOT, Pose, canvas_size, from_pose_keypoint, shots_of, to_pose_keypoint
 from ..champ.render.skeleton import draw_skeleton
 from .animation import PREVIEW_SIZE, animated, preview_step
 from .files import dwpose_file, dwpose_files, register_dwpose
@@ -121,6 +122,32 @@ def watched(frames: Pictures, on_frame) -> Iterator[np.ndarray]:
     for i, picture in enumerate(frames):
         on_frame(i, len(frames))
         yield picture
+
+
+class Watched(NamedTuple):
+    """Keypoints as nodes read them, and the clip that they belong to, if there is one."""
+
+    frames: Pictures | None
+    width: int
+    height: int
+    people: list[list[Pose]]
+    shot: np.ndarray  # (F,)
+
+
+def people_in(pose_keypoints: list[dict], clip, on_frame) -> Watched:
+    """The people of a POSE_KEYPOINT value in its clip's pixels; shots that it does not say are found in the clip."""
+    frames = None if clip is None else pictures(clip)
+    width, height = canvas_size(pose_keypoints) if frames is None else (frames.width, frames.height)
+    people = from_pose_keypoint(pose_keypoints, width, height)
+    if frames is not None and len(frames) != len(people):
+        raise ValueError(
+            f"The clip has {len(frames)} frames and pose_keypoints {len(people)}; find the keypoints in the same "
+            "clip, or leave clip empty."
+        )
+    shot = shots_of(pose_keypoints)
+    if frames is not None and not any(SHOT in frame for frame in pose_keypoints):
+        shot = find_shots(watched(frames, on_frame))
+    return Watched(frames, width, height, people, shot)
 
 
 def skeletons_over(frames: Iterator[np.ndarray], people: list[list[Pose]], step: int) -> torch.Tensor:
