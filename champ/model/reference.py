@@ -1,7 +1,7 @@
 """ReferenceNet: a second UNet looks once at the reference picture, and the denoiser attends to what it saw."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,14 +50,18 @@ class ReferenceUNet(UNetModel):
             x = run(block, ("input", i), x)
             skips.append(x)
         x = run(self.middle_block, ("middle", 0), x)
-        last = len(self.output_blocks) - 1
-        for i, block in enumerate(self.output_blocks):
+        last = max(i for i, block in enumerate(self.output_blocks) if _transformer(block))  # nothing is read behind it
+        for i, block in enumerate(self.output_blocks[:last]):
             x = torch.cat([x, skips.pop()], 1)
-            if i < last:
-                x = run(block, ("output", i), x, skips[-1].shape)
-        resnet, transformer = self.output_blocks[last]
-        seen["output", last] = first_norm(transformer, resnet(x, emb))
+            x = run(block, ("output", i), x, skips[-1].shape)
+        block = self.output_blocks[last]
+        seen["output", last] = first_norm(_transformer(block), block[0](torch.cat([x, skips.pop()], 1), emb))
         return seen
+
+
+def _transformer(block: Iterable[nn.Module]) -> SpatialTransformer | None:
+    """The one of a block of the UNet, which levels may be without."""
+    return next((layer for layer in block if isinstance(layer, SpatialTransformer)), None)
 
 
 def first_norm(transformer: SpatialTransformer, x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The image codec of the tiny model: 8x8 pixels to four numbers and back, in the format of TAESD.
 
-The encoder is linear: the four principal components of blocks of pictures, scaled to variance 1, so that nothing about
-it has to be trained and the latents are as a diffusion model likes them. The decoder begins as the inverse, drawn as
-flat blocks, and learns from there.
+The encoder begins as the four principal components of blocks of pictures, scaled to variance 1, which is what a
+diffusion model likes; the decoder as the inverse, drawn as flat blocks. Both learn from there together, and a penalty
+holds mean and variance of the latents at 0 and 1.
 
 ComfyUI builds TAESD's two networks 64 channels wide throughout. Most of that is spent where pictures are large, so what
 is trained here is narrower there and has fewer blocks; `to_taesd` lays its weights into the full-size networks, whose
@@ -26,6 +26,7 @@ FULL = 64  # TAESD's
 BLOCKS, FULL_BLOCKS = 2, 3  # between two changes of size
 SCALE = 0.18215  # SD1.5's latents are this much larger than what the UNet sees; ComfyUI divides and multiplies
 NOISE = 0.05  # added to latents in training, because a sampler's latents are never exact
+SPREAD = 1e-3  # how much mean and variance of the latents count beside the error of the colours
 
 
 def conv(inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
@@ -70,25 +71,26 @@ class Codec(nn.Module):
     @torch.no_grad()
     def _set_encoder(self, mean: Tensor, basis: Tensor) -> None:
         """Each halving puts 2x2 neighbours into channels; the last one multiplies by the basis, whose positive and
-        negative parts pass the ReLUs side by side."""
-        for parameter in self.encoder.parameters():
-            parameter.zero_()
-        convs = [layer for layer in self.encoder if isinstance(layer, nn.Conv2d)]
-        first, *halvings, last = convs
+        negative parts pass the ReLUs side by side. The other channels begin at random and are not read yet."""
+        first, *halvings, last = _start(self.encoder)
+        _carry(first, 3)
         first.weight[:3, :3, 1, 1] = torch.eye(3)
         dual = basis / basis.square().sum((1, 2, 3), keepdim=True)
         # Where channel c of the picture ends up after halvings: c + 3 (x + 2 y) + 12 (x' + 2 y') + ...
         size = 3
         for layer in halvings[:-1]:
+            _carry(layer, 4 * size)
             for corner, (y, x) in enumerate(CORNERS):
                 layer.weight[torch.arange(size) + corner * size, torch.arange(size), 1 + y, 1 + x] = 1
             size *= 4
+        _carry(halvings[-1], 2 * CHANNELS)
         for y, x in CORNERS:
             part = dual.unflatten(3, (2, 4)).unflatten(2, (2, 4))[:, :, y, :, x]  # (4, 3, 4, 4) of this quarter
             inner = part.unflatten(3, (2, 2)).unflatten(2, (2, 2))  # c, Y, y, X, x of the two halvings before
             flat = inner.permute(0, 2, 4, 3, 5, 1).reshape(CHANNELS, size)
             halvings[-1].weight[:CHANNELS, :size, 1 + y, 1 + x] = flat
             halvings[-1].weight[CHANNELS : 2 * CHANNELS, :size, 1 + y, 1 + x] = -flat
+        last.weight.zero_()
         last.weight[:, :CHANNELS, 1, 1] = torch.eye(CHANNELS)
         last.weight[:, CHANNELS : 2 * CHANNELS, 1, 1] = -torch.eye(CHANNELS)
         last.bias.copy_(-(dual * mean).sum((1, 2, 3)))
@@ -98,19 +100,9 @@ class Codec(nn.Module):
         """The first channels carry the latents' positive and negative parts to the end, where they become the blocks'
         mean colours; the others begin at random, and blocks change nothing."""
         carried = 2 * CHANNELS
-        convs = [layer for layer in self.decoder if isinstance(layer, nn.Conv2d)]
-        for layer in convs:
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            layer.weight[:carried] = 0
-            if layer.bias is not None:
-                layer.bias.zero_()
-        for block in self.decoder:
-            if isinstance(block, Block):
-                for i in (0, 2, 4):
-                    nn.init.kaiming_normal_(block.conv[i].weight, nonlinearity="relu")
-                    block.conv[i].bias.zero_()
-                block.conv[4].weight.zero_()
-        first, *between, last = convs
+        first, *between, last = _start(self.decoder)
+        for layer in (first, *between):
+            _carry(layer, carried)
         first.weight[:CHANNELS, :, 1, 1] = torch.eye(CHANNELS)
         first.weight[CHANNELS:carried, :, 1, 1] = -torch.eye(CHANNELS)
         for layer in between:
@@ -125,6 +117,24 @@ class Codec(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         return self.decoder(torch.tanh(latents / 3) * 3)
+
+
+def _start(network: nn.Sequential) -> list[nn.Conv2d]:
+    """Random weights, and blocks that add nothing at first; the layers between the blocks."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            if layer.bias is not None:
+                layer.bias.zero_()
+    for block in network:
+        if isinstance(block, Block):
+            block.conv[4].weight.zero_()
+    return [layer for layer in network if isinstance(layer, nn.Conv2d)]
+
+
+def _carry(layer: nn.Conv2d, channels: int) -> None:
+    """Makes room for what passes in the first channels."""
+    layer.weight[:channels] = 0
 
 
 def block_basis(pictures: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,31 +171,40 @@ def picture_batches(files: list[Path], batch: int, seed: int) -> Iterator[tuple[
             yield everything[rows], shown[rows]
 
 
-def train_decoder(
+def spread_loss(latents: Tensor) -> Tensor:
+    """Zero for latents of mean 0 and variance 1 in each channel."""
+    power, mean = latents.square().mean((0, 2, 3)), latents.mean((0, 2, 3))
+    return (power - 1 - power.log() + mean.square()).sum()
+
+
+def train_codec(
     codec: Codec,
     batches: Iterator[tuple[Tensor, Tensor]],
     steps: int,
-    lr: float = 2e-3,
+    rates: tuple[float, float] = (1e-3, 2e-3),
     seed: int = 0,
     on_step: Callable[[int, float, float], None] | None = None,
 ) -> None:
-    """Trains on uint8 pictures (B, H, W, 3) and their persons' masks (B, H, W), which count three times; `on_step`
+    """Trains encoder and decoder at these rates on uint8 pictures (B, H, W, 3) and their persons' masks (B, H, W), which count three times; `on_step`
     hears step, loss, and PSNR of the batch."""
     generator = torch.Generator().manual_seed(seed)
     codec.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(codec.decoder.parameters(), lr, betas=(0.9, 0.99), weight_decay=0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.05)
+    halves = [
+        {"params": list(half.parameters()), "lr": rate} for half, rate in zip((codec.encoder, codec.decoder), rates)
+    ]
+    optimizer = torch.optim.AdamW(halves, betas=(0.9, 0.99), weight_decay=0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, list(rates), total_steps=steps, pct_start=0.05)
     for step, (pictures, masks) in zip(range(1, steps + 1), batches):
         colours = pictures.permute(0, 3, 1, 2).float() / 255
         weight = 1 + 2 * (masks[:, None] > 0).float()
-        with torch.no_grad():
-            latents = codec.encode(colours)
-            latents = latents + NOISE * torch.randn(latents.shape, generator=generator)
         with torch.autocast("cpu", torch.bfloat16):
-            loss, decoded = codec_loss(codec, latents, colours, weight)
+            latents = codec.encode(colours).float()
+            noise = NOISE * torch.randn(latents.shape, generator=generator)
+            loss, decoded = codec_loss(codec, latents + noise, colours, weight)
+        loss = loss + SPREAD * spread_loss(latents)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(codec.decoder.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if on_step:

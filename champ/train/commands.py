@@ -9,14 +9,14 @@ from typing import TypeVar
 
 import cv2
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from ..model.checkpoint import find_set
 from ..model.config import UNetSizes
 from ..model.guidance import EncoderSizes
 from . import evaluate
 from .batches import Batch, PreparedSamples, Samples, encode_packs
-from .codec import Codec, block_basis, picture_batches, to_taesd, train_decoder
+from .codec import Codec, block_basis, picture_batches, to_taesd, train_codec
 from .data import FolderSamples
 from .export import export
 from .fresh import fresh_networks
@@ -50,8 +50,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("codec", help="make the tiny model's image codec from prepared samples")
     command.add_argument("--data", type=Path, required=True, help="the folder of the files")
     command.add_argument("--out", type=Path, required=True, help="the codec's weights; beside it a VAE for ComfyUI")
-    command.add_argument("--steps", type=int, required=True, help="of the decoder's training")
+    command.add_argument("--steps", type=int, required=True, help="of its training")
     command.add_argument("--packs", type=int, default=8, help="files to train on")
+    command.add_argument("--decoder-of", type=Path, help="a codec whose encoder stays and whose decoder learns on")
     command.add_argument("--batch", type=int, default=8, help="pictures a step")
     command.add_argument("--seed", type=int, default=0, help="another one shuffles and begins in another way")
     command.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
@@ -97,6 +98,7 @@ def add_stage(command: argparse.ArgumentParser, stage: str) -> None:
         command.add_argument("--freeze", action="store_true", help="keep ReferenceNet's finest level, as the official")
         command.add_argument("--channels", type=int, nargs="+", default=[64, 128], help="of a new UNet's levels")
         command.add_argument("--resnets", type=int, default=1, help="residual blocks at each level of a new UNet")
+        command.add_argument("--plain", type=int, default=0, help="finest levels of a new UNet without transformers")
         command.add_argument("--context", type=int, default=32, help="width of the CLIP embedding of new networks")
         command.add_argument(
             "--encoder",
@@ -129,8 +131,13 @@ def run_prepare(options: argparse.Namespace) -> None:
 def run_codec(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     files = packs(options.data, "train", 1)[: options.packs]
-    pictures = torch.cat([pack["pictures"].flatten(0, 1) for pack in read_packs(files[:4], ("pictures",))])
-    codec = Codec.of(*block_basis(pictures), options.seed)
+    if options.decoder_of:
+        codec = Codec()
+        codec.load_state_dict(load_file(options.decoder_of))
+        codec.encoder.requires_grad_(False)
+    else:
+        pictures = torch.cat([pack["pictures"].flatten(0, 1) for pack in read_packs(files[:4], ("pictures",))])
+        codec = Codec.of(*block_basis(pictures), options.seed)
     values: list[float] = []
 
     def on_step(step: int, loss: float, psnr: float) -> None:
@@ -139,7 +146,7 @@ def run_codec(options: argparse.Namespace) -> None:
             print(time.strftime("%H:%M:%S"), f"step {step} PSNR {sum(values) / len(values):.2f} dB", flush=True)
             values.clear()
 
-    train_decoder(codec, picture_batches(files, options.batch, options.seed), options.steps, on_step=on_step)
+    train_codec(codec, picture_batches(files, options.batch, options.seed), options.steps, on_step=on_step)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in codec.state_dict().items()}, options.out)
     half = {name: value.half().contiguous() for name, value in to_taesd(codec).items()}
@@ -189,7 +196,8 @@ def pictures_start(options: argparse.Namespace) -> Networks:
     if options.unet:
         return networks_from_unet(options.unet, tuple(options.encoder), options.seed)
     channels = tuple(options.channels)
-    unet = UNetSizes(4, channels, options.resnets, (True,) * len(channels), options.context, linear=False)
+    transformers = tuple(level >= options.plain for level in range(len(channels)))
+    unet = UNetSizes(4, channels, options.resnets, transformers, options.context, linear=False)
     encoder = EncoderSizes(tuple(options.encoder), channels[0], attention=True)
     return fresh_networks(Sizes(unet, encoder), options.seed)
 

@@ -1,4 +1,4 @@
-"""The pack's own reference picture: one person, always the same, who stands in a room."""
+"""The pack's own reference pictures: invented people who stand in a room, always the same for a number."""
 
 from typing import NamedTuple
 
@@ -11,10 +11,11 @@ from ..motion.motion import Motion
 from ..motion.presets import make_motion
 from ..motion.rotation import rot_x
 from .draw import Draw
-from .people import Look, Pattern, paint
+from .people import Look, Pattern, draw_look, paint
 from .synthetic import UP, draw_pictures, make_actor
 
 ROOM = 9  # the number of the room that suits the clothes
+SITTERS = 1_000_003  # keeps the others' streams of random numbers from those of samples
 
 
 class Portrait(NamedTuple):
@@ -24,10 +25,12 @@ class Portrait(NamedTuple):
     body: Body
 
 
-def portrait(width: int = 512, height: int = 512) -> Portrait:
-    """A woman in a striped top and blue trousers, almost from the front."""
-    look = _look()
-    actor = make_actor(look, Draw("held_out", ROOM), width, height)
+def portrait(width: int = 512, height: int = 512, number: int = 0) -> Portrait:
+    """Number 0 is a woman in a striped top and blue trousers; the others look as chance has it, like nobody on whom
+    the tiny model was trained. They stand almost facing the camera."""
+    look = draw_look(Draw("held_out", SITTERS, number)) if number else _look()
+    room = Draw("held_out", SITTERS, number, 1) if number else Draw("held_out", ROOM)
+    actor = make_actor(look, room, width, height)
     motion = make_motion("wave", actor.body, frames=1, width=width, height=height)
     elevation = 6.0
     motion = frame_person(motion, actor.body, width, height, azimuth=14.0, elevation=elevation, fill=0.86)

@@ -17,6 +17,7 @@ from diffusers.optimization import get_scheduler
 from torch import Tensor
 
 from .batches import Batch, Samples
+from .muon import Muon
 from .networks import Champ
 from .objective import TIMESTEPS, Objective, loss, setting
 
@@ -36,8 +37,9 @@ class Settings:
         "constant", "of the learning rate, named as in diffusers: constant_with_warmup, cosine, ..."
     )
     warmup: int = setting(0, "steps until the learning rate is reached, if the schedule has any")
-    weight_decay: float = setting(1e-2, "AdamW's")
-    beta2: float = setting(0.999, "AdamW's")
+    optimizer: str = setting("adamw", "adamw, or muon, which learns more in a step where everything is new")
+    weight_decay: float = setting(1e-2, "of the optimiser")
+    beta2: float = setting(0.999, "AdamW's; Muon has it for what is no matrix")
     clip: float = setting(1.0, "largest norm of the gradients")
     mean: float = setting(0.0, "decay of the weights' mean (EMA), which is then exported; 0: the weights are")
     precision: str = setting("no", "autocast to bf16 or fp16, or no")
@@ -63,6 +65,17 @@ class Mean:
             mean.data, parameter.data = parameter.data, mean.data
 
 
+def make_optimizer(parameters: list[Tensor], settings: Settings) -> torch.optim.Optimizer:
+    kind = dict(lr=settings.lr, betas=(0.9, settings.beta2), weight_decay=settings.weight_decay)
+    match settings.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(parameters, fused=True, **kind)
+        case "muon":
+            return Muon(parameters, **kind)
+        case other:
+            raise ValueError(f"There is no optimiser called {other!r}; choose adamw or muon.")
+
+
 class Trainer:
     """Trains the parameters of a model that are marked, and keeps its state in a folder."""
 
@@ -75,9 +88,7 @@ class Trainer:
         )
         self.model = model
         self.trained = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            self.trained, settings.lr, betas=(0.9, settings.beta2), weight_decay=settings.weight_decay, fused=True
-        )
+        optimizer = make_optimizer(self.trained, settings)
         self.mean = Mean(self.trained, settings.mean) if settings.mean else None
         self.scheduler = get_scheduler(
             settings.schedule, optimizer, num_warmup_steps=settings.warmup, num_training_steps=settings.steps

@@ -7,7 +7,7 @@ import pytest
 import torch
 from golden import relative
 
-from champ.model.attention import READS, KeySource, SelfAttention, TokenCrossAttention, attend
+from champ.model.attention import READS, KeySource, SelfAttention, TokenCrossAttention, attend, softmax_attention
 
 HEADS, CHANNELS = 2, 16
 
@@ -110,3 +110,19 @@ def test_cross_attention_to_one_token_is_folded(tokens):
     assert full.shape == x.shape
     torch.testing.assert_close(out.expand_as(full), full)
     torch.testing.assert_close(layer(x, context, value=context), full)
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_attention_written_out_for_training_has_the_same_gradients(biased):
+    def draw(seed: int, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+
+    def run(dtype: torch.dtype) -> list[torch.Tensor]:
+        leaves = [draw(i, 2, tokens, 16) for i, tokens in enumerate((5, 9, 9))]
+        bias = draw(3, 1, 1, 9).detach().to(dtype) if biased else None
+        out = softmax_attention(*(x.to(dtype) for x in leaves), 4, bias)
+        out.float().square().sum().backward()
+        return [out.float(), *(x.grad for x in leaves)]
+
+    for rounded, exact in zip(run(torch.bfloat16), run(torch.float32)):
+        assert float((rounded - exact).norm() / exact.norm()) < 0.03

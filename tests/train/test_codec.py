@@ -1,11 +1,13 @@
 """The tiny model's codec: block components that ComfyUI's VAE loader takes for a TAESD."""
 
+import math
+
 import comfy.sd
 import pytest
 import torch
 from torch.nn.functional import mse_loss, unfold
 
-from champ.train.codec import CHANNELS, SCALE, Codec, block_basis, picture_batches, to_taesd, train_decoder
+from champ.train.codec import CHANNELS, SCALE, Codec, block_basis, picture_batches, spread_loss, to_taesd, train_codec
 from champ.train.prepare import packs, prepare
 from champ.train.synthetic import SyntheticPeople
 
@@ -26,7 +28,7 @@ def colours(pictures: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_latents_are_principal_components_of_variance_1(codec, pictures):
+def test_latents_begin_as_principal_components_of_variance_1(codec, pictures):
     mean, basis = block_basis(pictures)
     products = basis.flatten(1) @ basis.flatten(1).T
     assert (products - products.diag().diag()).abs().max() < 1e-4 * products.max()
@@ -50,7 +52,7 @@ def test_decoding_begins_as_flat_blocks(codec, pictures):
     assert float(mse_loss(expected, colours(pictures))) < 0.03
 
 
-def test_the_decoder_learns(codec, pictures):
+def test_both_halves_learn_and_latents_keep_their_spread(codec, pictures):
     encoder = {name: value.clone() for name, value in codec.encoder.state_dict().items()}
     few, steps, heard = pictures[:2], 60, []
 
@@ -63,10 +65,19 @@ def test_the_decoder_learns(codec, pictures):
             return float(mse_loss(codec.decode(codec.encode(colours(few))), colours(few)))
 
     before = error()
-    train_decoder(codec, batches(), steps, on_step=lambda step, loss, psnr: heard.append((step, psnr)))
+    train_codec(codec, batches(), steps, on_step=lambda step, loss, psnr: heard.append((step, psnr)))
     assert error() < 0.7 * before
     assert [step for step, _ in heard] == list(range(1, steps + 1))
-    assert all(torch.equal(value, encoder[name]) for name, value in codec.encoder.state_dict().items())
+    assert not any(torch.equal(value, encoder[name]) for name, value in codec.encoder.state_dict().items())
+    with torch.no_grad():
+        assert float(spread_loss(codec.encode(colours(few)))) < 1
+
+
+def test_only_mean_0_and_variance_1_cost_nothing():
+    latents = torch.randn(64, CHANNELS, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert float(spread_loss(latents)) < 1e-3
+    assert float(spread_loss(2 * latents)) == pytest.approx(CHANNELS * (3 - math.log(4)), rel=0.01)
+    assert float(spread_loss(latents + 1)) == pytest.approx(CHANNELS * (2 - math.log(2)), rel=0.01)
 
 
 @torch.no_grad()

@@ -47,7 +47,7 @@ def test_new_motion_modules_change_nothing(sizes, random_networks):
 def test_motion_modules_of_a_file(sizes, random_networks, tmp_path):
     export(random_networks(sizes), tmp_path / "set")
     file = (tmp_path / "set" / "motion_module.safetensors").rename(tmp_path / "motion.safetensors")
-    assert torch.equal(predict(load_networks(tmp_path / "set", file), 3), predict(random_networks(sizes), 3))
+    torch.testing.assert_close(predict(load_networks(tmp_path / "set", file), 3), predict(random_networks(sizes), 3))
 
 
 def test_both_unets_start_from_one_file(sizes, random_networks, tmp_path):
@@ -60,3 +60,17 @@ def test_both_unets_start_from_one_file(sizes, random_networks, tmp_path):
     assert started.sizes == networks.sizes
     with pytest.raises(ValueError, match="reference UNet"):
         networks_from_unet(tmp_path / "reference_unet.safetensors", (4, 4, 8, 32), 0)
+
+
+def test_a_level_may_be_without_transformers(sizes, random_networks, tmp_path):
+    plain = replace(sizes, unet=replace(sizes.unet, transformers=(False, True)))
+    networks = random_networks(plain)
+    with torch.no_grad():
+        tokens = networks.net.patcher.model.tokens(torch.randn(1, 4, 8, 8), torch.zeros(1, 1, 32))
+    channels = {place: x.shape[-1] for place, x in tokens.items()}
+    assert channels == networks.denoiser.model.diffusion_model.transformer_channels
+    assert set(channels.values()) == {64}
+    export(networks, tmp_path)
+    again = load_networks(tmp_path, "set")
+    assert again.sizes == plain
+    torch.testing.assert_close(predict(again, 3), predict(networks, 3))

@@ -58,9 +58,9 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("stage", ["stage1", "stage2"])
-def test_a_killed_run_goes_on_bit_for_bit(sizes, tmp_path, stage):
-    options = {"accumulate": 2, "schedule": "cosine", "warmup": 2}
+@pytest.mark.parametrize("stage, optimizer", [("stage1", "adamw"), ("stage1", "muon"), ("stage2", "adamw")])
+def test_a_killed_run_goes_on_bit_for_bit(sizes, tmp_path, stage, optimizer):
+    options = {"accumulate": 2, "schedule": "cosine", "warmup": 2, "optimizer": optimizer}
     if stage == "stage1":
         options["draws"] = 2
     whole = trainer(sizes, tmp_path / "whole", stage, Objective(drop=0.3, person=1.0), **options)
