@@ -448,9 +448,29 @@ def keep_serving(server: Server) -> None:
         raise server.failure("ComfyUI stopped")
 
 
+def with_picture(prompt: dict, picture: Path, inputs: Path) -> dict:
+    """The quick start with a picture of the user's, copied to `inputs`, in the place of the example person's."""
+    if not picture.is_file():
+        raise Failure(f"there is no picture {picture}: give a file such as me.png")
+    inputs.mkdir(parents=True, exist_ok=True)
+    shutil.copy(picture, inputs / picture.name)
+    drawn = next([id, 0] for id, node in prompt.items() if node["class_type"] == "ChampExamplePerson")
+    loaded = {"class_type": "LoadImage", "_meta": {"title": "Your picture"}, "inputs": {"image": picture.name}}
+    changed = {
+        id: {
+            **node,
+            "inputs": {name: ["picture", 0] if value == drawn else value for name, value in node["inputs"].items()},
+        }
+        for id, node in prompt.items()
+    }
+    return {"picture": loaded, **changed}
+
+
 def demo(options: argparse.Namespace, _: list[str]) -> int:
     started = time.monotonic()
     prompt = json.loads(QUICK_START.read_text(encoding="utf-8"))
+    if options.picture:
+        prompt = with_picture(prompt, options.picture, HOST / "workspace" / "input")
     with workspace_server(set_up(options), port=options.port) as server:
         before = files_below(OUTPUT)
         say(f"running {QUICK_START.relative_to(ROOT)}")
@@ -526,7 +546,10 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         added.set_defaults(run=run, rest=rest)
         return added
 
-    demo_command = command(demo, "run the quick-start workflow; the results go to output/", rest=False)
+    demo_command = command(
+        demo, "make a picture dance with the quick-start workflow; the results go to output/", rest=False
+    )
+    demo_command.add_argument("--picture", type=Path, metavar="FILE", help="animate this instead of a drawn person")
     demo_command.add_argument("--open", action="store_true", help="keep ComfyUI open afterwards and print its address")
     demo_command.add_argument("--port", type=int, default=0, help="default: any free port")
     serve_command = command(serve, "open ComfyUI with this pack; other options go to ComfyUI", rest=True)

@@ -9,6 +9,7 @@ from . import (
     compare,
     download,
     estimate,
+    example,
     fit,
     guidance,
     maps,
@@ -29,6 +30,7 @@ class ChampExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         modules = (
             body,
+            example,
             motion,
             motion_files,
             smooth,

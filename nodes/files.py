@@ -10,6 +10,8 @@ import folder_paths
 from ..champ.estimate.checkpoint import OFFICIAL
 from ..champ.render.folder import MAPS
 
+SHIPPED = Path(__file__).parents[1] / "champ" / "assets" / "models"
+
 SMPL_EXTENSIONS = {".pkl", ".npz", ".safetensors", ".pth"}
 NO_SMPL = "put SMPL_NEUTRAL.pkl into models/smpl"
 NO_HMR2 = f"put {OFFICIAL} into models/hmr2"
@@ -28,6 +30,12 @@ def register_folder(name: str, extensions: set[str]) -> None:
     folder = os.path.join(folder_paths.models_dir, name)
     paths, known = folder_paths.folder_names_and_paths.get(name, ([], set()))
     folder_paths.folder_names_and_paths[name] = ([*paths, *({folder} - set(paths))], known or extensions)
+
+
+def register_shipped(*names: str) -> None:
+    """Adds what comes with the pack to the lists of models/<name>, behind what the user has."""
+    for name in names:
+        folder_paths.add_model_folder_path(name, str(SHIPPED / name))
 
 
 def _chosen(folder: str, name: str, missing: str) -> Path:

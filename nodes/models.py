@@ -5,10 +5,11 @@ from comfy_api.latest import io
 
 from ..champ.model.checkpoint import SUFFIXES, find_set
 from ..champ.model.loading import WEIGHT_DTYPES, load_denoiser, load_encoders, load_reference_net
-from .files import checkpoint_sets, register_folder, set_folder
+from .files import checkpoint_sets, register_folder, register_shipped, set_folder
 from .types import ChampGuidanceEncoders, ChampReferenceNet, checked
 
 register_folder("champ", set(SUFFIXES))
+register_shipped("champ", "vae")
 register_folder("animatediff_models", folder_paths.supported_pt_extensions)
 
 OWN_MOTION = {"from the set": "set", "none (single pictures)": "none"}
@@ -22,12 +23,14 @@ class ChampLoadModel(io.ComfyNode):
             display_name="Load Champ Model",
             category="Champ/model",
             description="Loads a checkpoint set of Champ or Animate Anyone from models/champ: one folder with "
-            "denoising_unet, reference_unet, motion_module and the guidance encoders or the pose guider inside.",
+            "denoising_unet, reference_unet, motion_module and the guidance encoders or the pose guider inside. "
+            "champ_tiny comes with the pack.",
             inputs=[
                 io.Combo.Input(
                     "checkpoint_set",
                     options=checkpoint_sets(),
-                    tooltip="A folder below models/champ with the files of one set, under their official names.",
+                    tooltip="A folder below models/champ with the files of one set, under their official names; or "
+                    "champ_tiny, a small model for drawn people that comes with the pack.",
                 ),
                 io.Combo.Input(
                     "motion_module",

@@ -1,5 +1,6 @@
 """The parts of dev.py that need no network and no server."""
 
+import json
 import os
 import socket
 import subprocess
@@ -262,3 +263,21 @@ def test_benchmarks_run_by_name(monkeypatch, tmp_path):
     assert ran == [("body",), ("maps",), ("maps", "--frames", "4")]
     with pytest.raises(dev.Failure, match="no benchmark 'nope': choose from body, maps"):
         dev.bench(*dev.parse(["bench", "nope"]))
+
+
+def test_the_demo_takes_a_picture_of_the_users(tmp_path):
+    picture = tmp_path / "me.png"
+    picture.write_bytes(b"a picture")
+    prompt = json.loads(dev.QUICK_START.read_text(encoding="utf-8"))
+    changed = dev.with_picture(prompt, picture, tmp_path / "input")
+    assert (tmp_path / "input" / "me.png").read_bytes() == b"a picture"
+    assert changed["picture"]["inputs"] == {"image": "me.png"}
+    by_type = {node["class_type"]: node["inputs"] for node in changed.values()}
+    assert (
+        by_type["ChampEncodeReference"]["image"] == by_type["ChampTransferMotion"]["reference_image"] == ["picture", 0]
+    )
+    assert by_type["ChampBuiltInMotion"] == next(
+        node["inputs"] for node in prompt.values() if node["class_type"] == "ChampBuiltInMotion"
+    )
+    with pytest.raises(dev.Failure, match="no picture .*nobody.png"):
+        dev.with_picture(prompt, tmp_path / "nobody.png", tmp_path)

@@ -69,8 +69,9 @@ def lay_out(names: list[str]) -> None:
                 note = (FOLDER / "api" / f"{name}.md").read_text(encoding="utf-8")
                 workflow = json.loads(page.evaluate(LAY_OUT, [prompt, name, note, WITHOUT_PICTURE]))
                 for node in workflow["nodes"]:
-                    if node["type"] in DOWNLOADS:
-                        node["properties"]["models"] = [DOWNLOADS[node["type"]]]
+                    download = DOWNLOADS.get(node["type"])
+                    if download and download["name"] in node["widgets_values"]:
+                        node["properties"]["models"] = [download]
                 (FOLDER / f"{name}.json").write_text(json.dumps(workflow, indent=2) + "\n", encoding="utf-8")
                 print(f"wrote {FOLDER / f'{name}.json'}")
             browser.close()

@@ -72,7 +72,7 @@ def main() -> None:
     save_animation("bodies.webp", torch.cat(bodies, dim=2), fps=8)
 
     quick = [picture[8, :, :] for picture in maps.split(WIDTH, dim=2)]
-    save_thumbnail("quick_start", torch.cat([quick[0], quick[2]], dim=1))
+    save_thumbnail("render_maps", torch.cat([quick[0], quick[2]], dim=1))
     save_thumbnail("multi_view", torch.cat([views[0][4], views[1][8]], dim=1))
     save_thumbnail("reuse_maps", torch.cat([quick[2], quick[3]], dim=1))
     save_thumbnail("smpl_body", torch.cat([quick[3], quick[4]], dim=1))

@@ -185,8 +185,8 @@ def train_codec(
     seed: int = 0,
     on_step: Callable[[int, float, float], None] | None = None,
 ) -> None:
-    """Trains encoder and decoder at these rates on uint8 pictures (B, H, W, 3) and their persons' masks (B, H, W), which count three times; `on_step`
-    hears step, loss, and PSNR of the batch."""
+    """Trains encoder and decoder at these rates on uint8 pictures (B, H, W, 3); errors count three times where masks of
+    their persons (B, H, W) are. `on_step` hears step, loss, and PSNR of the batch."""
     generator = torch.Generator().manual_seed(seed)
     codec.to(memory_format=torch.channels_last)
     halves = [

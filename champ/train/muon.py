@@ -1,7 +1,7 @@
 """Muon: steps for matrices in which every direction is as long as the others, and Adam's steps for all else.
 
-K. Jordan's optimiser of 2024 with the scale of Liu et al. (arXiv 2502.16982), with which both kinds of steps are about as
-long and share a learning rate. A convolution is the matrix of its output channels and everything that they read."""
+K. Jordan's optimiser of 2024 with the scale of Liu et al. (arXiv 2502.16982), with which both kinds of steps are about
+as long and share a learning rate. A convolution is the matrix of its output channels and everything that they read."""
 
 from collections.abc import Callable, Iterable
 

@@ -66,12 +66,12 @@ class Mean:
 
 
 def make_optimizer(parameters: list[Tensor], settings: Settings) -> torch.optim.Optimizer:
-    kind = dict(lr=settings.lr, betas=(0.9, settings.beta2), weight_decay=settings.weight_decay)
+    lr, betas, decay = settings.lr, (0.9, settings.beta2), settings.weight_decay
     match settings.optimizer:
         case "adamw":
-            return torch.optim.AdamW(parameters, fused=True, **kind)
+            return torch.optim.AdamW(parameters, lr, betas, weight_decay=decay, fused=True)
         case "muon":
-            return Muon(parameters, **kind)
+            return Muon(parameters, lr, betas, decay)
         case other:
             raise ValueError(f"There is no optimiser called {other!r}; choose adamw or muon.")
 

@@ -11,12 +11,18 @@ import dev
 
 EXAMPLES = sorted(file.stem for file in (dev.ROOT / "example_workflows").glob("*.json"))
 NEED_MODELS = {"calibrated_reference", "champ_video", "custom_sampling", "ksampler"}  # run in test_models.py
-NEEDS = {"load_motion": "save_motion", "reuse_maps": "quick_start"}  # whose results it starts from
+NEEDS = {"load_motion": "save_motion", "reuse_maps": "render_maps"}  # whose results it starts from
 API = dev.ROOT / "example_workflows" / "api"
 
 
+SHORTER = {"quick_start": {"frames": 8, "steps": 4}}  # frames and steps that are enough to see whether it runs
+
+
 def load(name: str) -> dict:
-    return json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
+    prompt = json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
+    for node in prompt.values():
+        node["inputs"] |= {key: value for key, value in SHORTER.get(name, {}).items() if key in node["inputs"]}
+    return prompt
 
 
 def results(server, entry: dict) -> dict[str, bytes]:
