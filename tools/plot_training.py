@@ -43,10 +43,10 @@ def plot(runs: list[Path]) -> np.ndarray:
             cv2.line(picture, (LEFT, y), (WIDTH - 10, y), GREY, 1)
             write(f"{mark:g}", 18, y + 4)
     begin = 0
-    for run, curve, colour in zip(runs, curves, COLOURS):
+    for i, (run, curve, colour) in enumerate(zip(runs, curves, COLOURS)):
         points = place(begin + np.arange(len(curve)), curve)
         cv2.polylines(picture, [np.round(points * 16).astype(np.int32)], False, colour, 2, cv2.LINE_AA, 4)
-        write(f"{run.name}: {len(curve)} steps", points[0, 0] + 4, HEIGHT - 14, colour)
+        write(f"{run.name}: {len(curve)} steps", min(points[0, 0] + 4, WIDTH - 110), HEIGHT - 22 + 15 * (i % 2), colour)
         begin += len(curve)
     return picture
 
