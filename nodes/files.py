@@ -15,7 +15,6 @@ SHIPPED = Path(__file__).parents[1] / "champ" / "assets" / "models"
 SMPL_EXTENSIONS = {".pkl", ".npz", ".safetensors", ".pth"}
 NO_SMPL = "put SMPL_NEUTRAL.pkl into models/smpl"
 NO_HMR2 = f"put {OFFICIAL} into models/hmr2"
-NO_SET = "put a checkpoint set into models/champ"
 NO_DWPOSE = "put yolox_l.onnx and dw-ll_ucoco_384.onnx into models/dwpose"
 # Below the folder of custom nodes: where the pack that most people have DWPose from keeps the same files.
 OTHER_DWPOSE = [
@@ -97,15 +96,15 @@ def hmr2_file(name: str) -> Path:
 
 
 def checkpoint_sets() -> list[str]:
-    """Folders below models/champ that hold a denoising UNet."""
+    """Folders below models/champ that hold a denoising UNet, and the one that comes with the pack."""
     files = [Path(name) for name in folder_paths.get_filename_list("champ")]
     found = {file.parent.as_posix() for file in files if file.name.startswith("denoising_unet")}
-    return sorted(found) or [NO_SET]
+    return sorted(found)
 
 
 def set_folder(name: str) -> Path:
     """Where a choice of `checkpoint_sets` lies."""
-    if name not in checkpoint_sets() or name == NO_SET:
+    if name not in checkpoint_sets():
         raise ValueError(
             f"There is no checkpoint set called {name!r}: put the files of Champ or Animate Anyone into a folder of "
             "their own below models/champ, press R, and choose it."
