@@ -1,8 +1,9 @@
-"""One step of training the tiny networks on the processor, in several ways; medians of alternating steps, one thread.
+"""One step of training networks of Champ-Tiny's sizes on the processor, in several ways; medians of alternating steps,
+one thread.
 
 The pictures are noise: the time of a step does not depend on what is in them. `draws` are noises for each picture, for
-which the encoders and ReferenceNet run once. "attention in bf16" is what autocast does without our exception: torch's
-own backward pass through attention in 16 bits."""
+which the encoders and ReferenceNet run once. Attention in bf16 is written out in champ/model/attention.py; beside it
+stands torch's own, in bf16 and in float32."""
 
 # ruff: noqa: E402 - ComfyUI must be found, and be told to use the CPU, before it is imported.
 import os
@@ -39,8 +40,8 @@ from champ.train.stages import choose_parameters
 from champ.train.trainer import Settings, Trainer
 
 STEPS = 5
-SIZE = 128  # pixels
-UNET = UNetSizes(4, (64, 128), 1, (True, True), 32, linear=False)
+SIZE = 256  # pixels
+UNET = UNetSizes(4, (64, 128), 1, (False, True), 32, linear=False)  # those of Champ-Tiny
 TINY = Sizes(UNET, EncoderSizes((8, 16, 32, 32), 64, attention=True), motion_sizes(UNET, 32, middle=False))
 
 
@@ -66,11 +67,16 @@ def plain(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = Non
     return attention_pytorch(q, k, v, heads, mask=bias)
 
 
-def trainer(stage: str, frames: int, precision: str, batch: int, draws: int) -> Trainer:
+def in_float32(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None, options=None) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return attention_pytorch(q.float(), k.float(), v.float(), heads, mask=bias)
+
+
+def trainer(stage: str, frames: int, precision: str, batch: int, draws: int, optimizer: str = "adamw") -> Trainer:
     AcceleratorState._reset_state(reset_partial_state=True)  # it allows one precision in a process
     model = Champ(fresh_networks(TINY if stage == "stage2" else replace(TINY, motion=None), 0))
     choose_parameters(model, stage, freeze=False)
-    settings = Settings(10_000, batch, draws, precision=precision)
+    settings = Settings(10_000, batch, draws, precision=precision, optimizer=optimizer)
     with tempfile.TemporaryDirectory() as folder:
         return Trainer(model, Noise(frames), Objective(drop=0), settings, Path(folder))
 
@@ -91,7 +97,9 @@ def main() -> None:
     ours = attention.softmax_attention
     ways = [
         ("stage 1, bf16, 4 draws", trainer("stage1", 1, "bf16", 4, 4), ours, 16),
-        ("stage 1, bf16, attention in bf16, 4 draws", trainer("stage1", 1, "bf16", 4, 4), plain, 16),
+        ("stage 1, bf16, 4 draws, torch's attention", trainer("stage1", 1, "bf16", 4, 4), plain, 16),
+        ("stage 1, bf16, 4 draws, torch's attention in float32", trainer("stage1", 1, "bf16", 4, 4), in_float32, 16),
+        ("stage 1, bf16, 4 draws, Muon", trainer("stage1", 1, "bf16", 4, 4, "muon"), ours, 16),
         ("stage 1, fp32, 4 draws", trainer("stage1", 1, "no", 4, 4), ours, 16),
         ("stage 1, bf16, 1 draw", trainer("stage1", 1, "bf16", 16, 1), ours, 16),
         ("stage 2, bf16", trainer("stage2", 16, "bf16", 1, 1), ours, 16),
