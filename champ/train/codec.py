@@ -9,7 +9,7 @@ is trained here is narrower there and has fewer blocks; `to_taesd` lays its weig
 other weights are zero: ReLU keeps zeros, and a block without weights changes nothing."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .precision import bf16_slowdown
 from .prepare import read_packs
 
 CHANNELS = 4  # of SD1.5's latents
@@ -188,6 +189,7 @@ def train_codec(
     """Trains encoder and decoder at these rates on uint8 pictures (B, H, W, 3); errors count three times where masks of
     their persons (B, H, W) are. `on_step` hears step, loss, and PSNR of the batch."""
     generator = torch.Generator().manual_seed(seed)
+    bf16 = bf16_slowdown() < 1
     codec.to(memory_format=torch.channels_last)
     halves = [
         {"params": list(half.parameters()), "lr": rate} for half, rate in zip((codec.encoder, codec.decoder), rates)
@@ -197,7 +199,7 @@ def train_codec(
     for step, (pictures, masks) in zip(range(1, steps + 1), batches):
         colours = pictures.permute(0, 3, 1, 2).float() / 255
         weight = 1 + 2 * (masks[:, None] > 0).float()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             latents = codec.encode(colours).float()
             noise = NOISE * torch.randn(latents.shape, generator=generator)
             loss, decoded = codec_loss(codec, latents + noise, colours, weight)
@@ -212,54 +214,64 @@ def train_codec(
 
 
 def to_taesd(codec: Codec) -> dict[str, Tensor]:
-    """The file that ComfyUI's VAE loader takes."""
+    """The file that ComfyUI's VAE loader takes: each layer in the corner of its full-size one, all else zero."""
     state = {"vae_scale": torch.tensor(SCALE), "vae_shift": torch.tensor(0.0)}
-    state |= _widened(codec.encoder, "taesd_encoder.", block_at_full_size="after the first")
-    state |= _widened(codec.decoder, "taesd_decoder.", block_at_full_size="before the last")
+    for name, layer, *shape in _places(codec):
+        state[f"{name}.weight"] = torch.zeros(*shape, 3, 3)
+        if layer is None or layer.bias is not None:
+            state[f"{name}.bias"] = torch.zeros(shape[0])
+        if layer is not None:
+            for key, value in layer.named_parameters():
+                _corner(state[f"{name}.{key}"], value).copy_(value.detach())
     return state
 
 
-def _widened(network: nn.Sequential, prefix: str, block_at_full_size: str) -> dict[str, Tensor]:
-    """Each layer in the corner of its full-size one. TAESD has a third block at every size and one at full size, which
-    do nothing here, and the decoder begins with the limiter of latents."""
-    state: dict[str, Tensor] = {}
-    place = 1 if block_at_full_size == "before the last" else 0  # behind the limiter
+@torch.no_grad()
+def from_taesd(state: Mapping[str, Tensor]) -> Codec | None:
+    """The codec that `to_taesd` has written, which is four times as fast as the full-size networks; None if this is
+    anything else."""
+    codec = Codec()
+    for name, layer, *_ in _places(codec):
+        for key, value in () if layer is None else layer.named_parameters():
+            if f"{name}.{key}" not in state or state[f"{name}.{key}"].ndim != value.ndim:
+                return None
+            value.copy_(_corner(state[f"{name}.{key}"], value))
+    written = to_taesd(codec)
+    same = all(name in state and torch.equal(value.to(state[name]), state[name]) for name, value in written.items())
+    return codec if same else None
 
-    def put(layer: nn.Conv2d, name: str, inputs: int, outputs: int) -> None:
-        weight = torch.zeros(outputs, inputs, 3, 3)
-        weight[: layer.out_channels, : layer.in_channels] = layer.weight.detach()
-        state[f"{prefix}{name}.weight"] = weight
-        if layer.bias is not None:
-            bias = torch.zeros(outputs)
-            bias[: layer.out_channels] = layer.bias.detach()
-            state[f"{prefix}{name}.bias"] = bias
 
-    def put_block(block: Block | None) -> None:
-        nonlocal place
-        layers = [conv(1, 1)] * 3 if block is None else [block.conv[i] for i in (0, 2, 4)]
-        for i, layer in zip((0, 2, 4), layers):
-            put(layer, f"{place}.conv.{i}", FULL, FULL)
-            if block is None:
-                state[f"{prefix}{place}.conv.{i}.weight"].zero_()
-                state[f"{prefix}{place}.conv.{i}.bias"].zero_()
-        place += 1
+def _corner(large: Tensor, small: Tensor) -> Tensor:
+    """As much of the large one as the small one has."""
+    return large[tuple(map(slice, small.shape))]
 
+
+def _places(codec: Codec) -> Iterator[tuple[str, nn.Conv2d | None, int, int]]:
+    """TAESD's layers: name, the layer of the codec that is laid into it, channels out and in. TAESD has a third block
+    at every size and one at full size, which do nothing here, and its decoder begins with the limiter of latents."""
+    yield from _places_of(codec.encoder, "taesd_encoder", 0, single_block_after=1)
+    yield from _places_of(codec.decoder, "taesd_decoder", 1, single_block_after=len(codec.decoder) - 2)
+
+
+def _places_of(
+    network: nn.Sequential, prefix: str, place: int, single_block_after: int
+) -> Iterator[tuple[str, nn.Conv2d | None, int, int]]:
     run = 0  # blocks since the last change of size
     for i, layer in enumerate(network):
+        blocks: list[Block | None] = []
         if isinstance(layer, Block):
-            put_block(layer)
             run += 1
-            if run == BLOCKS:
-                for _ in range(FULL_BLOCKS - BLOCKS):
-                    put_block(None)
-        elif isinstance(layer, nn.Conv2d):
-            run = 0
-            inputs = layer.in_channels if i == 0 else FULL
-            outputs = layer.out_channels if i == len(network) - 1 else FULL
-            put(layer, str(place), inputs, outputs)
-            place += 1
-        elif isinstance(layer, nn.ReLU) and (i == 1) == (block_at_full_size == "after the first"):
-            put_block(None)  # the block at full size, which is no more than its ReLU
+            blocks = [layer] if run < BLOCKS else [layer, *[None] * (FULL_BLOCKS - BLOCKS)]
+        elif i == single_block_after:  # the block at full size, which is no more than its ReLU
+            blocks = [None]
         else:
-            place += 1  # a layer without weights
-    return state
+            if isinstance(layer, nn.Conv2d):
+                run = 0
+                inputs = layer.in_channels if i == 0 else FULL
+                outputs = layer.out_channels if i == len(network) - 1 else FULL
+                yield f"{prefix}.{place}", layer, outputs, inputs
+            place += 1
+        for block in blocks:
+            for j in (0, 2, 4):
+                yield f"{prefix}.{place}.conv.{j}", None if block is None else block.conv[j], FULL, FULL
+            place += 1

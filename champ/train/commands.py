@@ -23,6 +23,7 @@ from .fresh import fresh_networks
 from .latents import ImageCodec
 from .networks import Champ, Networks, Sizes, recompute
 from .objective import Objective
+from .precision import bf16_slowdown
 from .prepare import packs, prepare, read_packs
 from .preview import contact_sheet
 from .stages import STAGES, choose_parameters
@@ -173,6 +174,8 @@ def run_stage(options: argparse.Namespace) -> None:
     codec = ImageCodec(options.vae)
     samples = find_samples(options, codec)
     trainer = Trainer(model, samples, chosen(Objective, options), chosen(Settings, options), options.out)
+    if options.precision == "bf16" and trainer.accelerator.device.type == "cpu" and (times := bf16_slowdown()) > 1.5:
+        print(f"This processor takes {times:.0f} times as long in bf16 as in float32: leave out --precision bf16.")
     held_out = find_held_out(options, codec)
     shown = held_out and first(held_out, 6 if options.frames == 1 else 2)
 

@@ -9,7 +9,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from .codec import Codec
+from .codec import Codec, from_taesd
 
 FORMAT = comfy.latent_formats.SD15()
 
@@ -20,10 +20,13 @@ class ImageCodec:
     def __init__(self, file: Path):
         self.digest = hashlib.sha256(file.read_bytes()).hexdigest()
         state = comfy.utils.load_torch_file(str(file), safe_load=True)
-        self.codec: Codec | None = None
         if "encoder.0.weight" in state:
-            self.codec = Codec().eval().requires_grad_(False).to(memory_format=torch.channels_last)
+            self.codec: Codec | None = Codec()
             self.codec.load_state_dict(state)
+        else:
+            self.codec = from_taesd(state)
+        if self.codec is not None:
+            self.codec.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         else:
             self.vae = comfy.sd.VAE(sd=state)
             self.vae.throw_exception_if_invalid()

@@ -19,10 +19,11 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 def orthogonalized(x: Tensor, steps: int = 5) -> Tensor:
-    """U S V^T to U S' V^T with S' between 0.7 and 1.2, by Newton and Schulz's iteration in bfloat16."""
+    """U S V^T to U S' V^T with S' between 0.7 and 1.2, by Newton and Schulz's iteration; on processors in
+    float32, because few of them multiply bfloat16."""
     a, b, c = CUBIC
     wide = x.shape[0] <= x.shape[1]
-    y = (x if wide else x.T).bfloat16()
+    y = (x if wide else x.T).to(torch.float32 if x.device.type == "cpu" else torch.bfloat16)
     y = y / (y.norm() + 1e-7)
     for _ in range(steps):
         square = y @ y.T

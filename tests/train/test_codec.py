@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch.nn.functional import mse_loss, unfold
 
-from champ.train.codec import CHANNELS, SCALE, Codec, block_basis, picture_batches, spread_loss, to_taesd, train_codec
+from champ.train.codec import (
+    CHANNELS,
+    SCALE,
+    Codec,
+    block_basis,
+    from_taesd,
+    picture_batches,
+    spread_loss,
+    to_taesd,
+    train_codec,
+)
 from champ.train.prepare import packs, prepare
 from champ.train.synthetic import SyntheticPeople
 
@@ -89,6 +99,17 @@ def test_comfyui_loads_it_as_a_vae(codec, pictures):
     torch.testing.assert_close(vae.encode(x) * SCALE, latents, atol=2e-5, rtol=0)
     decoded = codec.decode(latents).permute(0, 2, 3, 1).clamp(0, 1)
     torch.testing.assert_close(vae.decode(latents / SCALE).cpu(), decoded, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_codec_is_found_again_in_the_file_for_comfyui(codec, dtype):
+    file = {name: value.to(dtype) for name, value in to_taesd(codec).items()}
+    found = from_taesd(file)
+    assert found is not None
+    for name, value in codec.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value.to(dtype).float()), name
+    assert from_taesd(file | {"taesd_encoder.1.conv.0.weight": torch.ones(64, 64, 3, 3)}) is None  # a real TAESD
+    assert from_taesd({"decoder.conv_in.weight": torch.zeros(3)}) is None
 
 
 def test_batches_repeat_for_a_seed_and_have_targets_and_references(tmp_path):

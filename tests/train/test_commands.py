@@ -48,6 +48,23 @@ def test_the_whole_way(tmp_path, codec):
     )
 
 
+@pytest.mark.parametrize("times, said", [(9.0, True), (0.5, False)])
+def test_slow_bfloat16_is_said_before_training(tmp_path, codec, monkeypatch, capsys, request, times, said):
+    from accelerate.state import AcceleratorState
+
+    from champ.train import commands
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # it allows one precision in a process
+    request.addfinalizer(lambda: AcceleratorState._reset_state(reset_partial_state=True))
+    monkeypatch.setattr(commands, "bf16_slowdown", lambda: times)
+    run("prepare", "--data", tmp_path, "--count", 1, "--size", 32)
+    run("encode", "--data", tmp_path, "--vae", codec)
+    small = ["--channels", 32, 64, "--encoder", 4, 4, 8, 32, "--threads", 1]
+    options = ["--data", tmp_path, "--vae", codec, "--out", tmp_path / "run", "--precision", "bf16"]
+    run("stage1", *options, "--steps", 1, "--batch", 1, "--preview-steps", 1, *small)
+    assert ("9 times as long in bf16" in capsys.readouterr().out) == said
+
+
 def test_samples_that_are_not_encoded_are_not_trained_on(tmp_path, codec):
     from champ.train.batches import PreparedSamples
     from champ.train.codec import Codec

@@ -1,0 +1,18 @@
+"""Whether bfloat16 is worth its rounding on this processor."""
+
+import time
+
+import torch
+
+
+def bf16_slowdown() -> float:
+    """How many times as long as in float32 a product of matrices takes in bfloat16 on the processor: less than 1 with
+    instructions for it, 10 or more without."""
+
+    def seconds(x: torch.Tensor) -> float:
+        started = time.perf_counter()
+        x @ x
+        return time.perf_counter() - started
+
+    x = torch.rand(256, 256)
+    return min(seconds(x.bfloat16()) for _ in range(5)) / min(seconds(x) for _ in range(5))
