@@ -2,8 +2,8 @@
 one thread.
 
 The pictures are noise: the time of a step does not depend on what is in them. `draws` are noises for each picture, for
-which the encoders and ReferenceNet run once. Attention in bf16 is written out in champ/model/attention.py; beside it
-stands torch's own, in bf16 and in float32."""
+which the encoders and ReferenceNet run once. Where the processor multiplies bf16, attention in bf16, written out in
+champ/model/attention.py, is compared with torch's own, in bf16 and in float32, and bf16 with float32."""
 
 # ruff: noqa: E402 - ComfyUI must be found, and be told to use the CPU, before it is imported.
 import os
@@ -36,6 +36,7 @@ from champ.train.batches import Batch
 from champ.train.fresh import fresh_networks, motion_sizes
 from champ.train.networks import Champ, Sizes
 from champ.train.objective import Objective
+from champ.train.precision import bf16_slowdown
 from champ.train.stages import choose_parameters
 from champ.train.trainer import Settings, Trainer
 
@@ -95,16 +96,28 @@ def seconds(one: Trainer, attend: Callable[..., Tensor]) -> float:
 def main() -> None:
     torch.set_num_threads(1)
     ours = attention.softmax_attention
+    bf16 = bf16_slowdown() < 1
+    precision, name = ("bf16", "bf16") if bf16 else ("no", "fp32")
     ways = [
-        ("stage 1, bf16, 4 draws", trainer("stage1", 1, "bf16", 4, 4), ours, 16),
-        ("stage 1, bf16, 4 draws, torch's attention", trainer("stage1", 1, "bf16", 4, 4), plain, 16),
-        ("stage 1, bf16, 4 draws, torch's attention in float32", trainer("stage1", 1, "bf16", 4, 4), in_float32, 16),
-        ("stage 1, bf16, 4 draws, Muon", trainer("stage1", 1, "bf16", 4, 4, "muon"), ours, 16),
-        ("stage 1, fp32, 4 draws", trainer("stage1", 1, "no", 4, 4), ours, 16),
-        ("stage 1, bf16, 1 draw", trainer("stage1", 1, "bf16", 16, 1), ours, 16),
-        ("stage 2, bf16", trainer("stage2", 16, "bf16", 1, 1), ours, 16),
-        ("stage 2, fp32", trainer("stage2", 16, "no", 1, 1), ours, 16),
+        (f"stage 1, {name}, 4 draws", trainer("stage1", 1, precision, 4, 4), ours, 16),
+        (f"stage 1, {name}, 4 draws, Muon", trainer("stage1", 1, precision, 4, 4, "muon"), ours, 16),
+        (f"stage 1, {name}, 1 draw", trainer("stage1", 1, precision, 16, 1), ours, 16),
+        (f"stage 2, {name}", trainer("stage2", 16, precision, 1, 1), ours, 16),
     ]
+    if bf16:
+        ways += [
+            ("stage 1, bf16, 4 draws, torch's attention", trainer("stage1", 1, "bf16", 4, 4), plain, 16),
+            (
+                "stage 1, bf16, 4 draws, torch's attention in float32",
+                trainer("stage1", 1, "bf16", 4, 4),
+                in_float32,
+                16,
+            ),
+            ("stage 1, fp32, 4 draws", trainer("stage1", 1, "no", 4, 4), ours, 16),
+            ("stage 2, fp32", trainer("stage2", 16, "no", 1, 1), ours, 16),
+        ]
+    else:
+        print("This processor has no instructions for bf16: the rows with it are left out.")
     times: dict[str, list[float]] = {name: [] for name, *_ in ways}
     for round_ in range(STEPS + 1):
         for name, one, attend, _ in ways:
