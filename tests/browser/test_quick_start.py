@@ -1,0 +1,58 @@
+"""What a newcomer does: open the quick start, run it, choose another motion, run it again."""
+
+import io
+import json
+
+import numpy as np
+from PIL import Image, ImageSequence
+
+import dev
+
+QUICK_START = dev.ROOT / "example_workflows" / "quick_start.json"
+# Sets widgets of nodes, as typing into them does: {type of node: {widget: value}}.
+CHOOSE = """
+(choices) => app.graph.nodes.forEach((node) => {
+  for (const [name, value] of Object.entries(choices[node.type] ?? {})) {
+    const widget = node.widgets.find((widget) => widget.name === name);
+    widget.value = value;
+    widget.callback?.(value, app.canvas, node);
+  }
+})
+"""
+# Presses Run, and returns the animated picture that its node shows afterwards.
+RUN = """
+async () => {
+  const node = app.graph.nodes.find((node) => node.type === "SaveAnimatedWEBP");
+  const done = new Promise((resolve, reject) => {
+    app.api.addEventListener("execution_success", resolve, { once: true });
+    app.api.addEventListener("execution_error", (event) => reject(JSON.stringify(event.detail)), { once: true });
+  });
+  await app.extensionManager.command.execute("Comfy.Canvas.FitView");  // what is out of view is not drawn
+  await app.extensionManager.command.execute("Comfy.QueuePrompt");
+  await done;
+  for (let tries = 0; tries < 50 && !node.imgs?.length; tries++) await new Promise((go) => setTimeout(go, 100));
+  return node.imgs[0].src;
+}
+"""
+
+
+def frames(page, address: str) -> list[np.ndarray]:
+    content = page.request.get(address).body()
+    picture = Image.open(io.BytesIO(content))
+    return [np.asarray(frame.convert("L"), np.float32) for frame in ImageSequence.Iterator(picture)]
+
+
+def test_another_motion_makes_another_dance(page, screenshots):
+    page.evaluate("(workflow) => app.loadGraphData(workflow)", json.loads(QUICK_START.read_text(encoding="utf-8")))
+    page.evaluate(CHOOSE, {"ChampBuiltInMotion": {"frames": 4}, "ChampSampler": {"steps": 2}})
+    dance = frames(page, page.evaluate(RUN))
+    page.evaluate(CHOOSE, {"ChampBuiltInMotion": {"motion": "jumping jacks"}})
+    page.evaluate("() => { app.graph.nodes.find((node) => node.type === 'SaveAnimatedWEBP').imgs = [] }")
+    jacks = frames(page, page.evaluate(RUN))
+    page.screenshot(path=screenshots / "quick_start_jumping_jacks.png")
+    assert len(dance) == len(jacks) == 4
+    result, picture = (slice(0, dance[0].shape[1] // 4), slice(dance[0].shape[1] // 4, dance[0].shape[1] // 2))
+    for part, least, most in ((result, 3, 255), (picture, 0, 1)):  # the reference stays the same person
+        apart = np.mean([np.abs(a[:, part] - b[:, part]).mean() for a, b in zip(dance, jacks)])
+        assert least < apart <= most
+    assert page.complaints == []
