@@ -1,5 +1,5 @@
 """The papers' tables in miniature, on held-out synthetic people, with a given model: conditions, guidance attention,
-shape alignment, steps and samplers, calibration of the reference.
+shape alignment, steps, samplers and noise, calibration of the reference.
 
 A part of the model is left out while sampling, not in training; the papers train again without it. Numbers are means
 over clips, beside them the standard error of the difference from the first row, clip by clip."""
@@ -34,6 +34,7 @@ from champ.model.checkpoint import find_set
 from champ.model.reference import encode_reference
 from champ.motion.transfer import transfer
 from champ.render.guidance import render_guidance
+from champ.sampling.noise import NOISES
 from champ.train.evaluate import Method, Sampling, Scores, add_options, compare, held_out, sampled
 from champ.train.latents import FORMAT, ImageCodec
 from champ.train.networks import Networks
@@ -140,6 +141,10 @@ def samplers(bench: Bench) -> Found:
     return bench.compare("samplers", {name: bench.method(sampler=sampler) for name, sampler in SAMPLERS.items()})
 
 
+def noises(bench: Bench) -> Found:
+    return bench.compare("noise", {name: bench.method(noise=name) for name in NOISES if name != "official"})
+
+
 def calibrated(bench: Bench) -> Found:
     """References 0.5 to 2 times as large and up to 45 degrees turned; measured inside the person."""
 
@@ -193,6 +198,7 @@ TABLES: dict[str, tuple[str, Callable[[Bench], Found]]] = {
     "shape": ("Shape alignment, extreme bodies driving", shape),
     "steps": ("Steps of the pack's DDIM", steps),
     "samplers": ("Samplers", samplers),
+    "noise": ("What each frame starts from", noises),
     "calibration": ("Calibration (TPC), references 0.5x to 2x and up to 45 degrees turned", calibrated),
 }
 
@@ -227,12 +233,13 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     has_motion = find_set(options.networks).motion_module is not None
     networks = load_networks(options.networks, "set" if has_motion else "none")
-    sampling = Sampling(options.steps, options.cfg, options.betas)
+    sampling = Sampling(options.steps, options.cfg, options.betas, noise=options.noise)
     clips = held_out(options.size, options.frames, options.clips, options.first)
     bench = Bench(networks, ImageCodec(options.vae), sampling, clips)
     print(
         f"{len(clips)} held-out people, {options.frames} frames of {options.size}x{options.size}, "
-        f"{options.steps} steps, cfg {options.cfg:g}, {'with' if has_motion else 'without'} motion modules"
+        f"{options.steps} steps, cfg {options.cfg:g}, noise {options.noise}, "
+        f"{'with' if has_motion else 'without'} motion modules"
     )
     for name in options.tables:
         title, make = TABLES[name]

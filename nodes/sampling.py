@@ -9,16 +9,16 @@ from comfy_api.latest import io
 from ..champ.model.conditioning import conditioning
 from ..champ.model.denoiser import BETAS, champ_model, check_latent
 from ..champ.sampling.aggregation import with_windows
-from ..champ.sampling.noise import FrameNoise, OfficialNoise
+from ..champ.sampling.noise import NOISES
 from ..champ.sampling.sampler import ddim
 from ..champ.sampling.schedule import trailing_sigmas, with_betas
 from .aggregate import window_inputs
 from .types import ChampGuidance, ChampReference
 
-NOISES = {"per frame": FrameNoise, "official": OfficialNoise}
 LAYOUT = (
     "per frame: a frame has the same noise whatever the clip's length, so that a longer clip begins like the short "
-    "one. official: the order of Champ's own code, for comparing results."
+    "one. official: the order of Champ's own code, for comparing results. same in every frame: "
+    "much less flicker, but details may stick to the picture while the person moves."
 )
 
 

@@ -35,3 +35,19 @@ class FrameNoise:
         # Far-apart generator seeds, so that frame 1 of one seed is not frame 0 of the next.
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
         return torch.randn(shape, generator=generator)
+
+
+class SameNoise(FrameNoise):
+    """Every frame has the same noise, so that what a model makes up differs less from frame to frame; what it makes of
+    the noise itself stands still while the person moves through it."""
+
+    def generate_noise(self, latent: dict[str, Any]) -> Tensor:
+        frames, *shape = latent["samples"].shape
+        return self.frame(0, torch.Size(shape)).expand(frames, *shape).contiguous()
+
+
+NOISES: dict[str, type[FrameNoise | OfficialNoise]] = {
+    "per frame": FrameNoise,
+    "official": OfficialNoise,
+    "same in every frame": SameNoise,
+}

@@ -18,6 +18,7 @@ from ..metrics.images import flicker, l1, psnr, ssim
 from ..metrics.perceptual import LPIPS, load_lpips, lpips
 from ..model.checkpoint import find_set
 from ..model.reference import encode_reference
+from ..sampling.noise import NOISES
 from .latents import FORMAT, ImageCodec
 from .networks import Networks
 from .preview import sample_clip
@@ -39,6 +40,7 @@ class Sampling:
     cfg: float = 2.0
     betas: str = "linear"
     sampler: str = "champ"  # the pack's own DDIM, or the name of a sampler of ComfyUI
+    noise: str = "per frame"
     seed: int = 0
 
 
@@ -192,6 +194,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--size", type=int, default=128, help="width and height in pixels")
     command.add_argument("--steps", type=int, default=20, help="of the sampling")
     command.add_argument("--betas", default="linear", help="noise schedule: linear or scaled_linear")
+    command.add_argument("--noise", choices=list(NOISES), default="per frame", help="what each frame starts from")
     command.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
 
 
@@ -200,7 +203,7 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("There is nothing to measure; give a model with --networks and its image codec with --vae.")
     torch.set_num_threads(options.threads)
     codec = ImageCodec(options.vae)
-    sampling = Sampling(options.steps, betas=options.betas)
+    sampling = Sampling(options.steps, betas=options.betas, noise=options.noise)
     methods: dict[str, Method] = {
         "reference copied": copied,
         "reference warped": warped,

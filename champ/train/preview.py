@@ -11,7 +11,7 @@ from torch import Tensor
 from ..model.conditioning import conditioning
 from ..model.guidance import GuidanceMap, encode_guidance
 from ..model.reference import Reference, encode_reference
-from ..sampling.noise import FrameNoise
+from ..sampling.noise import NOISES
 from ..sampling.sampler import ddim
 from ..sampling.schedule import trailing_sigmas, with_betas
 from .batches import Batch
@@ -30,11 +30,13 @@ def sample_clip(
     cfg: float,
     betas: str = "linear",
     sampler: str = "champ",
+    noise: str = "per frame",
     seed: int = 0,
     clip_embeds: Tensor | None = None,
 ) -> Tensor:
     """The scaled latents (F, 4, h, w) that the networks make of references and uint8 maps (F, 8h, 8w, 3); `sampler` is
-    the pack's own with the official timesteps, or the name of one of ComfyUI's, with its simple ones."""
+    the pack's own with the official timesteps, or the name of one of ComfyUI's, with its simple ones; `noise` is one of
+    NOISES."""
     model = with_betas(networks.denoiser, betas)
     height, width = next(iter(maps.values())).shape[1:3]
     guidance = encode_guidance(
@@ -48,9 +50,9 @@ def sample_clip(
     else:
         method = comfy.samplers.sampler_object(sampler)
         sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
-    noise = FrameNoise(seed).generate_noise(latent)
+    drawn = NOISES[noise](seed).generate_noise(latent)
     samples = comfy.sample.sample_custom(
-        model, noise, cfg, method, sigmas, positive, negative, latent["samples"], disable_pbar=True, seed=seed
+        model, drawn, cfg, method, sigmas, positive, negative, latent["samples"], disable_pbar=True, seed=seed
     )
     return FORMAT.process_in(samples)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from champ.sampling.noise import FrameNoise, OfficialNoise
+from champ.sampling.noise import FrameNoise, OfficialNoise, SameNoise
 
 
 def latent(frames: int, **values) -> dict:
@@ -26,6 +26,11 @@ def test_frames_and_seeds_differ():
     """No frame of one seed is a frame of the seeds around it."""
     frames = torch.cat([FrameNoise(seed).generate_noise(latent(8)) for seed in (0, 1, 2, 2**64 - 1)])
     assert len({tuple(frame.flatten().tolist()) for frame in frames}) == 32
+
+
+def test_the_same_noise_is_that_of_the_first_frame():
+    found = SameNoise(7).generate_noise(latent(5, batch_index=[4, 9, 0, 1, 2]))
+    assert torch.equal(found, FrameNoise(7).generate_noise(latent(1)).expand_as(found))
 
 
 @pytest.mark.parametrize("kind", [OfficialNoise, FrameNoise])
