@@ -16,9 +16,9 @@ def test_all_parts_together_are_small():
 
 def test_it_animates_people_whom_it_has_never_seen():
     codec = ImageCodec(VAE)
-    method = sampled(load_networks(SET, "set"), codec, Sampling(steps=10, cfg=2.0))
+    method = sampled(load_networks(SET, "set"), codec, Sampling(steps=5, cfg=2.0))
     overlap, gain = [], []
-    for clip in held_out(SIZE, 6, 3):
+    for clip in held_out(SIZE, 4, 3):
         rooms = rooms_of(clip, codec)
         made, still = (measure(pictures, clip, rooms) for pictures in (method(clip), copied(clip)))
         overlap.append(made["IoU"])
