@@ -15,13 +15,13 @@ NEEDS = {"load_motion": "save_motion", "reuse_maps": "render_maps"}  # whose res
 API = dev.ROOT / "example_workflows" / "api"
 
 
-SHORTER = {"quick_start": {"frames": 8, "steps": 4}}  # frames and steps that are enough to see whether it runs
+ENOUGH = {"frames": 8, "steps": 4}  # to see whether it runs
 
 
 def load(name: str) -> dict:
     prompt = json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
     for node in prompt.values():
-        node["inputs"] |= {key: value for key, value in SHORTER.get(name, {}).items() if key in node["inputs"]}
+        node["inputs"] |= {key: min(node["inputs"][key], most) for key, most in ENOUGH.items() if key in node["inputs"]}
     return prompt
 
 
