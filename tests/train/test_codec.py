@@ -110,6 +110,7 @@ def test_the_codec_is_found_again_in_the_file_for_comfyui(codec, dtype):
         assert torch.equal(found.state_dict()[name], value.to(dtype).float()), name
     assert from_taesd(file | {"taesd_encoder.1.conv.0.weight": torch.ones(64, 64, 3, 3)}) is None  # a real TAESD
     assert from_taesd({"decoder.conv_in.weight": torch.zeros(3)}) is None
+    assert from_taesd(file | {"taesd_encoder.1.conv.0.weight": torch.ones(32, 32, 3, 3)}) is None  # of other sizes
 
 
 def test_batches_repeat_for_a_seed_and_have_targets_and_references(tmp_path):
