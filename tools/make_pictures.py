@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from champ.body.body import Body
 from champ.body.free import free_body_betas, load_free_body
@@ -50,7 +50,21 @@ def save_thumbnail(name: str, picture: torch.Tensor) -> None:
     print(f"wrote {path} ({path.stat().st_size // 1024} kB)")
 
 
+def quick_start() -> None:
+    """From what `python dev.py demo` made last."""
+    made = sorted((ROOT / "output" / "champ").glob("quick_start_*.webp"))
+    if not made:
+        print("quick_start: run `python dev.py demo` first")
+        return
+    pictures = ImageSequence.Iterator(Image.open(made[-1]))
+    frames = [np.asarray(picture.convert("RGB").resize((1024, 256))) for picture in pictures]
+    save_animation("quick_start.webp", torch.from_numpy(np.stack(frames)), fps=12)
+    pair = Image.fromarray(frames[30][:, :512]).resize((2 * WIDTH, WIDTH))
+    save_thumbnail("quick_start", torch.from_numpy(np.array(pair)))
+
+
 def main() -> None:
+    quick_start()
     dancer = person(0.8, 28, 1.70, 0.45, 0.55)
     dance = make_motion("dance", dancer, 36, fps=36 / PRESETS["dance"].seconds, width=WIDTH, height=HEIGHT)
     dance = frame_person(dance, dancer, WIDTH, HEIGHT, azimuth=-20, elevation=5, fill=0.92)
