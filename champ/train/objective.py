@@ -21,6 +21,7 @@ class Objective:
 
     betas: str = setting("scaled_linear", "noise schedule: scaled_linear, or linear as the official inference has it")
     noise_offset: float = setting(0.05, "noise that is the same at all pixels of a channel")
+    same_noise: float = setting(0.0, "share of the clips whose frames all get the same noise, as samplers may do")
     snr_gamma: float = setting(5.0, "min-SNR's bound; 0: every timestep counts the same")
     drop: float = setting(0.1, "how often a batch goes without the reference and its CLIP embedding")
     person: float = setting(0.0, "how much more the person's pixels count than the others, where there are masks")
@@ -39,6 +40,9 @@ class Objective:
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """N(0, 1) + offset * N(0, 1) for latents (B, F, 4, h, w); the offset is one number per sample and channel."""
         noise = torch.randn(shape, generator=generator)
+        if self.same_noise:
+            same = torch.rand(shape[0], 1, 1, 1, 1, generator=generator) < self.same_noise
+            noise = torch.where(same, noise[:, :1], noise)
         return noise + self.noise_offset * torch.randn(shape[0], 1, shape[2], 1, 1, generator=generator)
 
     def weights(self, schedule: Any, timesteps: Tensor) -> Tensor:

@@ -150,6 +150,17 @@ def test_recomputing_gives_the_same_gradients(sizes, tmp_path, stage):
     assert all(torch.allclose(x, computed_again[name], rtol=1e-4, atol=1e-7) for name, x in kept.items())
 
 
+def test_a_share_of_the_clips_has_the_same_noise_in_every_frame():
+    objective = Objective(noise_offset=0.0, same_noise=0.25)
+    noise = objective.noise((400, 3, 4, 4, 4), torch.Generator().manual_seed(0))
+    same = (noise == noise[:, :1]).flatten(1).all(1)
+    assert same.float().mean() == pytest.approx(0.25, abs=0.06)
+    # Otherwise no two frames are alike.
+    apart = noise[~same]
+    assert (apart[:, 0] - apart[:, 1]).square().mean() == pytest.approx(2, abs=0.1)
+    assert noise.square().mean() == pytest.approx(1, abs=0.05)
+
+
 def test_draws_share_a_picture_but_not_the_noise(sizes, random_networks):
     model = Champ(random_networks(replace(sizes, motion=None))).requires_grad_(False)
     noisy = torch.randn(2, 3, 4, 4, 4)
