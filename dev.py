@@ -24,6 +24,7 @@ import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -320,6 +321,14 @@ class Server:
         if status != 200:
             raise Failure(f"{path} answered with status {status}: {body.decode(errors='replace')}")
         return json.loads(body)
+
+    def view(self, item: dict) -> bytes:
+        """The file of an entry in a node's outputs."""
+        path = f"/view?{urlencode(item)}"
+        status, content = self.request(path)
+        if status != 200:
+            raise Failure(f"{path} answered with status {status}")
+        return content
 
     def events(self, client: str, timeout: float) -> Iterator[tuple[str, dict]]:
         """The server's messages to this client: the listening half of a web socket (RFC 6455)."""

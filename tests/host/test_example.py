@@ -1,7 +1,6 @@
 """The person to begin with, and the small model that comes with the pack, in a real ComfyUI."""
 
 import io
-from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -27,7 +26,7 @@ def shown(server, prompt: dict) -> dict[str, np.ndarray]:
     entry = server.run(prompt)
 
     def view(node: str) -> np.ndarray:
-        _, content = server.request(f"/view?{urlencode(entry['outputs'][node]['images'][0])}")
+        content = server.view(entry["outputs"][node]["images"][0])
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(float)
 
     return {name: view(name) for name in ("picture", "mask", "body")}

@@ -73,8 +73,8 @@ def test_a_moving_body_is_saved_for_preview_3d(server):
              "10": node("Preview3D", model_file=["9", 0])}  # fmt: skip
     model_file = server.run(saved)["outputs"]["10"]["result"][0]
     assert model_file == "champ/walk_00001.glb"
-    status, content = server.request("/view?filename=walk_00001.glb&subfolder=champ&type=output")
-    assert status == 200 and content[:4] == b"glTF"
+    shown = server.view({"filename": "walk_00001.glb", "subfolder": "champ", "type": "output"})
+    assert shown[:4] == b"glTF"
     with pytest.raises((dev.Failure, dev.Refused), match="cannot be a name"):
         server.run({**saved, "9": node("ChampSaveGLB", motion=["2", 0], name="../walk")})
 
