@@ -26,6 +26,7 @@ from .objective import Objective
 from .precision import bf16_slowdown
 from .prepare import packs, prepare, read_packs
 from .preview import contact_sheet
+from .silhouettes import Silhouettes, train_silhouettes, with_rooms
 from .stages import STAGES, choose_parameters
 from .start import load_networks, networks_from_unet, with_new_motion
 from .synthetic import SyntheticPeople
@@ -58,6 +59,17 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--seed", type=int, default=0, help="another one shuffles and begins in another way")
     command.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
     command.set_defaults(run=run_codec)
+
+    command = commands.add_parser("silhouettes", help="make the network by which `evaluate` finds the person")
+    command.add_argument("--data", type=Path, required=True, help="the folder of the files")
+    command.add_argument("--vae", type=Path, required=True, help="a VAE that ComfyUI loads, or a Codec's weights")
+    command.add_argument("--out", type=Path, required=True, help="the network's weights")
+    command.add_argument("--steps", type=int, required=True, help="of its training")
+    command.add_argument("--packs", type=int, default=8, help="files to train on")
+    command.add_argument("--batch", type=int, default=8, help="pictures a step")
+    command.add_argument("--seed", type=int, default=0, help="another one shuffles and begins in another way")
+    command.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
+    command.set_defaults(run=run_silhouettes)
 
     command = commands.add_parser("encode", help="encode the pictures of prepared samples")
     command.add_argument("--data", type=Path, required=True, help="the folder of the files")
@@ -139,19 +151,23 @@ def run_codec(options: argparse.Namespace) -> None:
     else:
         pictures = torch.cat([pack["pictures"].flatten(0, 1) for pack in read_packs(files[:4], ("pictures",))])
         codec = Codec.of(*block_basis(pictures), options.seed)
-    values: list[float] = []
-
-    def on_step(step: int, loss: float, psnr: float) -> None:
-        values.append(psnr)
-        if step % REPORT == 0 or step == options.steps:
-            print(time.strftime("%H:%M:%S"), f"step {step} PSNR {sum(values) / len(values):.2f} dB", flush=True)
-            values.clear()
-
-    train_codec(codec, picture_batches(files, options.batch, options.seed), options.steps, on_step=on_step)
+    batches = picture_batches(files, options.batch, options.seed)
+    train_codec(codec, batches, options.steps, on_step=meter("PSNR in dB", options.steps))
     options.out.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in codec.state_dict().items()}, options.out)
     half = {name: value.half().contiguous() for name, value in to_taesd(codec).items()}
     save_file(half, options.out.with_name(options.out.stem + "_vae.safetensors"))
+
+
+def run_silhouettes(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    network, codec = Silhouettes(), ImageCodec(options.vae)
+    files = packs(options.data, "train", 1)[: options.packs]
+    batches = with_rooms(picture_batches(files, options.batch, options.seed), options.seed)
+    train_silhouettes(network, codec, batches, options.steps, seed=options.seed, on_step=meter("IoU", options.steps))
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.half().contiguous() for name, value in network.state_dict().items()}, options.out)
 
 
 def run_encode(options: argparse.Namespace) -> None:
@@ -234,6 +250,19 @@ def first(samples: Samples, count: int) -> Batch:
     """The samples of previews, always the same."""
     indices = range(min(count, len(samples)))
     return samples.batch(samples.read(indices, torch.Generator().manual_seed(0)))
+
+
+def meter(name: str, steps: int) -> Callable[[int, float, float], None]:
+    """Prints the mean of a measure over some steps."""
+    values: list[float] = []
+
+    def on_step(step: int, loss: float, value: float) -> None:
+        values.append(value)
+        if step % REPORT == 0 or step == steps:
+            print(time.strftime("%H:%M:%S"), f"step {step}: {name} {sum(values) / len(values):.4g}", flush=True)
+            values.clear()
+
+    return on_step
 
 
 def speedometer() -> Callable[[int, float], None]:

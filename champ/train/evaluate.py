@@ -22,6 +22,7 @@ from ..sampling.noise import NOISES
 from .latents import FORMAT, ImageCodec
 from .networks import Networks
 from .preview import sample_clip
+from .silhouettes import find, overlap
 from .start import load_networks
 from .synthetic import Sample, SyntheticPeople, draw_room
 
@@ -79,7 +80,7 @@ def sampled(networks: Networks, codec: ImageCodec, sampling: Sampling) -> Method
     return pictures
 
 
-def silhouette(pictures: Tensor, *rooms: Tensor) -> Tensor:
+def off_the_room(pictures: Tensor, *rooms: Tensor) -> Tensor:
     """(F, H, W) bool: where pictures (F, H, W, 3) differ from each of these of the room without its person; the largest
     connected region, because what is wrong in the room is not the person."""
     apart = torch.stack([(pictures.int() - room.int()).abs().amax(-1) for room in rooms]).amin(0) > DIFFERS
@@ -102,13 +103,13 @@ def rooms_of(clip: Sample, codec: ImageCodec | None = None) -> list[Tensor]:
 def measure(made: Tensor, clip: Sample, rooms: Sequence[Tensor], perceptual: LPIPS | None = None) -> Scores:
     """Means over the frames. Flicker is in levels of 255."""
     true, person = clip.pictures, clip.masks > 0
-    found = silhouette(made, *rooms)
     scores = {
         "person PSNR": psnr(made, true, person),
         "person SSIM": ssim(made, true, person),
         "background PSNR": psnr(made, true, ~person),
         "background SSIM": ssim(made, true, ~person),
-        "IoU": (found & person).sum((1, 2)) / (found | person).sum((1, 2)),
+        "IoU": overlap(find(made), person),
+        "IoU off the room": overlap(off_the_room(made, *rooms), person),
         "flicker": 255 * flicker(made, true),
         "person flicker": 255 * flicker(made, true, person),
         "L1": l1(made, true),
