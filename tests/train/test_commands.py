@@ -65,6 +65,20 @@ def test_slow_bfloat16_is_said_before_training(tmp_path, codec, monkeypatch, cap
     assert ("9 times as long in bf16" in capsys.readouterr().out) == said
 
 
+def test_the_finder_of_silhouettes_is_made(tmp_path, codec, capsys):
+    from safetensors.torch import load_file
+
+    from champ.train.silhouettes import Silhouettes, find
+
+    run("prepare", "--data", tmp_path, "--count", 8, "--size", 64)
+    file = tmp_path / "new" / "silhouettes.safetensors"
+    run("silhouettes", "--data", tmp_path, "--vae", codec, "--out", file, "--steps", 2, "--batch", 4, "--threads", 1)
+    assert "step 2: IoU" in capsys.readouterr().out
+    network = Silhouettes()
+    network.load_state_dict(load_file(file))
+    assert find(torch.zeros(2, 64, 48, 3, dtype=torch.uint8), network).shape == (2, 64, 48)
+
+
 def test_samples_that_are_not_encoded_are_not_trained_on(tmp_path, codec):
     from champ.train.batches import PreparedSamples
     from champ.train.codec import Codec
