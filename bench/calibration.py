@@ -26,7 +26,7 @@ from champ.body.body import Body
 from champ.calibrate.branch import Picture, Plan, plan_warps
 from champ.calibrate.correspondences import people_of_motion
 from champ.calibrate.procrustes import IDENTITY, Alignment, align, similarity
-from champ.metrics.images import psnr, ssim
+from champ.metrics.images import iou, psnr, ssim
 from champ.motion.camera import transform
 from champ.motion.motion import Motion
 from champ.motion.rotation import rot_z
@@ -133,8 +133,7 @@ def compare(case: Case, method: Method) -> Iterator[tuple[float, float, float]]:
     # What the other side looks like is not in the reference.
     told = torch.tensor([not a.mirrored for a in case.plan.alignments]) & case.masks.flatten(1).any(1)
     made, people, true, masks = (x[told] for x in (made, people, case.pictures, case.masks))
-    overlap = (people & masks).sum((1, 2)) / (people | masks).sum((1, 2))
-    yield from zip(psnr(made, true, masks).tolist(), ssim(made, true, masks).tolist(), overlap.tolist())
+    yield from zip(*(x.tolist() for x in (psnr(made, true, masks), ssim(made, true, masks), iou(people, masks))))
 
 
 def quality(people: int, split: str) -> None:

@@ -117,6 +117,11 @@ def check_pair(made: Tensor, true: Tensor, mask: Tensor | None = None) -> None:
         )
 
 
+def iou(found: Tensor, true: Tensor) -> Tensor:
+    """Intersection over union of each of the silhouettes (F, H, W)."""
+    return (found & true).sum((1, 2)) / (found | true).sum((1, 2))
+
+
 def _each(measure: Measure, made: Tensor, true: Tensor, mask: Tensor | None) -> Tensor:
     check_pair(made, true, mask)
     masks = [None] * len(made) if mask is None else list(mask)

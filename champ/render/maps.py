@@ -127,6 +127,11 @@ def to_srgb(light: Tensor) -> Tensor:
     return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
+def to_pixels(light: Tensor) -> Tensor:
+    """uint8 sRGB of light, which is cut to 0..1."""
+    return _levels(to_srgb(light.clamp(0, 1)))
+
+
 def _interpolate(values: Tensor, first: Tensor | int, faces: Tensor, hits: Hits) -> Tensor:
     """Values (3, N) between those of the corners, `values` (3, V) holding a frame's from column `first` on."""
     corners = faces.index_select(0, hits.face).t() + first

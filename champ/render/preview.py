@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d, normalize, pad
 
 from ..body.body import Body
 from ..motion.motion import Motion
-from .maps import hit_normals, motion_hits, to_linear, to_srgb
+from .maps import hit_normals, motion_hits, to_linear, to_pixels
 from .rasterize import NEAR, Hits
 
 SAMPLES = 2  # per pixel along each side; without them silhouettes are jagged
@@ -54,7 +54,7 @@ def preview(
     for rows, columns, light, cover in BACKENDS[backend](body, motion):
         figure = out[done : done + len(light), rows, columns]
         behind = to_linear(figure.to(light.device).float() / 255)
-        figure.copy_((255 * to_srgb((light + (1 - cover) * behind).clamp(0, 1)) + 0.5).byte())
+        figure.copy_(to_pixels(light + (1 - cover) * behind))
         done += len(light)
         if on_frame is not None:
             on_frame(done, len(motion))

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .fit import fit
 from .precision import bf16_slowdown
 from .prepare import read_packs
 
@@ -192,25 +193,22 @@ def train_codec(
     bf16 = bf16_slowdown() < 1
     codec.to(memory_format=torch.channels_last)
     halves = [
-        {"params": list(half.parameters()), "lr": rate} for half, rate in zip((codec.encoder, codec.decoder), rates)
+        {"params": list(half.parameters()), "lr": rate, "weight_decay": 0}
+        for half, rate in zip((codec.encoder, codec.decoder), rates)
     ]
-    optimizer = torch.optim.AdamW(halves, betas=(0.9, 0.99), weight_decay=0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, list(rates), total_steps=steps, pct_start=0.05)
-    for step, (pictures, masks) in zip(range(1, steps + 1), batches):
+
+    def loss_of(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, float]:
+        pictures, masks = batch
         colours = pictures.permute(0, 3, 1, 2).float() / 255
         weight = 1 + 2 * (masks[:, None] > 0).float()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             latents = codec.encode(colours).float()
             noise = NOISE * torch.randn(latents.shape, generator=generator)
             loss, decoded = codec_loss(codec, latents + noise, colours, weight)
-        loss = loss + SPREAD * spread_loss(latents)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(codec.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if on_step:
-            on_step(step, loss.item(), -10 * math.log10(F.mse_loss(decoded.detach(), colours).item()))
+        psnr = -10 * math.log10(F.mse_loss(decoded.detach(), colours).item())
+        return loss + SPREAD * spread_loss(latents), psnr
+
+    fit(codec, halves, batches, steps, loss_of, on_step)
 
 
 def to_taesd(codec: Codec) -> dict[str, Tensor]:

@@ -50,25 +50,15 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=run_prepare)
 
     command = commands.add_parser("codec", help="make the tiny model's image codec from prepared samples")
-    command.add_argument("--data", type=Path, required=True, help="the folder of the files")
     command.add_argument("--out", type=Path, required=True, help="the codec's weights; beside it a VAE for ComfyUI")
-    command.add_argument("--steps", type=int, required=True, help="of its training")
-    command.add_argument("--packs", type=int, default=8, help="files to train on")
     command.add_argument("--decoder-of", type=Path, help="a codec whose encoder stays and whose decoder learns on")
-    command.add_argument("--batch", type=int, default=8, help="pictures a step")
-    command.add_argument("--seed", type=int, default=0, help="another one shuffles and begins in another way")
-    command.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
+    add_small_network(command)
     command.set_defaults(run=run_codec)
 
     command = commands.add_parser("silhouettes", help="make the network by which `evaluate` finds the person")
-    command.add_argument("--data", type=Path, required=True, help="the folder of the files")
     command.add_argument("--vae", type=Path, required=True, help="a VAE that ComfyUI loads, or a Codec's weights")
     command.add_argument("--out", type=Path, required=True, help="the network's weights")
-    command.add_argument("--steps", type=int, required=True, help="of its training")
-    command.add_argument("--packs", type=int, default=8, help="files to train on")
-    command.add_argument("--batch", type=int, default=8, help="pictures a step")
-    command.add_argument("--seed", type=int, default=0, help="another one shuffles and begins in another way")
-    command.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
+    add_small_network(command)
     command.set_defaults(run=run_silhouettes)
 
     command = commands.add_parser("encode", help="encode the pictures of prepared samples")
@@ -89,6 +79,16 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=run_export)
 
     evaluate.add(commands)
+
+
+def add_small_network(command: argparse.ArgumentParser) -> None:
+    """How a small network learns from prepared pictures."""
+    command.add_argument("--data", type=Path, required=True, help="the folder of the files")
+    command.add_argument("--steps", type=int, required=True, help="of its training")
+    command.add_argument("--packs", type=int, default=8, help="files to train on")
+    command.add_argument("--batch", type=int, default=8, help="pictures a step")
+    command.add_argument("--seed", type=int, default=0, help="another one shuffles and begins in another way")
+    command.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
 
 
 def add_stage(command: argparse.ArgumentParser, stage: str) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..calibrate.branch import Picture
 from ..calibrate.correspondences import people_of_motion
 from ..calibrate.procrustes import align_clip
-from ..metrics.images import flicker, l1, psnr, ssim
+from ..metrics.images import flicker, iou, l1, psnr, ssim
 from ..metrics.perceptual import LPIPS, load_lpips, lpips
 from ..model.checkpoint import find_set
 from ..model.reference import encode_reference
@@ -22,7 +22,7 @@ from ..sampling.noise import NOISES
 from .latents import FORMAT, ImageCodec
 from .networks import Networks
 from .preview import sample_clip
-from .silhouettes import find, overlap
+from .silhouettes import find
 from .start import load_networks
 from .synthetic import Sample, SyntheticPeople, draw_room
 
@@ -108,8 +108,8 @@ def measure(made: Tensor, clip: Sample, rooms: Sequence[Tensor], perceptual: LPI
         "person SSIM": ssim(made, true, person),
         "background PSNR": psnr(made, true, ~person),
         "background SSIM": ssim(made, true, ~person),
-        "IoU": overlap(find(made), person),
-        "IoU off the room": overlap(off_the_room(made, *rooms), person),
+        "IoU": iou(find(made), person),
+        "IoU off the room": iou(off_the_room(made, *rooms), person),
         "flicker": 255 * flicker(made, true),
         "person flicker": 255 * flicker(made, true, person),
         "L1": l1(made, true),

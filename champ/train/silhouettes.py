@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..render.maps import to_srgb
+from ..metrics.images import iou
+from ..render.maps import to_pixels
 from .draw import Draw
+from .fit import fit
 from .latents import ImageCodec
 from .scene import draw_background
 
@@ -74,11 +76,6 @@ def find(pictures: Tensor, network: Silhouettes | None = None) -> Tensor:
     return torch.cat([network(part.movedim(-1, 1).float() / 255) > 0 for part in pictures.split(8)])
 
 
-def overlap(found: Tensor, true: Tensor) -> Tensor:
-    """Intersection over union of silhouettes (F, H, W), for each."""
-    return (found & true).sum((1, 2)) / (found | true).sum((1, 2))
-
-
 def train_silhouettes(
     network: Silhouettes,
     codec: ImageCodec,
@@ -92,19 +89,15 @@ def train_silhouettes(
     mean IoU of the batch."""
     generator = torch.Generator().manual_seed(seed)
     network.train().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), rate, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=0.05)
-    for step, (pictures, masks) in zip(range(1, steps + 1), batches):
+
+    def loss_of(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, float]:
+        pictures, masks = batch
         colours, true = varied(pictures, masks > 0, codec, generator)
         logits = network(colours)
         loss = F.binary_cross_entropy_with_logits(logits, true.float()) + jaccard_loss(logits.sigmoid(), true.float())
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if on_step:
-            on_step(step, loss.item(), overlap(logits > 0, true).nanmean().item())
+        return loss, iou(logits > 0, true).nanmean().item()
+
+    fit(network, [{"params": list(network.parameters()), "lr": rate}], batches, steps, loss_of, on_step)
     network.eval()
 
 
@@ -114,7 +107,7 @@ def with_rooms(batches: Iterator[tuple[Tensor, Tensor]], seed: int) -> Iterator[
         row = number % len(pictures)
         height, width = masks.shape[1:]
         room = draw_background(Draw("train", seed, number, ROOM_STREAM), width, height)
-        pictures[row] = (255 * to_srgb(room.clamp(0, 1)) + 0.5).byte()
+        pictures[row] = to_pixels(room)
         masks[row] = 0
         yield pictures, masks
 

@@ -12,7 +12,7 @@ from ..motion.motion import Motion
 from ..motion.presets import CAMERA_FROM_WORLD
 from ..motion.rotation import rot_x, rot_y
 from ..render.guidance import render_guidance
-from ..render.maps import to_srgb
+from ..render.maps import to_pixels
 from ..render.preview import SAMPLES, openness
 from ..render.rasterize import Hits, rasterize
 from .draw import Draw
@@ -167,7 +167,7 @@ def draw_pictures(actor: Actor, motion: Motion, up: Tensor = UP) -> tuple[Tensor
         layer, cover = _pixels(light, hits, coarse)
         behind = cast_shadow(actor.background, *_shadows(figure, vertices, coarse, up))
         picture = layer + (1 - cover)[..., None] * behind
-        pictures.append((255 * to_srgb(picture.clamp(0, 1)) + 0.5).byte())
+        pictures.append(to_pixels(picture))
         masks.append((cover >= 0.5).byte() * 255)
     return torch.cat(pictures), torch.cat(masks)
 
@@ -176,7 +176,7 @@ def draw_room(actor: Actor, motion: Motion, up: Tensor = UP) -> Tensor:
     """Pictures (F, H, W, 3) of the room without the actor, but with their shadow."""
     vertices = actor.figure.pose(motion.rotations, motion.cam_t)[0]
     behind = cast_shadow(actor.background, *_shadows(actor.figure, vertices, motion, up))
-    return (255 * to_srgb(behind.clamp(0, 1)) + 0.5).byte()
+    return to_pixels(behind)
 
 
 def _between(values: Tensor, corners: Tensor, hits: Hits) -> Tensor:

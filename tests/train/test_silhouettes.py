@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from champ.metrics.images import iou
 from champ.train.codec import Codec, block_basis, picture_batches
 from champ.train.prepare import packs, prepare
-from champ.train.silhouettes import Silhouettes, find, jaccard_loss, overlap, train_silhouettes
+from champ.train.silhouettes import Silhouettes, find, jaccard_loss, train_silhouettes
 from champ.train.synthetic import SyntheticPeople, draw_pictures, draw_room
 
 
@@ -27,8 +28,8 @@ def halves(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def test_people_whom_it_has_never_seen_are_found(clips):
-    assert mean(overlap(find(c.pictures), c.masks > 0) for c in clips) > 0.93
-    assert mean(overlap(find(halves(c.pictures)), c.masks[:, ::2, ::2] > 0) for c in clips) > 0.85
+    assert mean(iou(find(c.pictures), c.masks > 0) for c in clips) > 0.93
+    assert mean(iou(find(halves(c.pictures)), c.masks[:, ::2, ::2] > 0) for c in clips) > 0.85
 
 
 def test_a_room_has_no_person(clips):
@@ -45,15 +46,15 @@ def test_a_wrong_silhouette_costs_what_it_is_wrong_by(clips):
         right, cam_t = clip.masks > 0, clip.motion.cam_t
         for wrong in (cam_t + torch.tensor([0.06, 0.0, 0.0]), 0.9 * cam_t):
             pictures, masks = draw_pictures(clip.actor, replace(clip.motion, cam_t=wrong), clip.up)
-            true = float(overlap(masks > 0, right).mean())
+            true = float(iou(masks > 0, right).mean())
             assert 0.4 < true < 0.8
-            assert float(overlap(find(pictures), right).mean()) == pytest.approx(true, abs=0.04)
+            assert float(iou(find(pictures), right).mean()) == pytest.approx(true, abs=0.04)
 
 
 def test_jaccard_loss_is_one_minus_iou():
     found, true = torch.zeros(1, 40, 40, dtype=torch.bool), torch.zeros(1, 40, 40, dtype=torch.bool)
     found[:, :, :30], true[:, :, 10:] = True, True
-    assert jaccard_loss(found.float(), true.float()) == pytest.approx(1 - float(overlap(found, true)), abs=1e-3)
+    assert jaccard_loss(found.float(), true.float()) == pytest.approx(1 - float(iou(found, true)), abs=1e-3)
     assert jaccard_loss(true.float(), true.float()) == 0
 
 
