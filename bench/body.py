@@ -13,6 +13,7 @@ from torch import Tensor
 from champ.body.body import Body
 from champ.body.free import load_free_body
 from champ.body.skeleton import PARENTS
+from champ.body.smpl import SmplBody
 
 FRAMES = 64
 
@@ -27,10 +28,10 @@ def milliseconds(call: Callable[[], object], repeats: int = 7) -> float:
     return 1000 * min(times)
 
 
-def smpl_sized() -> Body:
+def smpl_sized() -> SmplBody:
     """Random numbers in the shape of SMPL's file, pose correctives included."""
     count = 6890
-    return Body(
+    return SmplBody(
         name="SMPL-sized",
         template=torch.randn(count, 3),
         shapedirs=torch.randn(count, 3, 10),
@@ -46,7 +47,7 @@ def smpl_sized() -> Body:
 
 def compare(body: Body, rotations: Tensor, transl: Tensor) -> tuple[float, float]:
     frames = len(rotations)
-    posedirs = body.posedirs if body.posedirs is not None else torch.zeros(207, body.template.numel())
+    posedirs = body.posedirs if isinstance(body, SmplBody) else torch.zeros(207, body.template.numel())
     betas, template = body.betas.expand(frames, -1), body.template.expand(frames, -1, -1)
     shape = (body.shapedirs, posedirs, body.joint_regressor, torch.tensor(PARENTS), body.weights)
     ours = milliseconds(lambda: body.pose(rotations, transl))

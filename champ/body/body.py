@@ -1,13 +1,13 @@
-"""A posable body in SMPL's layout; the shape, joint and chain arithmetic is smplx's."""
+"""A posable body in SMPL's layout. SMPL itself, which also has pose-dependent blend shapes, is in smpl.py."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import torch
-from smplx.lbs import batch_rigid_transform, blend_shapes, lbs, vertices2joints
 from torch import Tensor
 
 from .skeleton import PARENTS
+from .skinning import blend_shapes, forward_kinematics, regress
 
 
 class Posed(NamedTuple):
@@ -31,7 +31,6 @@ class Body:
     part_labels: Tensor  # (V,) int64, 0..23
     keypoint_regressor: Tensor  # (23, V + 24) over vertices, then joints; rows as skeleton.KEYPOINTS
     betas: Tensor  # (B,) default shape
-    posedirs: Tensor | None = None  # (207, V * 3), SMPL only
 
     def to(self, device: torch.device | str) -> "Body":
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -47,36 +46,25 @@ class Body:
 
     def rest(self) -> Posed:
         """Vertices and joints of the default shape in the T-pose, each with a leading axis of 1."""
-        vertices = self.template + blend_shapes(self.betas[None], self.shapedirs)
-        return Posed(vertices, vertices2joints(self.joint_regressor, vertices))
+        vertices = blend_shapes(self.template, self.shapedirs, self.betas)[None]
+        return Posed(vertices, regress(self.joint_regressor, vertices))
 
     def pose(self, rotations: Tensor, transl: Tensor | None = None) -> Posed:
-        """Vertices and joints for joint rotations (F, 24, 3, 3) and root translations (F, 3)."""
-        frames = rotations.shape[0]
-        parents = torch.tensor(PARENTS)  # on the CPU: smplx reads them one by one
+        """Vertices and joints for joint rotations (F, 24, 3, 3) and root translations (F, 3).
+
+        The shape is the same in every frame, so that all frames share one matrix product, sum_j w_vj [v 1] M_fj, over
+        (vertex) x (joint and coordinate)."""
+        frames = len(rotations)
         if transl is None:
             transl = rotations.new_zeros(frames, 3)
-        if self.posedirs is None:
-            return self._skin(rotations, transl, parents)
-        betas = self.betas.expand(frames, -1)
-        template = self.template.expand(frames, -1, -1)
-        vertices, joints = lbs(betas, rotations, template, self.shapedirs, self.posedirs, self.joint_regressor,
-                               parents, self.weights, pose2rot=False)  # fmt: skip
-        return Posed(vertices + transl[:, None], joints + transl[:, None])
-
-    def _skin(self, rotations: Tensor, transl: Tensor, parents: Tensor) -> Posed:
-        """smplx.lbs.lbs without pose correctives: the shape is the same in every frame, so that all
-        frames share one matrix product, sum_j w_vj [v 1] M_fj, over (vertex) x (joint and coordinate)."""
-        frames = rotations.shape[0]
-        vertices, joints = self.rest()
-        posed_joints, transforms = batch_rigid_transform(rotations, joints.expand(frames, -1, -1), parents)
-        moves = transforms[:, :, :3, 3:] + transl[:, None, :, None]
-        matrices = torch.cat([transforms[:, :, :3, :3], moves], dim=3).permute(1, 3, 0, 2).reshape(24 * 4, frames * 3)
-        homogeneous = torch.cat([vertices[0], torch.ones_like(vertices[0, :, :1])], dim=1)
+        vertices, joints = (value[0] for value in self.rest())
+        posed, world, offset = forward_kinematics(rotations, joints, PARENTS, transl)
+        matrices = torch.cat([world, offset[..., None]], dim=3).permute(1, 3, 0, 2).reshape(24 * 4, frames * 3)
+        homogeneous = torch.cat([vertices, torch.ones_like(vertices[:, :1])], dim=1)
         weighted = (self.weights[:, :, None] * homogeneous[:, None]).flatten(1)  # (V, 24 * 4)
-        return Posed((weighted @ matrices).view(-1, frames, 3).transpose(0, 1), posed_joints + transl[:, None])
+        return Posed((weighted @ matrices).view(-1, frames, 3).transpose(0, 1), posed)
 
     def keypoints(self, posed: Posed) -> Tensor:
         """The 23 keypoints of skeleton.KEYPOINTS for posed bodies, (F, 23, 3)."""
         over_vertices, over_joints = self.keypoint_regressor.split([len(self.template), len(PARENTS)], dim=1)
-        return vertices2joints(over_vertices, posed.vertices) + vertices2joints(over_joints, posed.joints)
+        return regress(over_vertices, posed.vertices) + regress(over_joints, posed.joints)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from safetensors.numpy import load_file
 from torch import Tensor
 
 from ..files import Node, RefusedError, SafeUnpickler, to_array
-from .body import Body
-from .skeleton import JOINTS, KEYPOINTS
+from .body import Body, Posed
+from .skeleton import JOINTS, KEYPOINTS, PARENTS
 
 # Face and foot keypoints: their vertex among SMPL's 6890, and the joint nearest to them.
 LANDMARKS = {
@@ -26,10 +27,38 @@ KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "f")
 COMPONENTS = 10
 
 
-def load_smpl(path: str | Path) -> Body:
-    """The SMPL model in a file, with the first 10 components of its shape space."""
+@dataclass(frozen=True)
+class SmplBody(Body):
+    """SMPL with its pose-dependent blend shapes, posed by smplx.
+
+    smplx, like SMPL, is for non-commercial use only, so that nothing but this class and load_smpl imports it."""
+
+    posedirs: Tensor  # (207, V * 3)
+
+    def pose(self, rotations: Tensor, transl: Tensor | None = None) -> Posed:
+        from smplx.lbs import lbs
+
+        frames = len(rotations)
+        if transl is None:
+            transl = rotations.new_zeros(frames, 3)
+        betas, template = self.betas.expand(frames, -1), self.template.expand(frames, -1, -1)
+        parents = torch.tensor(PARENTS)  # on the CPU: smplx reads them one by one
+        vertices, joints = lbs(betas, rotations, template, self.shapedirs, self.posedirs, self.joint_regressor,
+                               parents, self.weights, pose2rot=False)  # fmt: skip
+        return Posed(vertices + transl[:, None], joints + transl[:, None])
+
+
+def load_smpl(path: str | Path) -> SmplBody:
+    """Loads the SMPL model in a file, with the first 10 components of its shape space."""
     path = Path(path)
     model = _read(path)
+    try:
+        import smplx.lbs  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"{path.name} needs the package smplx, which cannot be imported here ({error}): install it with "
+            "`pip install smplx` in ComfyUI's Python, or choose the free body."
+        ) from None
     missing = [key for key in KEYS if key not in model]
     if missing:
         raise ValueError(f"{path.name} is not an SMPL model: it has no {', '.join(missing)}; choose another file.")
@@ -53,7 +82,7 @@ def load_smpl(path: str | Path) -> Body:
     def tensor(key: str) -> Tensor:
         return torch.from_numpy(model[key].astype(np.float32))
 
-    return Body(
+    return SmplBody(
         name=path.stem,
         template=tensor("v_template"),
         shapedirs=tensor("shapedirs")[..., :COMPONENTS].contiguous(),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..body.body import Body
+from ..body.smpl import SmplBody
 from ..motion.gaps import fill_gaps
 from ..motion.motion import Motion
 from .crops import Square, cam_in_picture, crop
@@ -74,6 +75,6 @@ def estimate_motion(
 
 def shape_for(body: Body, betas: Tensor) -> Tensor:
     """SMPL's betas for a body: another one than SMPL's keeps all that is its own."""
-    if body.posedirs is not None:
+    if isinstance(body, SmplBody):
         return betas
     return torch.cat([betas[:SHARED_BETAS], body.betas[SHARED_BETAS:].to(betas)])

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..body.body import Body
+from ..body.smpl import SmplBody
 from ..files import RefusedError
 from .camera import CHUNK, frame_person, transform
 from .containers import READERS
@@ -69,7 +70,7 @@ def save_amass(path: str | Path, motion: Motion, body: Body) -> None:
         for start in range(0, len(motion), CHUNK)
     )
     pelvis = pelvis - torch.stack([pelvis[0, 0], pelvis[0, 1], pelvis.new_tensor(-lowest)])
-    smpl = body.posedirs is not None
+    smpl = isinstance(body, SmplBody)
     betas = np.zeros(16)
     betas[:10] = shaped.betas[:10] if smpl else 0
     rotations = torch.cat([root[:, None], motion.rotations[:, 1:22]], dim=1)
@@ -123,7 +124,7 @@ def _read(path: Path) -> list[Recording] | None:
 
 def _to_motion(seen: Recording, body: Body, width: int, height: int, fps: float) -> Motion:
     """The pelvis stays where the tool had it: cam_t = transl + J0 of the tool's body - J0 of ours."""
-    smpl = body.posedirs is not None
+    smpl = isinstance(body, SmplBody)
     betas = seen.betas[:10] if smpl and seen.betas is not None else body.betas
     rest = body.with_betas(betas).rest().joints[0, 0]
     pelvis = rest if smpl and seen.betas is not None else rest.new_tensor(seen.pelvis)

@@ -9,11 +9,11 @@ from functools import cache
 
 import numpy as np
 import torch
-from smplx.lbs import batch_rigid_transform
 from torch import Tensor
 
 from ..body.body import Body
 from ..body.skeleton import JOINTS, PARENTS
+from ..body.skinning import forward_kinematics
 from ..render.maps import vertex_normals
 from .people import Look
 
@@ -37,10 +37,8 @@ class Figure:
     def pose(self, rotations: Tensor, transl: Tensor) -> tuple[Tensor, Tensor]:
         """Vertices and normals, each (F, V, 3), for rotations (F, 24, 3, 3) and root translations (F, 3)."""
         frames = len(rotations)
-        joints = self.joints.expand(frames, -1, -1)
-        _, transforms = batch_rigid_transform(rotations, joints, torch.tensor(PARENTS))
-        moves = transforms[:, :, :3, 3:] + transl[:, None, :, None]
-        matrices = torch.cat([transforms[:, :, :3, :3], moves], dim=3)  # (F, 24, 3, 4)
+        _, world, offset = forward_kinematics(rotations, self.joints, PARENTS, transl)
+        matrices = torch.cat([world, offset[..., None]], dim=3)  # (F, 24, 3, 4)
         blended = (matrices.permute(0, 2, 3, 1).reshape(frames * 12, 24) @ self.weights.t()).view(frames, 3, 4, -1)
         x, y, z = self.vertices.t()
         vertices = blended[:, :, 0] * x + blended[:, :, 1] * y + blended[:, :, 2] * z + blended[:, :, 3]

@@ -1,6 +1,7 @@
 """What the registry would publish works in a bare ComfyUI that has only the two requirements files installed."""
 
 import json
+import lzma
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 import dev
 
+SYNTHETIC_SMPL = Path(__file__).parents[1] / "data" / "smpl" / "SMPL_plain_proto4.pkl.xz"
 HIDE = Path(__file__).parent / "hide"
 ALWAYS_THERE = {"pip"}  # every new environment has it
 
@@ -112,14 +114,46 @@ except PackageNotFoundError:
     assert result.stdout.strip() == "bare", result.stderr
 
 
-def test_published_archive_registers_every_node(archive, bare, comfyui, device_options, server, tmp_path):
-    unpack(archive, tmp_path / "custom_nodes")
-    with dev.Server(comfyui, tmp_path, *device_options, python=sys.executable, environment=bare) as installed:
-        nodes = installed.json("/object_info")
-        here = {name for name, info in nodes.items() if info["python_module"] == f"custom_nodes.{dev.PACK}"}
-        log = installed.log.read_text(errors="replace")
+@pytest.fixture(scope="module")
+def installed(archive, bare, comfyui, device_options, tmp_path_factory):
+    """A server with the published archive. It does not find smplx, which is for non-commercial use only."""
+    base = tmp_path_factory.mktemp("installed")
+    unpack(archive, base / "custom_nodes")
+    hidden = json.loads(bare["CHAMP_HIDE"])
+    hidden["modules"].append("smplx")
+    environment = {**bare, "CHAMP_HIDE": json.dumps(hidden)}
+    with dev.Server(comfyui, base, *device_options, python=sys.executable, environment=environment) as running:
+        yield running
+
+
+def test_published_archive_registers_every_node(installed, server):
+    nodes = installed.json("/object_info")
+    here = {name for name, info in nodes.items() if info["python_module"] == f"custom_nodes.{dev.PACK}"}
     expected = {name for name, info in server.json("/object_info").items() if dev.PACK in info["python_module"]}
-    assert here == expected and here, log
+    assert here == expected and here, installed.log.read_text(errors="replace")
+
+
+def test_quick_start_runs_from_the_archive_without_smplx(installed):
+    prompt = json.loads(dev.QUICK_START.read_text(encoding="utf-8"))
+    few = {"ChampBuiltInMotion": {"frames": 2}, "ChampSampler": {"steps": 2}}
+    for node in prompt.values():
+        node["inputs"] |= few.get(node["class_type"], {})
+    installed.run(prompt)
+
+
+def test_an_smpl_file_without_smplx_says_what_to_install(installed):
+    folder = installed.base / "models" / "smpl"
+    folder.mkdir(parents=True)
+    (folder / "SMPL_NEUTRAL.pkl").write_bytes(lzma.decompress(SYNTHETIC_SMPL.read_bytes()))
+    prompt = {
+        "1": {"class_type": "ChampLoadSMPL", "inputs": {"model_name": "SMPL_NEUTRAL.pkl", "beta_0": 0, "beta_1": 0}},
+        "2": {"class_type": "ChampBuiltInMotion", "inputs": {"body": ["1", 0], "motion": "walk", "frames": 1,
+              "fps": 24, "loop": True, "travel": False, "width": 64, "height": 64}},
+        "3": {"class_type": "ChampRenderMaps", "inputs": {"motion": ["2", 0], "body": ["1", 0]}},
+        "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
+    }  # fmt: skip
+    with pytest.raises(dev.Failure, match="pip install smplx.*or choose the free body"):
+        installed.run(prompt)
 
 
 def test_import_is_quick_and_reads_no_weights(archive, bare, comfyui, device_options, tmp_path):

@@ -1,6 +1,9 @@
 """The command line, from drawn people to a checkpoint set."""
 
 import argparse
+import os
+import subprocess
+import sys
 
 import cv2
 import pytest
@@ -46,6 +49,24 @@ def test_the_whole_way(tmp_path, codec):
     assert sum(file.stat().st_size for file in out.iterdir()) < 0.6 * sum(
         file.stat().st_size for file in (moving / "model").iterdir()
     )
+
+
+def test_training_on_drawn_people_runs_nothing_of_smplx(tmp_path, codec):
+    """smplx forbids to train networks for commercial use; the process that trains here could import it."""
+    code = """
+import runpy, sys
+words = "stage1 --steps 1 --batch 1 --preview-steps 1 --threads 1 --channels 32 64 --encoder 4 4 8 32".split()
+sys.argv = ["champ.train", *words, *sys.argv[1:]]
+runpy.run_module("champ.train", run_name="__main__")
+assert not [name for name in sys.modules if name.partition(".")[0] == "smplx"]
+print("without smplx")
+"""
+    run("prepare", "--data", tmp_path, "--count", 1, "--size", 32)
+    run("encode", "--data", tmp_path, "--vae", codec)
+    options = ["--data", tmp_path, "--vae", codec, "--out", tmp_path / "run"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run([sys.executable, "-c", code, *options], env=environment, text=True, capture_output=True)
+    assert result.stdout.endswith("without smplx\n"), result.stderr
 
 
 @pytest.mark.parametrize("times, said", [(9.0, True), (0.5, False)])
