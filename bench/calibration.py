@@ -30,10 +30,10 @@ from champ.metrics.images import iou, psnr, ssim
 from champ.motion.camera import transform
 from champ.motion.motion import Motion
 from champ.motion.rotation import rot_z
-from champ.train.draw import Draw
-from champ.train.moves import draw_move
-from champ.train.people import draw_look
-from champ.train.synthetic import draw_pictures, make_actor, place
+from champ.people.draw import Draw
+from champ.people.looks import draw_look
+from champ.people.moves import draw_move
+from champ.people.samples import draw_pictures, make_actor, place
 
 SIZE, FRAMES = 256, 4
 SCALES, TURNS = (0.5, 0.7, 1.0, 1.4, 2.0), (-45.0, -22.5, 0.0, 22.5, 45.0)

@@ -33,6 +33,7 @@ from champ.metrics.images import psnr, ssim
 from champ.model.checkpoint import find_set
 from champ.model.reference import encode_reference
 from champ.motion.transfer import transfer
+from champ.people.samples import Sample, draw_pictures
 from champ.render.guidance import render_guidance
 from champ.sampling.noise import NOISES
 from champ.train.evaluate import Method, Sampling, Scores, add_options, compare, held_out, sampled
@@ -41,7 +42,6 @@ from champ.train.networks import Networks
 from champ.train.prepare import MAPS
 from champ.train.preview import sample_clip
 from champ.train.start import load_networks
-from champ.train.synthetic import Sample, draw_pictures
 
 CONDITIONS = {
     "all": MAPS,

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import torch
 
+from champ.people.samples import SyntheticPeople
 from champ.render.guidance import render_guidance
-from champ.train.synthetic import SyntheticPeople
 
 CLIPS = ((128, 1, 24), (128, 24, 2), (256, 24, 1))  # size, frames, samples
 PASSES = 3

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..champ.train.portrait import portrait
+from ..champ.people.portrait import portrait
 from .types import MAX_SIZE, ChampBody, ChampMotion, to_image
 
 

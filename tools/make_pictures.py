@@ -17,9 +17,9 @@ from champ.motion.presets import PRESETS, make_motion
 from champ.motion.report import plot
 from champ.motion.rotation import from_axis_angle
 from champ.motion.smooth import smooth
+from champ.people.portrait import portrait
 from champ.render.guidance import render_guidance
 from champ.render.preview import preview
-from champ.train.portrait import portrait
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH, HEIGHT = 200, 300

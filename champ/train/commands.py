@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from ..model.checkpoint import find_set
 from ..model.config import UNetSizes
 from ..model.guidance import EncoderSizes
+from ..people.samples import SyntheticPeople
 from . import evaluate
 from .batches import Batch, PreparedSamples, Samples, encode_packs
 from .codec import Codec, block_basis, picture_batches, to_taesd, train_codec
@@ -29,7 +30,6 @@ from .preview import contact_sheet
 from .silhouettes import Silhouettes, train_silhouettes, with_rooms
 from .stages import STAGES, choose_parameters
 from .start import load_networks, networks_from_unet, with_new_motion
-from .synthetic import SyntheticPeople
 from .trainer import Settings, Trainer
 
 Group = TypeVar("Group")

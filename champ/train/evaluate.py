@@ -18,13 +18,13 @@ from ..metrics.images import flicker, iou, l1, psnr, ssim
 from ..metrics.perceptual import LPIPS, load_lpips, lpips
 from ..model.checkpoint import find_set
 from ..model.reference import encode_reference
+from ..people.samples import Sample, SyntheticPeople, draw_room
 from ..sampling.noise import NOISES
 from .latents import FORMAT, ImageCodec
 from .networks import Networks
 from .preview import sample_clip
 from .silhouettes import find
 from .start import load_networks
-from .synthetic import Sample, SyntheticPeople, draw_room
 
 Method = Callable[[Sample], Tensor]  # the pictures (F, H, W, 3) uint8 that it makes of a clip's reference and maps
 Scores = dict[str, float]

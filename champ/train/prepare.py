@@ -8,7 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .synthetic import SyntheticPeople
+from ..people.samples import SyntheticPeople
 
 PACK = 256  # single frames in a file; clips fill a file with as many frames
 MAPS = ("depth", "normal", "semantic_map", "dwpose")

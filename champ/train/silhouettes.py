@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..metrics.images import iou
+from ..people.draw import Draw
+from ..people.scene import draw_background
 from ..render.maps import to_pixels
-from .draw import Draw
 from .fit import fit
 from .latents import ImageCodec
-from .scene import draw_background
 
 ASSET = Path(__file__).parents[1] / "assets" / "silhouettes.safetensors"
 WIDTHS = (24, 40, 64, 64)  # channels at half the picture's size, and after each further halving

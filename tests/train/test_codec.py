@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import mse_loss, unfold
 
+from champ.people.samples import SyntheticPeople
 from champ.train.codec import (
     CHANNELS,
     SCALE,
@@ -19,7 +20,6 @@ from champ.train.codec import (
     train_codec,
 )
 from champ.train.prepare import packs, prepare
-from champ.train.synthetic import SyntheticPeople
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from champ.people.samples import draw_room
 from champ.train.codec import Codec, block_basis
-from champ.train.synthetic import draw_room
 
 SIZE = 64
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from champ.people.samples import SyntheticPeople
 from champ.train import prepare as module
 from champ.train.prepare import MAPS, packs, prepare, read_packs
-from champ.train.synthetic import SyntheticPeople
 
 NAMES = ("pictures", "masks", "reference", "reference_mask", *MAPS)
 

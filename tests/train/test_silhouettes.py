@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from champ.metrics.images import iou
+from champ.people.samples import SyntheticPeople, draw_pictures, draw_room
 from champ.train.codec import Codec, block_basis, picture_batches
 from champ.train.prepare import packs, prepare
 from champ.train.silhouettes import Silhouettes, find, jaccard_loss, train_silhouettes
-from champ.train.synthetic import SyntheticPeople, draw_pictures, draw_room
 
 
 @pytest.fixture(scope="module")

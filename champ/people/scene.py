@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from .draw import Draw
-from .people import Color, color
+from .looks import Color, color
 
 WALLS = ("plain", "gradient", "spot", "boxes", "checker", "stripes", "noise", "poster")
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .figure import BODY, HAIR, HAT, SHOE, SKIRT, hairline, in_bottoms, in_top
-from .people import Color, Look, Pattern, color
+from .looks import Color, Look, Pattern, color
 
 WHITE = color(0.0, 0.0, 0.9)
 BLACK = color(0.0, 0.0, 0.06)

@@ -5,16 +5,16 @@ import torch
 
 from champ.body.free import load_free_body
 from champ.body.skeleton import JOINTS
+from champ.people.draw import HELD_OUT, PARTS, Draw
+from champ.people.figure import dress
+from champ.people.looks import draw_look
+from champ.people.moves import FAMILIES, draw_move
+from champ.people.portrait import portrait
+from champ.people.samples import Sample, SyntheticPeople, draw_pictures, make_actor, place, stand
+from champ.people.scene import draw_background
 from champ.render.guidance import render_guidance
 from champ.render.maps import to_linear
 from champ.render.rasterize import rasterize
-from champ.train.draw import HELD_OUT, PARTS, Draw
-from champ.train.figure import dress
-from champ.train.moves import FAMILIES, draw_move
-from champ.train.people import draw_look
-from champ.train.portrait import portrait
-from champ.train.scene import draw_background
-from champ.train.synthetic import Sample, SyntheticPeople, draw_pictures, make_actor, place, stand
 
 SIZE = 96
 MAPS = ("depth", "normal", "semantic_map", "dwpose")

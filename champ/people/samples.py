@@ -17,9 +17,9 @@ from ..render.preview import SAMPLES, openness
 from ..render.rasterize import Hits, rasterize
 from .draw import Draw
 from .figure import Figure, dress
+from .looks import Look, draw_look
 from .moves import Move, draw_move
 from .paint import albedo
-from .people import Look, draw_look
 from .scene import Light, cast_shadow, draw_background, draw_light
 
 SPARSE = 7  # every how manieth vertex is looked at to find floor and frame

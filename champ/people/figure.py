@@ -15,7 +15,7 @@ from ..body.body import Body
 from ..body.skeleton import JOINTS, PARENTS
 from ..body.skinning import forward_kinematics
 from ..render.maps import vertex_normals
-from .people import Look
+from .looks import Look
 
 BODY, SHOE, HAIR, SKIRT, HAT = range(5)  # kinds of faces
 NEAR_SKIN = 0.05  # metres around a point of cloth whose skin carries it to another shape

@@ -11,8 +11,8 @@ from ..motion.motion import Motion
 from ..motion.presets import make_motion
 from ..motion.rotation import rot_x
 from .draw import Draw
-from .people import Look, Pattern, draw_look, paint
-from .synthetic import UP, draw_pictures, make_actor
+from .looks import Look, Pattern, draw_look, paint
+from .samples import UP, draw_pictures, make_actor
 
 ROOM = 9  # the number of the room that suits the clothes
 SITTERS = 1_000_003  # keeps the others' streams of random numbers from those of samples
