@@ -4,12 +4,12 @@ import lzma
 import os
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 
 import dev
+from champ.server import Server
 
 from .hub import Hub
 
@@ -61,7 +61,7 @@ def server(comfyui, device_options, hub, tmp_path_factory):
     shutil.copy(SMALL_DWPOSE / "dance.mp4", base / "input")
     stand_ins(base)
     hub_only = {"HF_ENDPOINT": hub.address}
-    with dev.Server(comfyui, base, *device_options, python=sys.executable, environment=hub_only) as running:
+    with Server(comfyui, base, *device_options, environment=hub_only) as running:
         yield running
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 import dev
+from champ.server import Server
 
 FOLDER = dev.ROOT / "example_workflows"
 # The default workflow is opened last; were it not waited for, it might replace the one that is opened next.
@@ -58,7 +59,7 @@ def lay_out(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         base = Path(folder)
         dev.link_pack(base / "custom_nodes")
-        with dev.Server(dev.HOST / "ComfyUI", base, "--cpu", python=sys.executable) as server:
+        with Server(dev.HOST / "ComfyUI", base, "--cpu") as server:
             server.request("/settings", {"Comfy.TutorialCompleted": True})
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             page = browser.new_page()

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 import dev
 from champ.estimate.crops import Square, cam_in_picture, crop
 from champ.estimate.hmr2 import HMR2Net, HMR2Sizes
+from champ.server import Failure, Refused
 
 DATA = dev.ROOT / "tests" / "data" / "hmr2"
 SMALL = "small.safetensors"
@@ -65,7 +66,7 @@ def report(entry: dict) -> str:
 
 
 def refused(server, prompt: dict) -> str:
-    with pytest.raises(dev.Failure) as failure:
+    with pytest.raises(Failure) as failure:
         server.run(prompt)
     return str(failure.value)
 
@@ -150,7 +151,7 @@ def test_nobody_in_the_clip_is_explained(server):
 
 @pytest.mark.parametrize("name", ["missing.ckpt", "../vae/vae.safetensors", "/etc/passwd"])
 def test_checkpoints_come_from_the_model_folder_only(server, name):
-    with pytest.raises(dev.Refused, match="not found: put epoch=35"):
+    with pytest.raises(Refused, match="not found: put epoch=35"):
         server.run({**blank(1), **estimate(["1", 0], file=name)})
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import dev
+from champ.server import Refused
 
 
 def person(number: int, width: int = 96, height: int = 128) -> dict:
@@ -59,5 +59,5 @@ def test_the_shipped_model_is_offered_beside_those_of_the_user(server):
 def test_what_is_no_person_is_refused(server, changes, message):
     prompt = person(1)
     prompt["1"]["inputs"] |= changes
-    with pytest.raises(dev.Refused, match=message):
+    with pytest.raises(Refused, match=message):
         server.run(prompt)

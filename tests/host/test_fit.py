@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-import dev
+from champ.server import Failure
 
 FRAMES = 6
 
@@ -71,5 +71,5 @@ def test_another_clip_is_refused(server):
         "5": node("EmptyImage", width=96, height=128, batch_size=2, color=0),
         "6": node("ChampFitMotion", pose_keypoints=["4", 5], clip=["5", 0], fps=8.0),
     }
-    with pytest.raises(dev.Failure, match=r"The clip has 2 frames and pose_keypoints 6"):
+    with pytest.raises(Failure, match=r"The clip has 2 frames and pose_keypoints 6"):
         server.run(prompt)

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import dev
+from champ.server import Failure, Server
 
 SYNTHETIC_SMPL = Path(__file__).parents[1] / "data" / "smpl" / "SMPL_plain_proto4.pkl.xz"
 HIDE = Path(__file__).parent / "hide"
@@ -122,7 +123,7 @@ def installed(archive, bare, comfyui, device_options, tmp_path_factory):
     hidden = json.loads(bare["CHAMP_HIDE"])
     hidden["modules"].append("smplx")
     environment = {**bare, "CHAMP_HIDE": json.dumps(hidden)}
-    with dev.Server(comfyui, base, *device_options, python=sys.executable, environment=environment) as running:
+    with Server(comfyui, base, *device_options, environment=environment) as running:
         yield running
 
 
@@ -152,7 +153,7 @@ def test_an_smpl_file_without_smplx_says_what_to_install(installed):
         "3": {"class_type": "ChampRenderMaps", "inputs": {"motion": ["2", 0], "body": ["1", 0]}},
         "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
     }  # fmt: skip
-    with pytest.raises(dev.Failure, match="pip install smplx.*or choose the free body"):
+    with pytest.raises(Failure, match="pip install smplx.*or choose the free body"):
         installed.run(prompt)
 
 

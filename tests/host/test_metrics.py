@@ -2,7 +2,7 @@
 
 import pytest
 
-import dev
+from champ.server import Failure
 
 
 def picture(color: int, frames: int = 3, size: int = 16) -> dict:
@@ -47,12 +47,12 @@ def test_a_frame_that_is_equal_does_not_make_the_mean_infinite(server):
 
 
 def test_masks_and_clips_that_do_not_fit(server):
-    with pytest.raises(dev.Failure, match=r"The mask is \(2, 16, 16\).* one mask for each picture"):
+    with pytest.raises(Failure, match=r"The mask is \(2, 16, 16\).* one mask for each picture"):
         measured(server, {"class_type": "ImageToMask", "inputs": {"image": ["7", 0], "channel": "red"}})
-    with pytest.raises(dev.Failure, match="as many of the same size"):
+    with pytest.raises(Failure, match="as many of the same size"):
         measured(server, images=picture(0, frames=2))
 
 
 def test_missing_weights_are_named(server):
-    with pytest.raises(dev.Failure, match="FVD needs i3d_pretrained_400.pt: put it into models/champ_metrics"):
+    with pytest.raises(Failure, match="FVD needs i3d_pretrained_400.pt: put it into models/champ_metrics"):
         measured(server, fvd=True)

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import dev
+from champ.server import Failure, Server
 
 API = dev.ROOT / "example_workflows" / "api"
 EXAMPLES = ["champ_video", "ksampler", "custom_sampling", "calibrated_reference"]
@@ -84,7 +85,7 @@ def pictures(server, entry: dict) -> np.ndarray:
 
 
 def refused(server, prompt: dict) -> str:
-    with pytest.raises(dev.Failure) as failure:
+    with pytest.raises(Failure) as failure:
         server.run(prompt)
     return str(failure.value)
 
@@ -350,7 +351,7 @@ def test_a_picture_without_a_person_stays_as_it_is(server, models):
     assert np.array_equal(pictures(server, entry), pictures(server, server.run(prompt)))
 
 
-class WatchingServer(dev.Server):
+class WatchingServer(Server):
     """Counts the preview pictures that it sends."""
 
     pictures = 0
@@ -366,6 +367,6 @@ def test_previews_are_shown_while_sampling(models, comfyui, device_options, tmp_
     for folder in (models, models.parent / "input"):
         shutil.copytree(folder, tmp_path / folder.name)
     options = [*device_options, "--preview-method", "latent2rgb"]
-    with WatchingServer(comfyui, tmp_path, *options, python=sys.executable) as server:
+    with WatchingServer(comfyui, tmp_path, *options) as server:
         assert len(pictures(server, server.run(small("champ_video", ChampSampler={"steps": 4})))) == FRAMES
         assert server.pictures >= 1

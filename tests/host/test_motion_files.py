@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-import dev
+from champ.server import Failure, Refused
 
 FREE = {"gender": 0.5, "age": 30, "height": 1.7, "weight": 0.5, "muscle": 0.5, "proportions": 0.5}
 
@@ -75,7 +75,7 @@ def test_a_moving_body_is_saved_for_preview_3d(server):
     assert model_file == "champ/walk_00001.glb"
     shown = server.view({"filename": "walk_00001.glb", "subfolder": "champ", "type": "output"})
     assert shown[:4] == b"glTF"
-    with pytest.raises((dev.Failure, dev.Refused), match="cannot be a name"):
+    with pytest.raises((Failure, Refused), match="cannot be a name"):
         server.run({**saved, "9": node("ChampSaveGLB", motion=["2", 0], name="../walk")})
 
 
@@ -84,7 +84,7 @@ def test_a_file_in_the_input_folder_of_another_tool(server):
               "transl": torch.tensor([[0, 0, 5.0]]).repeat(3, 1)}  # fmt: skip
     torch.save({"smpl_params_incam": params}, server.base / "input" / "hmr4d_results.pt")
     assert text(server.run(load("hmr4d_results.pt")), "8").startswith("GVHMR: 3 frames of 64x96 at 30 fps (")
-    with pytest.raises(dev.Failure, match="has 1 people, so there is no person 1"):
+    with pytest.raises(Failure, match="has 1 people, so there is no person 1"):
         server.run(load("hmr4d_results.pt", person=1))
 
 
@@ -95,7 +95,7 @@ def test_a_hostile_file_is_refused_in_a_sentence(server):
 
     people = np.array([Hostile()], dtype=object)
     np.savez(server.base / "input" / "hostile.npz", smpl=people, camera=np.zeros((1, 3)))
-    with pytest.raises(dev.Failure, match="hostile.npz was refused and nothing in it was run"):
+    with pytest.raises(Failure, match="hostile.npz was refused and nothing in it was run"):
         server.run(load("hostile.npz"))
 
 
@@ -103,11 +103,11 @@ def test_a_hostile_file_is_refused_in_a_sentence(server):
 def test_no_other_file_can_be_loaded(server, name):
     (server.base / "secret.npz").write_bytes(b"")
     (server.base / "input" / "x.txt").write_bytes(b"")
-    with pytest.raises((dev.Failure, dev.Refused), match="There is no motion file called"):
+    with pytest.raises((Failure, Refused), match="There is no motion file called"):
         server.run(load(name))
 
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "C:\\outside", "a//b", "", "con", "a|b", "..\\b"])
 def test_nothing_is_saved_outside_the_output_folder(server, name):
-    with pytest.raises((dev.Failure, dev.Refused), match="cannot be a name"):
+    with pytest.raises((Failure, Refused), match="cannot be a name"):
         server.run(walk(name=name))

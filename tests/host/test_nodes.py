@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import dev
+from champ.server import Failure, Refused
 
 SMALL = {"width": 64, "height": 96}
 
@@ -59,7 +59,7 @@ def text(entry: dict, name: str) -> str:
 
 
 def refused(server, prompt: dict) -> str:
-    with pytest.raises(dev.Failure) as failure:
+    with pytest.raises(Failure) as failure:
         server.run(prompt)
     return str(failure.value)
 
@@ -293,7 +293,7 @@ def test_keypoints_of_another_length_are_refused(server):
 @pytest.mark.parametrize(("width", "frames"), [(0, 4), (64, 0)])
 def test_sizes_of_zero_are_refused_before_anything_runs(server, width, frames):
     prompt = {**motion(frames=frames, width=width), "3": render(), "4": save()}
-    with pytest.raises(dev.Refused, match="smaller than min"):
+    with pytest.raises(Refused, match="smaller than min"):
         server.run(prompt)
 
 
@@ -304,7 +304,7 @@ def test_a_missing_smpl_file_is_explained_before_anything_runs(server):
         "3": render(),
         "4": save(),
     }
-    with pytest.raises(dev.Refused, match=r"put SMPL_NEUTRAL.pkl or .npz into models/smpl"):
+    with pytest.raises(Refused, match=r"put SMPL_NEUTRAL.pkl or .npz into models/smpl"):
         server.run(prompt)
 
 
@@ -316,7 +316,7 @@ def test_smpl_files_come_from_the_model_folder_only(server, name):
         "3": render(),
         "4": save(),
     }
-    with pytest.raises(dev.Refused, match="not found"):
+    with pytest.raises(Refused, match="not found"):
         server.run(prompt)
 
 

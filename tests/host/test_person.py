@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import dev
+from champ.server import Failure
 
 FRAMES, WIDTH, HEIGHT, SHIFT = 6, 96, 128, 36
 
@@ -98,5 +98,5 @@ def test_the_one_under_the_mask_is_followed(server):
 )
 def test_what_does_not_fit_is_said(server, options, message):
     short = {"30": node("EmptyImage", width=WIDTH, height=HEIGHT, batch_size=4, color=0)}
-    with pytest.raises(dev.Failure, match=message):
+    with pytest.raises(Failure, match=message):
         server.run(crowd(**options) | short)

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import dev
+from champ.server import Failure, Refused
 
 DETECTOR, POSE_NETWORK = "yolox_l.onnx", "dw-ll_ucoco_384.onnx"
 FRAMES, WIDTH, HEIGHT = 24, 320, 480  # of the test video
@@ -100,10 +101,10 @@ def test_nobody_is_no_person_and_a_warning(server):
 @pytest.mark.parametrize("name", ["../secret.onnx", "/etc/passwd", "yolox_m.onnx"])
 def test_only_listed_files_are_read(server, name):
     for files in ({"detector": name}, {"pose_network": name}):
-        with pytest.raises(dev.Refused, match="not found: press Download files"):
+        with pytest.raises(Refused, match="not found: press Download files"):
             server.run(estimate(**files))
 
 
 def test_exchanged_files_are_explained(server):
-    with pytest.raises(dev.Failure, match="dw-ll_ucoco_384.onnx does not take pictures of 640x640 pixels"):
+    with pytest.raises(Failure, match="dw-ll_ucoco_384.onnx does not take pictures of 640x640 pixels"):
         server.run(estimate(detector=POSE_NETWORK))

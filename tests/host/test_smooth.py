@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-import dev
 from champ.body.free import load_free_body
 from champ.motion.formats import save_motion
 from champ.motion.presets import make_motion
 from champ.motion.rotation import from_axis_angle, rot_y
+from champ.server import Failure
 
 FRAMES = 24
 
@@ -76,5 +76,5 @@ def test_off_changes_nothing_and_official_changes_every_inner_frame(server, trem
 
 
 def test_an_unknown_method_is_refused(server):
-    with pytest.raises(dev.Failure, match="no way of smoothing called .kalman."):
+    with pytest.raises(Failure, match="no way of smoothing called .kalman."):
         server.run(prompt("kalman"))

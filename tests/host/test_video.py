@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import dev
+from champ.server import Failure
 
 FRAMES, WIDTH, HEIGHT = 6, 64, 48
 QUARTER_TURN = np.array(
@@ -153,7 +153,7 @@ def test_a_file_without_pictures_is_refused(server, video):
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
-    with pytest.raises(dev.Failure, match="This file has no video in it"):
+    with pytest.raises(Failure, match="This file has no video in it"):
         frames_of(server, ["1", 0])
 
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import dev
+from champ.server import Failure, Refused
 
 EXAMPLES = sorted(file.stem for file in (dev.ROOT / "example_workflows").glob("*.json"))
 NEED_MODELS = {"calibrated_reference", "champ_video", "custom_sampling", "ksampler"}  # run in test_models.py
@@ -72,7 +73,7 @@ def test_progress_is_reported(server):
 
 
 def test_a_refused_workflow_says_which_node_and_why(server):
-    with pytest.raises(dev.Refused, match=r"PreviewImage.*Required input is missing"):
+    with pytest.raises(Refused, match=r"PreviewImage.*Required input is missing"):
         server.run({"7": {"class_type": "PreviewImage", "inputs": {}}})
 
 
@@ -82,5 +83,5 @@ def test_a_failing_node_is_reported(server):
         "1": {"class_type": "RegexReplace", "inputs": broken},
         "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
     }
-    with pytest.raises(dev.Failure, match=r"RegexReplace: .*unterminated subpattern"):
+    with pytest.raises(Failure, match=r"RegexReplace: .*unterminated subpattern"):
         server.run(prompt)
