@@ -6,11 +6,11 @@ from pathlib import Path
 import comfy.model_management
 import folder_paths
 import torch
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 
 from ..champ.metrics import images as pictures
 from ..champ.metrics import perceptual
+from ..champ.model.compat import load_whole, managed
 from ..champ.model.memory import release
 from .files import register_folder
 from .types import progress, to_bytes
@@ -94,8 +94,8 @@ class ChampMeasure(io.ComfyNode):
         for name, (load, paths) in files.items():
             network = load(*paths)
             devices = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
-            patcher = ModelPatcher(network, *devices)
-            comfy.model_management.load_models_gpu([patcher])
+            patcher = managed(network, *devices)
+            load_whole([patcher])
             if name == "LPIPS":
                 table[name] = {
                     part: _mean(

@@ -13,6 +13,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..model.checkpoint import check_tensors, kind_of, shapes_of
+from ..model.compat import is_oom, managed
 from ..model.memory import release
 from .checkpoint import OFFICIAL, StateDict, half_copy, read_hmr2, save_half
 from .hmr2 import COLUMNS, DECODER_HEADS, HEADS, ROWS, HMR2Net, HMR2Sizes, Prediction
@@ -57,7 +58,7 @@ def load_hmr2(
     net = HMR2Net(sizes, dtype, offload, comfy.ops.pick_operations(dtype, cast))
     net.load_state_dict(state)
     net.requires_grad_(False)
-    return HMR2(ModelPatcher(net, device, offload), cast or dtype, sizes)
+    return HMR2(managed(net, device, offload), cast or dtype, sizes)
 
 
 def _fast_bf16(dtype: torch.dtype, device: torch.device) -> bool:
@@ -112,7 +113,7 @@ def _fitting(hmr2: HMR2, crops: list[Tensor]) -> Prediction | None:
     """None when the memory does not suffice for several crops; what was made of them is gone then."""
     try:
         return hmr2.patcher.model(torch.stack(crops).to(hmr2.patcher.load_device, hmr2.dtype))
-    except comfy.model_management.OOM_EXCEPTION:
-        if len(crops) == 1:
+    except Exception as error:
+        if len(crops) == 1 or not is_oom(error):
             raise
     return None

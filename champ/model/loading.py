@@ -25,6 +25,7 @@ from .checkpoint import (
     read,
     shapes_of,
 )
+from .compat import managed
 from .config import MOTION_KEY, TEMPORAL, MotionSizes, UNetSizes
 from .denoiser import ChampModel, ModelConfig
 from .guidance import EncoderSizes, GuidanceEncoders, MapEncoder
@@ -174,4 +175,4 @@ def _renamed(file: Path, state: StateDict, module: nn.Module, names: dict[str, s
 def _patcher(model: nn.Module) -> ModelPatcher:
     model.requires_grad_(False)
     offload = comfy.model_management.unet_offload_device()
-    return ModelPatcher(model.to(offload), comfy.model_management.get_torch_device(), offload)
+    return managed(model.to(offload), comfy.model_management.get_torch_device(), offload)

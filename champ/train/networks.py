@@ -11,6 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..model.compat import managed
 from ..model.conditioning import GuidanceRun
 from ..model.config import MotionSizes, UNetSizes
 from ..model.denoiser import ChampUNet
@@ -22,7 +23,7 @@ from ..model.reference import Reference, ReferenceNet, ReferenceRun, ReferenceUN
 def patcher(model: nn.Module) -> ModelPatcher:
     """ComfyUI's hold on a network in training, which stays on the device on which it is trained."""
     device = comfy.model_management.get_torch_device()
-    return ModelPatcher(model.to(device), device, device)
+    return managed(model.to(device), device, device)
 
 
 @dataclass(frozen=True)

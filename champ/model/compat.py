@@ -1,0 +1,37 @@
+"""What the versions of ComfyUI and torch do differently, from ComfyUI 0.3.75 on."""
+
+import re
+from collections.abc import Sequence
+
+import comfy.model_management
+import comfy.model_patcher
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import nn
+
+# MPS and the CPU raise a plain RuntimeError.
+NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
+
+
+def managed(model: nn.Module, load_device: torch.device, offload_device: torch.device) -> ModelPatcher:
+    """A model in ComfyUI's hands, with dynamic memory where this ComfyUI has it."""
+    # ComfyUI replaces this class when it starts, so that it is looked up anew every time.
+    kind = getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)
+    return kind(model, load_device, offload_device)
+
+
+def load_whole(patchers: Sequence[ModelPatcher], memory_required: float = 0) -> None:
+    """Loads models of plain torch layers, of which no part can wait in main memory for its turn as ComfyUI's can."""
+    comfy.model_management.load_models_gpu(patchers, memory_required=memory_required, force_full_load=True)
+    for patcher in patchers:
+        patcher.model.to(patcher.load_device)  # with --novram ComfyUI loads nothing, whatever it is told
+
+
+def is_oom(error: BaseException) -> bool:
+    """Whether the memory of a device did not suffice."""
+    known = getattr(comfy.model_management, "is_oom", None)  # not in ComfyUI 0.3.75
+    if known is not None and known(error):
+        return True
+    if isinstance(error, (comfy.model_management.OOM_EXCEPTION, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and NO_MEMORY.search(str(error)) is not None
