@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
-from .schedule import alphas_cumprod, trailing_timesteps
+from .schedule import alphas_cumprod, official_jump
 
 
 def ddim() -> comfy.samplers.KSAMPLER:
@@ -20,18 +20,19 @@ def targets(sigmas: Tensor, model_sampling: Any) -> tuple[list[float], list[floa
     """abar at each step, and abar to which the step leads.
 
     The official scheduler goes from t to t - T // n, which is not the next timestep where n does not divide T. Sigmas
-    that are its n timesteps are followed to its targets, all others from one to the next."""
+    of its n timesteps, all or a part of them, are followed to its targets, all others from one to the next."""
     if not isinstance(model_sampling, comfy.model_sampling.ModelSamplingDiscrete):
         raise ValueError("This sampler is for models with a DDPM noise schedule; use another one, such as euler.")
     alphas = alphas_cumprod(model_sampling)
-    total, n = len(alphas), len(sigmas) - 1
-    timesteps = [int(model_sampling.timestep(sigma)) for sigma in sigmas[:-1]]
-    abar = 1 / (1 + sigmas.double().cpu() ** 2)
-    abar[:-1][(sigmas[:-1] >= model_sampling.sigma_max * (1 - 1e-5)).cpu()] = alphas[-1]
+    sigmas = sigmas.cpu()  # where there is float64
+    abar = 1 / (1 + sigmas.double() ** 2)
+    abar[:-1][sigmas[:-1] >= float(model_sampling.sigma_max) * (1 - 1e-5)] = alphas[-1]
     there = abar[1:].tolist()
-    if 1 <= n <= total and timesteps == trailing_timesteps(n, total) and sigmas[-1] == 0:
-        if torch.allclose(model_sampling.sigmas[timesteps].to(sigmas), sigmas[:-1]):
-            there = [float(alphas[t - total // n]) if t >= total // n else 1.0 for t in timesteps]
+    timesteps = [int(model_sampling.timestep(sigma)) if sigma > 0 else -1 for sigma in sigmas]
+    known = torch.cat([model_sampling.sigmas.cpu(), sigmas.new_zeros(1)])[timesteps].to(sigmas)
+    jump = official_jump(timesteps, len(alphas)) if torch.allclose(known, sigmas) else None
+    if jump:
+        there = [float(alphas[t - jump]) if t >= jump else 1.0 for t in timesteps[:-1]]
     return abar[:-1].tolist(), there
 
 
@@ -43,7 +44,7 @@ def sample_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None):
     a finite sigma. At the step without signal (abar = 0) that is undone: x0 = -v, eps = x_t."""
     model_sampling = model.inner_model.model_patcher.get_model_object("model_sampling")
     here, there = targets(sigmas, model_sampling)
-    scale = (1 + sigmas.double() ** 2).sqrt().tolist()
+    scale = (1 + sigmas.cpu().double() ** 2).sqrt().tolist()
     ones = x.new_ones([len(x)])
     x = x / scale[0]
     for i in trange(len(sigmas) - 1, disable=disable):

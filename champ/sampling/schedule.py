@@ -21,7 +21,7 @@ def with_betas(model: ModelPatcher, betas: str) -> ModelPatcher:
 
 def alphas_cumprod(sampling: Any) -> Tensor:
     """abar_t = 1 / (1 + sigma_t^2) for every training step t, with the exact 0 that ComfyUI's last sigma stands for."""
-    alphas = 1 / (1 + sampling.sigmas.double().cpu() ** 2)
+    alphas = 1 / (1 + sampling.sigmas.cpu().double() ** 2)  # not all devices have float64
     if sampling.zsnr:
         alphas[-1] = 0
     return alphas
@@ -33,6 +33,23 @@ def trailing_timesteps(steps: int, total: int = 1000) -> list[int]:
         raise ValueError(f"{steps} steps are not possible; choose from 1 to {total}.")
     # Rounding makes this range one too long for some counts (61, say); the scheduler would then step to "-1".
     return (np.arange(total, 0, -total / steps).round().astype(int) - 1).tolist()[:steps]
+
+
+def official_jump(timesteps: list[int], total: int = 1000) -> int | None:
+    """T // n, by which the official scheduler goes on at every step of n, for consecutive timesteps of the n, with -1
+    for the end behind them; None if there is no such n.
+
+    It is less than the way to the next timestep where n does not divide T. One or two steps can be of several n of 34
+    and more, which differ by 1 in this; an n that divides T goes first then, after it the smallest."""
+
+    def holds(n: int) -> bool:
+        there = [*trailing_timesteps(n, total), -1]
+        first = there.index(timesteps[0]) if timesteps[0] in there else 0
+        return there[first : first + len(timesteps)] == timesteps
+
+    fitting = (n for n in range(max(1, len(timesteps) - 1), total + 1) if holds(n))
+    best = min(fitting, key=lambda n: (total % n > 0, n), default=None)
+    return best and total // best
 
 
 def trailing_sigmas(sampling: Any, steps: int, denoise: float = 1.0) -> Tensor:

@@ -119,6 +119,19 @@ def test_the_sampler_and_its_parts_give_the_same_video(server, models):
     assert np.array_equal(pictures(server, server.run(parts)), pictures(server, server.run(one)))
 
 
+def test_sampling_in_two_parts_gives_what_one_gives(server, models):
+    """12 steps, which do not divide 1000, with ComfyUI's Split Sigmas between them."""
+    whole = small("custom_sampling", ChampSigmas={"steps": 12})
+    parts = copy.deepcopy(whole)
+    parts["20"] = {"class_type": "SplitSigmas", "inputs": {"sigmas": ["15", 0], "step": 7}}
+    parts["21"] = copy.deepcopy(parts["16"])
+    parts["21"]["inputs"]["sigmas"] = ["20", 0]
+    parts["22"] = {"class_type": "DisableNoise", "inputs": {}}
+    parts["16"]["inputs"] |= {"noise": ["22", 0], "sigmas": ["20", 1], "latent_image": ["21", 0]}
+    one, two = (pictures(server, server.run(prompt)).astype(int) for prompt in (whole, parts))
+    assert abs(one - two).max() <= 1 and one.std() > 1
+
+
 def test_reference_and_guidance_matter(server, models):
     plain = pictures(server, server.run(small("ksampler")))
     no_reference = pictures(server, server.run(small("ksampler", ChampEncodeReference={"strength": 0.0})))

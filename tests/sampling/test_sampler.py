@@ -104,16 +104,28 @@ def test_models_with_another_kind_of_noise_are_refused():
         targets(torch.tensor([1.0, 0.0]), flow)
 
 
-def test_stopping_and_going_on(champ):
-    """Sigmas split in two give what they give in one piece: what is handed over is ComfyUI's x."""
+@pytest.mark.parametrize("steps", [1, 3, 7, 12, 20, 24, 30, 33, 50])
+def test_stopping_and_going_on(champ, steps):
+    """Sigmas split in two anywhere give what they give in one piece: what is handed over is ComfyUI's x."""
     model, noise = Linear(champ.model), torch.randn(2, 4, 3, 3, dtype=torch.float64)
-    sigmas = trailing_sigmas(champ.model.get_model_object("model_sampling"), 10)
+    sigmas = trailing_sigmas(champ.model.get_model_object("model_sampling"), steps)
     x = noise * (1 + sigmas[0].double() ** 2) ** 0.5
-    steps = []
-    whole = sample_ddim(model, x, sigmas, callback=steps.append, disable=True)
-    assert [step["i"] for step in steps] == list(range(10))
-    half = sample_ddim(model, x, sigmas[:5], disable=True)
-    torch.testing.assert_close(sample_ddim(model, half, sigmas[4:], disable=True), whole)
+    calls = []
+    whole = sample_ddim(model, x, sigmas, callback=calls.append, disable=True)
+    assert [call["i"] for call in calls] == list(range(steps))
+    for split in range(steps + 1):
+        part = sample_ddim(model, x, sigmas[: split + 1], disable=True)
+        assert relative(sample_ddim(model, part, sigmas[split:], disable=True), whole) < 1e-12, split
+
+
+def test_other_sigmas_are_followed_as_they_are(champ):
+    """A schedule that is not the official one, and a part of such a one, goes from each sigma to the next."""
+    sampling = champ.model.get_model_object("model_sampling")
+    karras = comfy.samplers.calculate_sigmas(sampling, "karras", 24)
+    off = trailing_sigmas(sampling, 24) * 1.001
+    for sigmas in karras, karras[5:12], off, off[3:9]:
+        here, there = targets(sigmas, sampling)
+        assert there == [*here[1:], pytest.approx(1 / (1 + float(sigmas[-1]) ** 2))]
 
 
 def test_partial_denoising_keeps_the_latent(champ):

@@ -4,7 +4,7 @@ import comfy.samplers
 import pytest
 import torch
 
-from champ.sampling.schedule import alphas_cumprod, trailing_sigmas, trailing_timesteps, with_betas
+from champ.sampling.schedule import alphas_cumprod, official_jump, trailing_sigmas, trailing_timesteps, with_betas
 
 OFFICIAL = {
     "linear": {0: 0.99914998, 49: 0.94315058, 99: 0.86386257, 249: 0.5557031, 499: 0.14252949, 749: 0.013368193,
@@ -42,6 +42,18 @@ def test_trailing_timesteps():
         assert timesteps == sorted(set(timesteps), reverse=True)
     with pytest.raises(ValueError, match="1001 steps are not possible; choose from 1 to 1000"):
         trailing_timesteps(1001)
+
+
+def test_a_part_of_a_schedule_has_the_jump_of_the_whole():
+    for steps in 1, 2, 12, 20, 24, 30, 33:
+        timesteps = [*trailing_timesteps(steps), -1]
+        assert official_jump(timesteps) == 1000 // steps
+        for split in range(1, steps):
+            assert official_jump(timesteps[: split + 1]) == official_jump(timesteps[split:]) == 1000 // steps
+    # The first or last step of 50 could be of 51, which go on by 19.
+    assert trailing_timesteps(50)[:2] == trailing_timesteps(51)[:2] == [999, 979]
+    assert official_jump([999, 979]) == official_jump([19, -1]) == 20
+    assert official_jump([999, 958]) is None and official_jump([999, 957, 900]) is None
 
 
 def test_sigmas_are_those_of_the_simple_scheduler_where_that_is_exact(champ):
