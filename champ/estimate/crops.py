@@ -12,7 +12,6 @@ from .hmr2 import CROP
 # Of the colours, in 0..255.
 MEAN = 255 * np.array([0.485, 0.456, 0.406])
 STD = 255 * np.array([0.229, 0.224, 0.225])
-ASPECT = 4 / 3  # height to width of what the network looks at
 FOCAL = 5000.0  # pixels, in the crop
 STEPS = 32  # OpenCV 4 reads a picture at 32nds of a pixel
 
@@ -29,8 +28,10 @@ class Square:
     def around(cls, box: np.ndarray) -> "Square":
         """Whose middle three quarters hold the box (x0, y0, x1, y1, ...)."""
         x0, y0, x1, y1 = (np.float32(value) for value in box[:4])
-        width, height = x1 - x0, y1 - y0
-        return cls(float((x0 + x1) / 2), float((y0 + y1) / 2), float(max(height, width * np.float32(ASPECT))))
+        # In the official order of operations, which float32 tells apart: a size goes through 200ths.
+        width, height = ((side / np.float32(200)) * np.float32(200) for side in (x1 - x0, y1 - y0))
+        size = max(height, width * np.float32(4) / np.float32(3))
+        return cls(float((x0 + x1) / 2), float((y0 + y1) / 2), float(size))
 
 
 def crop(picture: np.ndarray, square: Square) -> Tensor:
@@ -39,8 +40,7 @@ def crop(picture: np.ndarray, square: Square) -> Tensor:
     A square of more than 563 pixels is blurred first. One that is not comes out in whole grey levels."""
     shrink = square.size / CROP / 2
     blurred = shrink > 1.1
-    top, rows = _samples(square.y, square.size)
-    left, columns = _samples(square.x, square.size)
+    (top, rows), (left, columns) = _samples(square)
     sigma = (shrink - 1) / 2
     # All that is read lies in this part of the picture; beyond the picture's own edge the blur repeats that edge.
     margin = _radius(sigma) if blurred else 0
@@ -58,14 +58,28 @@ def crop(picture: np.ndarray, square: Square) -> Tensor:
     return torch.from_numpy(((values - MEAN) / STD).astype(np.float32).transpose(2, 0, 1).copy())
 
 
-def _samples(centre: float, size: float) -> tuple[np.ndarray, np.ndarray]:
-    """For every row or column of the crop: the pixel before it, and how far on it is towards the next one.
+def _samples(square: Square) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """For every row and for every column of the crop: the pixel before it, and how far on it is towards the next one.
 
-    src = (dst - 128) * size / 256 + centre between pixel indices, in 1024ths, rounded down to 32nds a half on."""
-    scale = size / CROP
-    fine = np.rint(np.arange(CROP) * scale * 1024) + np.rint((centre - CROP / 2 * scale) * 1024) + 1024 / STEPS / 2
-    steps = np.floor(fine * STEPS / 1024).astype(np.int64)
-    return steps // STEPS, (steps % STEPS / STEPS).astype(np.float32)
+    src = (dst - 128) * size / 256 + centre between pixel indices, in 1024ths, rounded down to 32nds a half on. OpenCV
+    rounds the place of a row, but of a column its distance from the first one and the place of that. Its transform
+    comes from three points in float32, and half of a 1024th is often met exactly, so that every rounding counts."""
+    centre, half, target = np.array([square.x, square.y]), square.size / 2, CROP // 2
+    points = np.array([centre, centre + (0, half), centre + (half, 0)], dtype=np.float32)
+    targets = np.array([[target, target], [target, CROP], [CROP, target]], dtype=np.float32)
+    (a, b, c), (d, e, f) = cv2.getAffineTransform(points, targets)  # b and d are next to nothing
+    ratio = 1 / (a * e - b * d)
+    to_x, to_y = e * ratio, a * ratio
+    left, top = -to_x * c + b * ratio * f, d * ratio * c - to_y * f
+    at = np.arange(CROP)
+    columns = np.rint(to_x * at * 1024) + np.rint(left * 1024)
+    rows = np.rint((to_y * at + top) * 1024)
+
+    def split(fine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        steps = np.floor((fine + 1024 / STEPS / 2) * STEPS / 1024).astype(np.int64)
+        return steps // STEPS, (steps % STEPS / STEPS).astype(np.float32)
+
+    return split(rows), split(columns)
 
 
 def _between(values: np.ndarray, index: np.ndarray, fraction: np.ndarray, axis: int) -> np.ndarray:
