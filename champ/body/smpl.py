@@ -1,6 +1,5 @@
 """Reads the SMPL files that people have: original chumpy pickles, cleaned pickles, .npz, .safetensors, .pth."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
 from torch import Tensor
 
-from ..files import Node, RefusedError, SafeUnpickler, to_array
+from ..files.arrays import NAMES, read_npz, to_array
+from ..files.errors import reading
+from ..files.pickles import Node, Unpickler
+from ..files.tensors import tensors_in
 from .body import Body, Posed
 from .skeleton import JOINTS, KEYPOINTS, PARENTS
 
@@ -23,6 +24,8 @@ LANDMARKS = {
     "right_big_toe": (6617, "right_foot"), "right_small_toe": (6624, "right_foot"), "right_heel": (6787, "right_ankle"),
 }  # fmt: skip
 
+# chumpy's expressions and scipy's matrices, which the original files hold in the place of arrays.
+SMPL_NAMES = rf"{NAMES}|chumpy\.(ch|ch_ops|linalg|reordering|utils)\.\w+|scipy\.sparse\.(\w+\.)?cs[cr]_(matrix|array)"
 KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "f")
 COMPONENTS = 10
 
@@ -115,49 +118,29 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     suffix = path.suffix.lower()
     if suffix not in READERS:
         raise ValueError(f"{path.name} is not an SMPL model: choose a file that ends in {', '.join(READERS)}.")
-    try:
+    with reading(path, "an SMPL model", "get it from smpl.is.tue.mpg.de"):
         return READERS[suffix](path)
-    except RefusedError as error:
-        raise ValueError(
-            f"{path.name} was refused and nothing in it was run: it calls {error}, which no SMPL model does; "
-            "get it from smpl.is.tue.mpg.de."
-        ) from None
-    except Exception as error:  # whatever a damaged file makes its reader raise
-        raise ValueError(
-            f"{path.name} cannot be read as an SMPL model, it is damaged or holds other things than arrays: "
-            "get it from smpl.is.tue.mpg.de."
-        ) from error
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    with path.open("rb") as file:
-        model = _SmplUnpickler(file, encoding="latin1").load()
+    model = Unpickler(path.read_bytes(), SMPL_NAMES).load()
     return {key: _evaluate(model[key]) for key in KEYS if key in model}
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as model:
-        return {key: model[key] for key in KEYS if key in model}
+    return {key: to_array(value) for key, value in read_npz(path.read_bytes(), only=KEYS).items()}
 
 
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    model = torch.load(path, map_location="cpu", weights_only=True)
-    return {key: model[key].numpy() for key in KEYS if key in model}
+def _read_tensors(path: Path) -> dict[str, np.ndarray]:
+    return {key: value.numpy() for key, value in tensors_in(path).items() if key in KEYS}
 
 
 READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
     ".pkl": _read_pickle,
     ".npz": _read_npz,
-    ".safetensors": load_file,
-    ".pth": _read_torch,
+    ".safetensors": _read_tensors,
+    ".pth": _read_tensors,
 }
-
-
-class _SmplUnpickler(SafeUnpickler):
-    names = re.compile(
-        rf"{SafeUnpickler.names.pattern}|chumpy\.(ch|ch_ops|linalg|reordering|utils)\.\w+"
-        r"|scipy\.sparse\.(\w+\.)?cs[cr]_(matrix|array)"
-    )
 
 
 def _evaluate(value: Any) -> np.ndarray:

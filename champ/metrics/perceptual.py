@@ -1,15 +1,13 @@
 """LPIPS (arXiv 1801.03924), FID-VID and FVD (arXiv 1812.01717): distances between what networks see."""
 
-import pickle
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ..files.tensors import read_tensors
 from .images import check_pair
 from .networks import I3D, VGG, VGG16, ResNet3D
 
@@ -167,18 +165,7 @@ def _clips(clip: Tensor, size: int) -> Iterator[Tensor]:
 
 
 def _read(file: Path) -> Mapping[str, Tensor]:
-    """The tensors of a checkpoint; torch's reader for weights runs no code of the file."""
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError):
-        # Not with torch's reason, which recommends to read the file in the way that does run its code.
-        raise ValueError(f"{file.name} is not a file of weights; get it again from its source.") from None
-    state = state.get("state_dict", state) if isinstance(state, dict) else None
-    if not isinstance(state, dict):
-        raise ValueError(f"{file.name} holds no named weights; get it again from its source.")
-    return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
+    return read_tensors(file, ("state_dict",), "module.", "a file of weights", "get it again from its source")
 
 
 def _load(module: nn.Module, what: str, file: Path, state: Mapping[str, Tensor], unused: str = "$") -> None:

@@ -1,22 +1,19 @@
 """Checkpoint sets on disk: which file is what, reading them safely, and whether a file's tensors fit."""
 
 import logging
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import comfy.utils
-from safetensors import SafetensorError
 from torch import Tensor
 
+from ..files.tensors import SUFFIXES, read_tensors
 from .config import ANIMATE_ANYONE, CHAMP, MOTION_KEY, TEMPORAL, Shapes
 
 MAPS = ("depth", "normal", "semantic_map", "dwpose")  # Champ's guidance encoders
 POSE = "pose"  # Animate Anyone's only map
 ENCODER_FILES = {**{f"guidance_encoder_{name}": name for name in MAPS}, "pose_guider": POSE}
-SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")  # in order of preference
 
 StateDict = dict[str, Tensor]
 
@@ -73,15 +70,8 @@ def _find(folder: Path, stem: str) -> Path | None:
 
 
 def read(path: Path) -> StateDict:
-    """The tensors of a file. A pickle is read with torch's weights-only reader, which runs no code."""
-    try:
-        state = comfy.utils.load_torch_file(str(path), safe_load=True)
-    except FileNotFoundError:
-        raise ValueError(f"{path} is not there; choose another file.") from None
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path.name} cannot be read as a file of tensors ({reason}); download it again.") from None
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    """The tensors of a file, which stay there until they are used."""
+    return read_tensors(path, nested=("state_dict", "model", "module"))
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> Shapes:

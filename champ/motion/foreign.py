@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..files.arrays import object_members
 from .camera import FOCAL_PER_PIXEL
-from .containers import numbers, objects, read_npy_file
+from .containers import numbers, read_npy_file
 from .rotation import from_axis_angle
 
 # The rest pelvis of the mean body, in metres, for bodies whose file is not at hand. The free body has SMPL's.
@@ -73,7 +74,7 @@ def _from_vectors(vectors: Tensor) -> Tensor:
 
 def _champ(values: dict, path: Path) -> list[Recording]:
     """smpls_group.npz: the first person of every frame, in 4D-Humans' camera."""
-    people = objects(values["smpl"])
+    people = object_members(values["smpl"])
     parts = ("global_orient", "body_pose", "betas")
     root, joints, betas = (torch.stack([_float(p[key], -1)[:size] for p in people])
                            for key, size in zip(parts, (9, 207, 10)))  # fmt: skip
@@ -212,7 +213,7 @@ def _prompt_hmr(values: dict, path: Path) -> list[Recording]:
 
 def _romp(values: dict, path: Path) -> list[Recording]:
     """Everyone in a frame stands in one array; without track_ids the row is the person."""
-    results = objects(values["results"])[0]
+    results = object_members(values["results"])[0]
     seen: dict[int, list] = defaultdict(list)
     for time, frame in enumerate(results.values()):
         if not frame:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..body.body import Body
 from ..body.smpl import SmplBody
-from ..files import RefusedError
+from ..files.errors import reading
+from ..files.tensors import read_safetensors
 from .camera import CHUNK, frame_person, transform
 from .containers import READERS
 from .foreign import SMPL_PELVIS, Z_UP, Recording, people_in
@@ -87,39 +87,25 @@ def save_amass(path: str | Path, motion: Motion, body: Body) -> None:
 
 
 def _load_own(path: Path) -> Motion:
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            if about.get("kind") != KIND:
-                raise ValueError(
-                    f"{path.name} is not a motion: it was not written by Save Motion; choose another file."
-                )
-            values = {name: file.get_tensor(name) for name in TENSORS}
-            if "shot" in file.keys():  # files of before have one shot
-                values["shot"] = file.get_tensor("shot")
-            width, height = (int(about[name]) for name in ("width", "height"))
-            focal, fps = (float(about[name]) for name in ("focal", "fps"))
-    except (OSError, KeyError, SafetensorError) as error:
-        raise ValueError(f"{path.name} cannot be read as a motion, it is damaged; save the motion again.") from error
-    return Motion(**values, width=width, height=height, focal=focal, fps=fps, source=about.get("source", "file"))
+    with reading(path, "a motion", "save the motion again"):
+        values, about = read_safetensors(path)
+    if about.get("kind") != KIND:
+        raise ValueError(f"{path.name} is not a motion: it was not written by Save Motion; choose another file.")
+    with reading(path, "a motion", "save the motion again"):
+        tensors = {name: values[name] for name in TENSORS}
+        if "shot" in values:  # files of before have one shot
+            tensors["shot"] = values["shot"]
+        width, height = (int(about[name]) for name in ("width", "height"))
+        focal, fps = (float(about[name]) for name in ("focal", "fps"))
+    return Motion(**tensors, width=width, height=height, focal=focal, fps=fps, source=about.get("source", "file"))
 
 
 def _read(path: Path) -> list[Recording] | None:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"{path.name} is not a motion: choose a file that ends in {', '.join(EXTENSIONS)}.")
-    try:
+    with reading(path, "a motion", "make it again with the tool it should come from, or convert it to AMASS' .npz"):
         return people_in(reader(path), path)
-    except RefusedError as error:
-        raise ValueError(
-            f"{path.name} was refused and nothing in it was run: it calls {error}, which no motion does; "
-            "make the file again with the tool it should come from."
-        ) from None
-    except Exception as error:  # whatever a damaged file makes its reader raise
-        raise ValueError(
-            f"{path.name} cannot be read as a motion, it is damaged or from an unknown version of its tool: "
-            "make it again, or convert it to AMASS' .npz."
-        ) from error
 
 
 def _to_motion(seen: Recording, body: Body, width: int, height: int, fps: float) -> Motion:

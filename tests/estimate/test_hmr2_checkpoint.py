@@ -73,7 +73,9 @@ def test_what_lightning_would_build_is_not_built(tmp_path):
     call = b"\x80\x02}X\x01\x00\x00\x00acbuiltins\ngetattr\nX\x01\x00\x00\x00xX\x04\x00\x00\x00open\x86Rs."
     with zipfile.ZipFile(tmp_path / "odd.ckpt", "w") as archive:
         archive.writestr("odd/data.pkl", call)
-    assert read_hmr2(tmp_path / "odd.ckpt") == ({}, {}) and not trace.exists()
+    with pytest.raises(ValueError, match="odd.ckpt cannot be read as a checkpoint of HMR2, it holds no tensors"):
+        read_hmr2(tmp_path / "odd.ckpt")
+    assert not trace.exists()
 
 
 @pytest.mark.parametrize("name", ["empty.ckpt", "half.ckpt", "text.safetensors"])

@@ -17,7 +17,6 @@ FORBIDDEN_ATTRIBUTES = {
 FORBIDDEN_KEYWORDS = {("allow_pickle", True), ("weights_only", False), ("shell", True)}
 
 ALLOWED = {
-    "champ/files.py": {"pickle.Unpickler"},  # the one unpickler, which knows a handful of harmless classes
     "champ/download.py": {"http.client", "urllib.error", "urllib.parse", "urllib.request"},  # behind a button
 }
 

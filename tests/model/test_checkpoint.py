@@ -200,10 +200,10 @@ def test_reading_runs_no_code(tmp_path):
             return (open, (str(tmp_path / "written"), "w"))
 
     (tmp_path / "x.pth").write_bytes(pickle.dumps({"a": Evil()}, protocol=2))
-    with pytest.raises(ValueError, match="x.pth cannot be read as a file of tensors"):
+    with pytest.raises(ValueError, match=r"x.pth was refused and nothing in it was run: it calls \w+.open"):
         read(tmp_path / "x.pth")
     torch.save({"a": Evil()}, tmp_path / "y.pth")
-    with pytest.raises(ValueError, match="y.pth cannot be read as a file of tensors"):
+    with pytest.raises(ValueError, match=r"y.pth was refused and nothing in it was run: it calls \w+.open"):
         read(tmp_path / "y.pth")
     (tmp_path / "z.safetensors").write_bytes(b"no")
     with pytest.raises(ValueError, match="z.safetensors cannot be read as a file of tensors"):

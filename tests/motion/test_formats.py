@@ -398,7 +398,7 @@ def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path, body, kind):
 @pytest.mark.parametrize("kind", ["pkl", "npz", "npy", "pt", "smpl", "safetensors"])
 def test_a_damaged_file_is_named(tmp_path, body, kind):
     (tmp_path / f"bad.{kind}").write_bytes(b"nothing of the sort")
-    with pytest.raises(ValueError, match=rf"bad\.{kind} cannot be read as a motion, it is damaged"):
+    with pytest.raises(ValueError, match=rf"bad\.{kind} cannot be read as a motion, it is \w+"):
         load_motion(tmp_path / f"bad.{kind}", body)
 
 

@@ -1,0 +1,127 @@
+"""numpy's arrays: as pickles describe them, and in .npy and .npz files."""
+
+import re
+import struct
+from collections.abc import Container
+from typing import Any
+
+import numpy as np
+
+from .errors import DamagedError
+from .pickles import Node, Unpickler
+from .room import Room
+from .zips import Archive, Bytes
+
+# What numpy's own arrays and numbers are made with, and what any pickle of Python 2 or 3 may hold.
+NAMES = (
+    r"numpy(\._?core\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer)|\.ndarray|\.dtype)"
+    r"|(copy_reg|copyreg)\._reconstructor|(__builtin__|builtins)\.(object|set|frozenset)|_codecs\.encode"
+)
+LISTED = 1_000_000  # numbers in lists
+AXES = 8
+HEADER = 10_000  # bytes
+MAGIC = b"\x93NUMPY"
+FIELDS = re.compile(
+    r"\{'descr': '([<>|=])(\w{1,6})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,15}L?,? ?){0,8})\),? \}\s*"
+)
+
+
+def dtype_of(code: str, order: str, text: bool = False) -> np.dtype:
+    """A type of numbers, or of text: a letter and how many bytes, and "<" or ">"."""
+    if not re.fullmatch(r"[biuf][1248]|c8|c16" + (r"|[SU]\d{1,4}" if text else ""), code) or order not in "<>|=":
+        raise DamagedError(f"it holds an array of {ascii(code[:20])[1:-1]}, which is not numeric")
+    return np.dtype(order + code)
+
+
+def array_from(raw: Any, dtype: np.dtype, shape: Any, order: str) -> np.ndarray:
+    """The array of this shape that these bytes are, without a copy."""
+    if isinstance(raw, Node) and raw.name == "_codecs.encode":  # Python 3 writing protocol 2
+        raw = raw.args[0]
+    if isinstance(raw, str):
+        raw = raw.encode("latin1")
+    if not isinstance(shape, tuple) or len(shape) > AXES or order not in ("C", "F"):
+        raise DamagedError("it is damaged")
+    return np.frombuffer(raw, dtype).reshape(shape, order=order)  # type: ignore[call-overload]
+
+
+def to_array(value: Any) -> np.ndarray:
+    """The array that a numpy node, a list or a number describes; arrays of objects are refused."""
+    if isinstance(value, list | tuple):
+        return _listed(value)
+    if not isinstance(value, Node):
+        return np.asarray(value)
+    if value.name.endswith("._frombuffer"):  # protocol 5
+        raw, dtype, shape, order = value.args
+    elif value.name.endswith("._reconstruct"):
+        _, shape, dtype, fortran, raw = value.state
+        order = "F" if fortran else "C"
+    elif value.name.endswith(".scalar"):
+        dtype, raw = value.args
+        return array_from(raw, _described(dtype, text=True), (), "C")
+    else:
+        raise DamagedError(f"it holds {value.name[:80]} in the place of an array")
+    return array_from(raw, _described(dtype), shape, order)
+
+
+def _described(node: Any, text: bool = False) -> np.dtype:
+    if not isinstance(node, Node) or not node.name.endswith(".dtype"):
+        raise DamagedError("it is damaged")
+    return dtype_of(node.args[0], node.state[1], text)
+
+
+def _listed(values: list | tuple) -> np.ndarray:
+    """The numbers in lists of lists. A list may stand in others many times, so that they are counted before."""
+    count, waiting = 0, [(values, 1)]
+    while waiting:
+        inner, axes = waiting.pop()
+        count += len(inner)
+        if axes > AXES or count > LISTED:
+            raise DamagedError(f"it holds lists of more than {LISTED} numbers")
+        for value in inner:
+            if isinstance(value, list | tuple):
+                waiting.append((value, axes + 1))
+            elif not isinstance(value, int | float):
+                raise DamagedError("it holds lists of other things than numbers")
+    return np.asarray(values)
+
+
+def object_members(value: Any) -> list:
+    """What an array of Python objects holds."""
+    if isinstance(value, Node):
+        value = value.state[4]
+    if not isinstance(value, list | np.ndarray):
+        raise DamagedError("it is damaged")
+    return list(value)
+
+
+def read_npy(data: Bytes, names: str = NAMES, room: Room | None = None) -> Any:
+    """The array in the bytes of a .npy file; one of objects is what its pickle says, a node."""
+    version = data[6:8]
+    wide = version in (b"\2\0", b"\3\0")
+    if data[:6] != MAGIC or not wide and version != b"\1\0":
+        raise DamagedError("it is no array of numpy")
+    start = 12 if wide else 10
+    (length,) = struct.unpack("<I" if wide else "<H", data[8:start])
+    if length > HEADER:
+        raise DamagedError("its header is too long")
+    found = FIELDS.fullmatch(bytes(data[start : start + length]).decode("latin1"))
+    if not found:
+        raise DamagedError("its header is damaged, or it is an array of records")
+    order, code, fortran, axes = found.groups()
+    if code == "O":
+        return Unpickler(data, names, start + length, room).load()
+    shape = tuple(int(axis) for axis in re.findall(r"\d+", axes))
+    return array_from(
+        memoryview(data)[start + length :], dtype_of(code, order, text=True), shape, "CF"[fortran == "True"]
+    )
+
+
+def read_npz(data: Bytes, names: str = NAMES, only: Container[str] | None = None) -> dict[str, Any]:
+    """The arrays in a .npz file by their names, or those of them that are wanted."""
+    archive = Archive(data)
+    wanted = [(name.removesuffix(".npy"), name) for name in archive.members if name.endswith(".npy")]
+    return {
+        short: read_npy(archive.read(name), names, archive.room)
+        for short, name in wanted
+        if only is None or short in only
+    }

@@ -1,0 +1,84 @@
+"""Tensors with names from any file that has them: safetensors, or torch's files."""
+
+import mmap
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+from .errors import DamagedError, reading
+from .torch_files import is_tensor, read_torch, to_tensor
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")  # in order of preference
+HEADER = 16 << 20  # bytes of the description in a safetensors file
+
+
+def read_tensors(
+    path: str | Path,
+    nested: Sequence[str] = (),
+    prefix: str = "",
+    what: str = "a file of tensors",
+    advice: str = "download it again",
+) -> dict[str, Tensor]:
+    """The tensors in a .safetensors, .pth, .pt, .bin or .ckpt file, told apart by what is in it.
+
+    They stay in the file until they are used. `nested` are names below which a training checkpoint may keep them; all
+    else in it stays unread. `prefix` is taken off the names that have it. What is wrong with a file is said in one
+    ValueError: it cannot be read as `what`; `advice`."""
+    path = Path(path)
+    with reading(path, what, advice):
+        return tensors_in(path, nested, prefix)
+
+
+def tensors_in(path: Path, nested: Sequence[str] = (), prefix: str = "") -> dict[str, Tensor]:
+    """As read_tensors, but without its sentence: for use within `reading`."""
+    if _is_safetensors(path):
+        found, _ = read_safetensors(path)
+    else:
+        values = _unwrapped(read_torch(mapped(path)), nested)
+        found = {str(key): to_tensor(value) for key, value in values.items() if is_tensor(value)}
+        if not found:
+            raise DamagedError("it holds no tensors with names")
+    return {key.removeprefix(prefix): value for key, value in found.items()}
+
+
+def mapped(path: Path) -> mmap.mmap:
+    """The bytes of a file, which are read when they are used, and belong to it until something is written to them."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and what the file says about itself; for use within `reading`."""
+    if not _is_safetensors(path):
+        raise DamagedError("it is damaged")
+    with safe_open(path, "pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+
+
+def _is_safetensors(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(9)
+    if len(head) < 9 or head[8:] != b"{":
+        return False
+    (length,) = struct.unpack("<Q", head[:8])
+    if length > path.stat().st_size - 8:
+        raise DamagedError("it ends in the middle")
+    if length > HEADER:
+        raise DamagedError("its header is too long")
+    return True
+
+
+def _unwrapped(values: Any, nested: Sequence[str]) -> dict[Any, Any]:
+    """The dict of tensors inside those that training wraps around it."""
+    for _ in nested:
+        inner = next((values[name] for name in nested if name in values), None) if isinstance(values, dict) else None
+        if not isinstance(inner, dict):
+            break
+        values = inner
+    if not isinstance(values, dict):
+        raise DamagedError("it holds no tensors with names")
+    return values
