@@ -9,6 +9,9 @@ import torch
 from comfy_api.latest import io, ui
 from PIL import Image
 
+from ..champ.output import whole
+from .types import warn
+
 PREVIEW_SIZE = 1024  # longer side in pixels
 PREVIEW_FRAMES = 120
 
@@ -19,20 +22,23 @@ def preview_step(frames: int, fps: float) -> int:
 
 
 def save_animation(path: Path, pictures: torch.Tensor, fps: float) -> None:
-    """Writes uint8 pictures (F, H, W, 3) as an animated WebP that repeats for ever."""
+    """Makes an animated WebP that repeats for ever of uint8 pictures (F, H, W, 3)."""
     frames = [Image.fromarray(picture.numpy()) for picture in pictures]
     for frame in frames:
         frame.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
-    frames[0].save(
-        path, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0, quality=80, method=0
-    )
+    options = {"duration": round(1000 / fps), "loop": 0, "quality": 80, "method": 0}
+    with whole(path) as made:
+        frames[0].save(made, "WEBP", save_all=True, append_images=frames[1:], **options)
 
 
-def animated(pictures: torch.Tensor, fps: float) -> ui.SavedImages:
-    """A node's preview of uint8 pictures (F, H, W, 3), kept in ComfyUI's temporary folder."""
-    name = f"champ_{uuid.uuid4().hex}.webp"
-    folder = Path(folder_paths.get_temp_directory())
-    folder.mkdir(parents=True, exist_ok=True)
+def animated(pictures: torch.Tensor, fps: float) -> ui.SavedImages | None:
+    """A node's preview of uint8 pictures (F, H, W, 3), kept in ComfyUI's temporary folder. What the node has found does
+    not depend on it: where it cannot be kept, a warning takes its place."""
+    path = Path(folder_paths.get_temp_directory(), f"champ_{uuid.uuid4().hex}.webp")
     step = preview_step(len(pictures), fps)
-    save_animation(folder / name, pictures[::step], fps / step)
-    return ui.SavedImages([ui.SavedResult(name, "", io.FolderType.temp)], is_animated=True)
+    try:
+        save_animation(path, pictures[::step], fps / step)
+    except ValueError as error:
+        warn(f"There is no preview: {error}")
+        return None
+    return ui.SavedImages([ui.SavedResult(path.name, "", io.FolderType.temp)], is_animated=True)

@@ -3,11 +3,13 @@
 import os
 import re
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path, PurePath
 
 import folder_paths
 
 from ..champ.estimate.checkpoint import OFFICIAL
+from ..champ.output import is_part, not_saved
 from ..champ.render.folder import MAPS
 
 SHIPPED = Path(__file__).parents[1] / "champ" / "assets" / "models"
@@ -98,8 +100,8 @@ def hmr2_file(name: str) -> Path:
 def checkpoint_sets() -> list[str]:
     """Folders below models/champ that hold a denoising UNet, and the one that comes with the pack."""
     files = [Path(name) for name in folder_paths.get_filename_list("champ")]
-    found = {file.parent.as_posix() for file in files if file.name.startswith("denoising_unet")}
-    return sorted(found)
+    found = {file.parent for file in files if file.name.startswith("denoising_unet")}
+    return sorted(folder.as_posix() for folder in found if not any(map(is_part, folder.parts)))
 
 
 def set_folder(name: str) -> Path:
@@ -117,6 +119,7 @@ def media_folders() -> Iterator[tuple[PurePath, str, list[str], list[str]]]:
     output folder, the folders inside (emptied by who wants to go no deeper), the files."""
     for root, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), " [output]")):
         for folder, children, files in os.walk(root):
+            children[:] = [name for name in children if not is_part(name)]
             place = Path(folder).relative_to(root)
             yield place, mark, children, files
             if len(place.parts) == 3:
@@ -137,7 +140,7 @@ def annotated_path(name: str) -> Path | None:
     """The path that a name such as "dance/maps [output]" stands for; None when it would lead elsewhere."""
     inside, base = folder_paths.annotated_filepath(name)
     parts = re.split(r"[/\\]", inside)
-    if any(part in ("", "..") or re.search(r"[:\0]", part) for part in parts):
+    if any(part in ("", "..") or len(part) > 255 or is_part(part) or re.search(r"[:\0]", part) for part in parts):
         return None
     return Path(base or folder_paths.get_input_directory(), *parts)
 
@@ -156,7 +159,8 @@ def map_folder(name: str) -> Path:
 def is_file_name(part: str) -> bool:
     """Whether every system takes this as the name of a file; Windows keeps some names for devices."""
     device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", part, re.IGNORECASE)
-    return 0 < len(part) <= 100 and not device and not re.search(r'[<>:"|?*\x00-\x1f]|[. ]$', part)
+    long = len(part.encode(errors="replace")) > 200  # of the 255 bytes that most disks allow
+    return not (part == "" or long or device or re.search(r'[<>:"|?*\x00-\x1f\ud800-\udfff]|[. ]$', part))
 
 
 def new_output_path(prefix: str, suffix: str = "") -> Path:
@@ -168,7 +172,8 @@ def new_output_path(prefix: str, suffix: str = "") -> Path:
             "example champ/dance."
         )
     place = Path(folder_paths.get_output_directory(), *parts)
-    number = 1
-    while (path := place.with_name(f"{place.name}_{number:05}{suffix}")).exists():
-        number += 1
-    return path
+    paths = (place.with_name(f"{place.name}_{number:05}{suffix}") for number in count(1))
+    try:
+        return next(path for path in paths if not path.exists())
+    except OSError as error:  # the path is too long, say
+        raise ValueError(not_saved(place, error)) from None

@@ -184,11 +184,14 @@ class ChampSaveMaps(io.ComfyNode):
         if images is not None:
             maps[IMAGES] = to_bytes(images[..., :3])
         path = new_output_path(folder)
-        save_maps(path, maps, progress())
         pictures = [maps[name] for name in (IMAGES, *MAPS[:4]) if name in maps]
         pictures = pictures or [maps["mask"][..., None].expand(-1, -1, -1, 3)]
         step = preview_step(len(pictures[0]), fps)
-        save_animation(path / "preview.webp", torch.cat([p[::step] for p in pictures], dim=2), fps / step)
+
+        def add_preview(made: Path) -> None:
+            save_animation(made / "preview.webp", torch.cat([p[::step] for p in pictures], dim=2), fps / step)
+
+        save_maps(path, maps, progress(), add_preview)
         root = Path(folder_paths.get_output_directory())
         subfolder = path.relative_to(root).as_posix()
         preview = ui.SavedResult("preview.webp", subfolder, io.FolderType.output)

@@ -147,7 +147,6 @@ class ChampSaveMotion(io.ComfyNode):
     @classmethod
     def execute(cls, motion, name, format, body=None) -> io.NodeOutput:
         path = new_output_path(name, FORMATS[format])
-        path.parent.mkdir(parents=True, exist_ok=True)
         if FORMATS[format] == ".npz":
             body = body or load_free_body()
             warn_of_other_shape(body, motion)
@@ -197,7 +196,6 @@ class ChampSaveGLB(io.ComfyNode):
         body = body or load_free_body()
         warn_of_other_shape(body, motion)
         path = new_output_path(name, ".glb")
-        path.parent.mkdir(parents=True, exist_ok=True)
         save_glb(path, motion, body, progress())
         return io.NodeOutput(path.relative_to(folder_paths.get_output_directory()).as_posix())
 

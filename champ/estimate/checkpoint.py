@@ -1,15 +1,14 @@
 """HMR2's checkpoints on disk: the official Lightning files, and copies of them as safetensors."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..files.errors import reading
 from ..files.tensors import read_safetensors, tensors_in
+from ..output import whole, write_tensors
 
 SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt")
 OFFICIAL = "epoch=35-step=1000000.ckpt"
@@ -33,20 +32,15 @@ def half_copy(path: str | Path, write: Callable[[Path], None]) -> Path:
     path = Path(path)
     copy = path.with_name(f"{path.stem}_fp16.safetensors")
     if not copy.exists() or copy.stat().st_mtime < path.stat().st_mtime:
-        partial = copy.with_suffix(".part")
         try:
-            write(partial)
-            os.replace(partial, copy)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise ValueError(
-                f"{copy.name} cannot be written beside {path.name} ({error}); make room for it, or switch the half "
-                "precision copy off."
-            ) from None
+            with whole(copy, replace=True) as made:
+                write(made)
+        except ValueError as error:
+            raise ValueError(f"{error} Or switch the half precision copy off.") from error
     return copy
 
 
 def save_half(path: Path, state: StateDict, heads: int, decoder_heads: int) -> None:
     """Weights as float16, with the numbers of heads, which no shape tells."""
-    halves = {key: value.to(torch.float16).contiguous() for key, value in state.items()}
-    save_file(halves, path, {"heads": str(heads), "decoder_heads": str(decoder_heads)})
+    halves = {key: value.to(torch.float16) for key, value in state.items()}
+    write_tensors(path, halves, {"heads": str(heads), "decoder_heads": str(decoder_heads)})

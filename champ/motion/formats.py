@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..body.body import Body
 from ..body.smpl import SmplBody
 from ..files.errors import reading
 from ..files.tensors import read_safetensors
+from ..output import save_tensors, whole
 from .camera import CHUNK, frame_person, transform
 from .containers import READERS
 from .foreign import SMPL_PELVIS, Z_UP, Recording, people_in
@@ -51,10 +51,10 @@ def load_motion(
 
 def save_motion(path: str | Path, motion: Motion) -> None:
     """Our own format: the tensors of the motion, and its numbers in the metadata."""
-    tensors = {name: getattr(motion, name).detach().cpu().float().contiguous() for name in TENSORS}
-    tensors["shot"] = motion.shot.cpu().contiguous()
+    tensors = {name: getattr(motion, name).detach().cpu().float() for name in TENSORS}
+    tensors["shot"] = motion.shot.cpu()
     numbers = {name: repr(getattr(motion, name)) for name in ("focal", "width", "height", "fps")}
-    save_file(tensors, path, metadata={"kind": KIND, "source": motion.source, **numbers})
+    save_tensors(Path(path), tensors, {"kind": KIND, "source": motion.source, **numbers})
 
 
 def save_amass(path: str | Path, motion: Motion, body: Body) -> None:
@@ -75,15 +75,16 @@ def save_amass(path: str | Path, motion: Motion, body: Body) -> None:
     betas[:10] = shaped.betas[:10] if smpl else 0
     rotations = torch.cat([root[:, None], motion.rotations[:, 1:22]], dim=1)
     poses = torch.cat([to_axis_angle(rotations).flatten(1), torch.zeros(len(motion), 90)], dim=1)
-    np.savez_compressed(
-        path,
-        poses=poses.double().numpy(),
-        trans=(pelvis - (rest if smpl else rest.new_tensor(SMPL_PELVIS))).double().numpy(),
-        betas=betas,
-        dmpls=np.zeros((len(motion), 8)),
-        gender=np.array("neutral"),
-        mocap_framerate=np.array(motion.fps),
-    )
+    arrays = {
+        "poses": poses.double().numpy(),
+        "trans": (pelvis - (rest if smpl else rest.new_tensor(SMPL_PELVIS))).double().numpy(),
+        "betas": betas,
+        "dmpls": np.zeros((len(motion), 8)),
+        "gender": np.array("neutral"),
+        "mocap_framerate": np.array(motion.fps),
+    }
+    with whole(path) as made, open(made, "wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def _load_own(path: Path) -> Motion:

@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..output import whole
+
 MAPS = ("depth", "normal", "semantic_map", "dwpose", "mask")
 IMAGES = "images"
 GREY = ("depth", "mask")  # one channel in the files
@@ -57,13 +59,18 @@ def load_maps(
     return maps
 
 
-def save_maps(folder: str | Path, maps: dict[str, Tensor], on_frame: Callable[[int, int], None] | None = None) -> None:
-    """Write maps as load_maps returns them, perhaps with images, frame by frame, as 0000.png, 0001.png, ..."""
+def save_maps(
+    folder: str | Path,
+    maps: dict[str, Tensor],
+    on_frame: Callable[[int, int], None] | None = None,
+    finish: Callable[[Path], None] = lambda made: None,
+) -> None:
+    """Makes a folder of maps as load_maps returns them, perhaps with images, frame by frame: 0000.png, 0001.png, ...
+
+    It is not there before it is complete. `finish` may add to it, and is given where it is being made."""
     for name in maps:
         if name not in (*MAPS, IMAGES):
             raise ValueError(f"There is no guidance map called {name!r}; choose from {', '.join(MAPS)}.")
-        if list_frames(Path(folder) / name):
-            raise ValueError(f"{Path(folder) / name} already holds frames; choose a new folder, or empty it first.")
     lengths = {len(frames) for frames in maps.values()}
     if len(lengths) != 1:
         raise ValueError(f"The maps to save have {sorted(lengths)} frames; give one or more maps of equal length.")
@@ -71,17 +78,19 @@ def save_maps(folder: str | Path, maps: dict[str, Tensor], on_frame: Callable[[i
     if len(set(sizes.values())) != 1:
         listed = ", ".join(f"{name} {width}x{height}" for name, (height, width) in sizes.items())
         raise ValueError(f"The maps to save differ in size ({listed}); give maps of one size.")
-    for name in maps:
-        (Path(folder) / name).mkdir(parents=True, exist_ok=True)
-    length = lengths.pop()
-    for i in range(length):
-        for name, frames in maps.items():
-            picture = frames[i].cpu().numpy()
-            if name in GREY and picture.ndim == 3:
-                picture = picture[..., 0]
-            Image.fromarray(picture).save(Path(folder) / name / f"{i:04d}.png", compress_level=4)
-        if on_frame is not None:
-            on_frame(i + 1, length)
+    with whole(folder, folder=True) as made:
+        for name in maps:
+            (made / name).mkdir()
+        length = lengths.pop()
+        for i in range(length):
+            for name, frames in maps.items():
+                picture = frames[i].cpu().numpy()
+                if name in GREY and picture.ndim == 3:
+                    picture = picture[..., 0]
+                Image.fromarray(picture).save(made / name / f"{i:04d}.png", compress_level=4)
+            if on_frame is not None:
+                on_frame(i + 1, length)
+        finish(made)
 
 
 def list_frames(folder: Path) -> list[Path]:

@@ -18,6 +18,7 @@ from ..motion.camera import CHUNK
 from ..motion.foreign import Y_UP
 from ..motion.motion import Motion
 from ..motion.rotation import continuous, to_quaternion
+from ..output import whole
 from .maps import vertex_normals
 
 CLAY = (0.58, 0.57, 0.565, 1.0)
@@ -140,4 +141,5 @@ def _write(path: Path, scene: dict[str, Any], content: bytearray) -> None:
     text = json.dumps(scene, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(content), b"BIN\0") + content
-    path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+    with whole(path) as made:
+        made.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)

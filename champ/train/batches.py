@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from ..output import save_tensors
 from .latents import ImageCodec
 from .prepare import MAPS, packs
 
@@ -45,11 +45,9 @@ def encode_packs(files: Sequence[Path], codec: ImageCodec, on_file: Callable[[in
                 pictures, reference = pack.get_tensor("pictures"), pack.get_tensor("reference")
             encoded = torch.cat([codec.encode(part) for part in pictures.flatten(0, 1).split(16)])
             reference = torch.cat([codec.encode(part) for part in reference.split(16)])
-            part = latents.with_suffix(".part")
             tensors = {"pictures": encoded.unflatten(0, pictures.shape[:2]), "reference": reference}
-            tensors = {name: value.half().contiguous() for name, value in tensors.items()}
-            save_file(tensors, part, {"codec": codec.digest})
-            part.replace(latents)
+            tensors = {name: value.half() for name, value in tensors.items()}
+            save_tensors(latents, tensors, {"codec": codec.digest}, replace=True)
         if on_file:
             on_file(done, len(files))
 

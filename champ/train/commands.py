@@ -7,13 +7,13 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TypeVar
 
-import cv2
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ..model.checkpoint import find_set
 from ..model.config import UNetSizes
 from ..model.guidance import EncoderSizes
+from ..output import save_picture, save_tensors
 from ..people.samples import SyntheticPeople
 from . import evaluate
 from .batches import Batch, PreparedSamples, Samples, encode_packs
@@ -153,10 +153,9 @@ def run_codec(options: argparse.Namespace) -> None:
         codec = Codec.of(*block_basis(pictures), options.seed)
     batches = picture_batches(files, options.batch, options.seed)
     train_codec(codec, batches, options.steps, on_step=meter("PSNR in dB", options.steps))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in codec.state_dict().items()}, options.out)
-    half = {name: value.half().contiguous() for name, value in to_taesd(codec).items()}
-    save_file(half, options.out.with_name(options.out.stem + "_vae.safetensors"))
+    save_tensors(options.out, codec.state_dict(), replace=True)
+    half = {name: value.half() for name, value in to_taesd(codec).items()}
+    save_tensors(options.out.with_name(options.out.stem + "_vae.safetensors"), half, replace=True)
 
 
 def run_silhouettes(options: argparse.Namespace) -> None:
@@ -166,8 +165,8 @@ def run_silhouettes(options: argparse.Namespace) -> None:
     files = packs(options.data, "train", 1)[: options.packs]
     batches = with_rooms(picture_batches(files, options.batch, options.seed), options.seed)
     train_silhouettes(network, codec, batches, options.steps, seed=options.seed, on_step=meter("IoU", options.steps))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.half().contiguous() for name, value in network.state_dict().items()}, options.out)
+    half = {name: value.half() for name, value in network.state_dict().items()}
+    save_tensors(options.out, half, replace=True)
 
 
 def run_encode(options: argparse.Namespace) -> None:
@@ -199,7 +198,7 @@ def run_stage(options: argparse.Namespace) -> None:
         export(networks, options.out / "model")
         if shown:
             sheet = contact_sheet(networks, shown, codec, options.betas, options.preview_steps, options.preview_cfg)
-            cv2.imwrite(str(options.out / f"preview_{trainer.step:06}.png"), sheet.numpy()[..., ::-1])
+            save_picture(options.out / f"preview_{trainer.step:06}.png", sheet.numpy())
 
     trainer.run(options.save_every, speedometer(), lambda: trainer.with_mean(save))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from ..model.images import clip_input
+from ..output import is_part
 from ..render.folder import list_frames
 from .batches import Batch
 from .latents import ImageCodec
@@ -37,7 +38,8 @@ class Video:
 
 def find_videos(folder: Path) -> list[Video]:
     """The videos in a folder: itself, or each folder below it that has images/."""
-    found = sorted(path.parent for path in folder.rglob("images") if path.is_dir())
+    found = [path for path in folder.rglob("images") if path.is_dir()]
+    found = sorted(path.parent for path in found if not any(map(is_part, path.parts)))
     if not found:
         raise ValueError(f"{folder} has no videos; each needs a folder with images, {', '.join(MAPS)} inside.")
     return [_video(path) for path in found]

@@ -18,6 +18,7 @@ from ..metrics.images import flicker, iou, l1, psnr, ssim
 from ..metrics.perceptual import LPIPS, load_lpips, lpips
 from ..model.checkpoint import find_set
 from ..model.reference import encode_reference
+from ..output import save_picture, whole
 from ..people.samples import Sample, SyntheticPeople, draw_room
 from ..sampling.noise import NOISES
 from .latents import FORMAT, ImageCodec
@@ -135,8 +136,7 @@ def compare(
         for name, pictures in made.items():
             found[name].append(measure(pictures, clip, rooms, perceptual))
         if sheets is not None:
-            sheets.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(sheets / f"clip_{i:03}.png"), sheet(clip, made)[..., ::-1])
+            save_picture(sheets / f"clip_{i:03}.png", sheet(clip, made))
         if on_clip is not None:
             on_clip(i + 1, len(clips))
     return found
@@ -220,7 +220,8 @@ def run(options: argparse.Namespace) -> None:
     clips = held_out(options.size, options.frames, options.clips, options.first)
     found = compare(clips, methods, codec, perceptual, options.out, report)
     text = table(found)
-    (options.out / "table.md").write_text(text + "\n")
+    with whole(options.out / "table.md", replace=True) as made:
+        made.write_text(text + "\n")
     print(text)
 
 

@@ -1,19 +1,25 @@
 """Training's networks as a checkpoint set in files: the official layout, which Load Champ Model reads."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..model.loading import motion_names, unet_names
+from ..output import whole, write_tensors
 from .networks import Networks
+
+SET_FILE = r"(denoising_unet|reference_unet|motion_module|guidance_encoder_\w+)\.safetensors"
 
 
 def export(networks: Networks, folder: Path, dtype: torch.dtype = torch.float32, about: Mapping[str, str] = {}) -> None:  # noqa: B006
-    """Writes denoising_unet, reference_unet, motion_module and the guidance encoders; `about` goes into each file."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Makes a folder of denoising_unet, reference_unet, motion_module and the guidance encoders, in the place of an
+    older one; `about` goes into each file."""
+    kept = [file.name for file in folder.glob("*") if not re.fullmatch(SET_FILE, file.name)]
+    if kept:
+        raise ValueError(f"{folder} holds {kept[0]}, which is no file of a checkpoint set; export into another folder.")
     unet, reference = networks.denoiser.model.diffusion_model, networks.net.patcher.model
     sizes = networks.sizes.unet
     files = {
@@ -25,11 +31,10 @@ def export(networks: Networks, folder: Path, dtype: torch.dtype = torch.float32,
     for name, encoder in networks.encoders.patcher.model.items():
         files[f"guidance_encoder_{name}"] = encoder.state_dict()
     metadata = {"format": "pt", **about}
-    for name, state in files.items():
-        tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
-        part = folder / f"{name}.part"
-        save_file(tensors, part, metadata)
-        part.replace(folder / f"{name}.safetensors")
+    with whole(folder, folder=True, replace=True) as made:
+        for name, state in files.items():
+            tensors = {key: value.detach().to("cpu", dtype) for key, value in state.items()}
+            write_tensors(made / f"{name}.safetensors", tensors, metadata)
 
 
 def _named(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:

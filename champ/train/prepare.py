@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from ..output import save_tensors
 from ..people.samples import SyntheticPeople
 
 PACK = 256  # single frames in a file; clips fill a file with as many frames
@@ -27,9 +27,7 @@ def prepare(
         file = folder / f"{people.split}_{people.frames}_{start:07}.safetensors"
         stop = min(start + size, first + count)
         if _rows(file, people) < stop - start:
-            part = file.with_suffix(".part")
-            save_file(_pack(people, range(start, stop)), part, _about(people))
-            part.replace(file)
+            save_tensors(file, _pack(people, range(start, stop)), _about(people), replace=True)
         if on_sample:
             on_sample(min(start + size, first + count) - first, count)
 

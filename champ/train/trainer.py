@@ -2,7 +2,7 @@
 as if it had not been."""
 
 import json
-import os
+import math
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +16,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.optimization import get_scheduler
 from torch import Tensor
 
+from ..output import not_saved, whole
 from .batches import Batch, Samples
 from .muon import Muon
 from .networks import Champ
@@ -76,6 +77,14 @@ def make_optimizer(parameters: list[Tensor], settings: Settings) -> torch.optim.
             raise ValueError(f"There is no optimiser called {other!r}; choose adamw or muon.")
 
 
+def _append(file: Path, line: str) -> None:
+    try:
+        with open(file, "a") as log:
+            print(line, file=log)
+    except OSError as error:
+        raise ValueError(not_saved(file, error)) from None
+
+
 class Trainer:
     """Trains the parameters of a model that are marked, and keeps its state in a folder."""
 
@@ -106,21 +115,27 @@ class Trainer:
         """Trains to the last step; the log gets a line for every step."""
         main, file = self.accelerator.is_main_process, self.folder / LOG
         kept = file.read_text().splitlines(keepends=True)[: self.step] if file.exists() else []
-        with open(file if main else os.devnull, "w") as log:
-            log.writelines(kept)  # what came after the checkpoint is done again
-            while self.step < self.settings.steps:
-                started = time.perf_counter()
-                value, norm = self.train_step()
-                self.step += 1
-                if main:
-                    lr = self.scheduler.get_last_lr()[0]
-                    seconds = time.perf_counter() - started
-                    line = {"step": self.step, "loss": value, "norm": norm, "lr": lr, "seconds": round(seconds, 3)}
-                    print(json.dumps(line), file=log, flush=True)
-                    on_step(self.step, value)
-                if main and (self.step % save_every == 0 or self.step == self.settings.steps):
-                    self.save()
-                    on_save()
+        if main:
+            with whole(file, replace=True) as made:
+                made.write_text("".join(kept))  # what came after the checkpoint is done again
+        while self.step < self.settings.steps:
+            started = time.perf_counter()
+            value, norm = self.train_step()
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"The loss of step {self.step + 1} is {value}, from which nothing can be learned; begin another "
+                    f"run with --init {self.folder / 'model'} and a lower --lr, or without --precision fp16."
+                )
+            self.step += 1
+            if main:
+                lr = self.scheduler.get_last_lr()[0]
+                seconds = time.perf_counter() - started
+                line = {"step": self.step, "loss": value, "norm": norm, "lr": lr, "seconds": round(seconds, 3)}
+                _append(file, json.dumps(line))
+                on_step(self.step, value)
+            if main and (self.step % save_every == 0 or self.step == self.settings.steps):
+                self.save()
+                on_save()
 
     def train_step(self) -> tuple[float, float]:
         """One step of the optimiser; the mean loss and the norm of the gradients."""
@@ -200,9 +215,8 @@ class Trainer:
             "mean": self.mean.values if self.mean else None,
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
         }
-        part = self.folder / (CHECKPOINT + ".part")
-        torch.save(state, part)
-        part.replace(self.folder / CHECKPOINT)
+        with whole(self.folder / CHECKPOINT, replace=True) as made, open(made, "wb") as file:
+            torch.save(state, file)
 
     def _load(self) -> None:
         state = torch.load(self.folder / CHECKPOINT, map_location=self.accelerator.device, weights_only=True)

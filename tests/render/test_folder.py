@@ -146,9 +146,29 @@ def test_sixteen_bits_are_refused(tmp_path):
 def test_saving_never_overwrites(tmp_path):
     maps = random_maps()
     save_maps(tmp_path, {"mask": maps["mask"]})
-    with pytest.raises(ValueError, match="mask already holds frames; choose a new folder"):
+    with pytest.raises(ValueError, match="is there already; choose another name"):
         save_maps(tmp_path, maps)
     assert not (tmp_path / "depth").exists()
+
+
+def test_cancelling_leaves_no_folder_that_loads_as_a_shorter_clip(tmp_path):
+    def cancel(done, _):
+        assert not (tmp_path / "maps").exists()
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_maps(tmp_path / "maps", random_maps(), cancel)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_not_there_before_its_last_part_is(tmp_path):
+    def finish(made):
+        assert not (tmp_path / "maps").exists() and (made / "depth" / "0002.png").exists()
+        (made / "preview.webp").touch()
+
+    save_maps(tmp_path / "maps", random_maps(), finish=finish)
+    assert {item.name for item in (tmp_path / "maps").iterdir()} == {*MAPS, "preview.webp"}
 
 
 def test_maps_to_save_are_checked(tmp_path):

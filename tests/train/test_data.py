@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from champ.model.checkpoint import MAPS
+from champ.output import whole
 from champ.train.data import FolderSamples, choose_frames, find_videos, person_crop, random_crop
 
 WIDTH, HEIGHT = 44, 42
@@ -121,3 +122,11 @@ def test_unequal_folders_are_named(tmp_path):
         find_videos(tmp_path)
     with pytest.raises(ValueError, match="no videos"):
         find_videos(tmp_path / "a" / "depth")
+
+
+def test_what_is_still_being_made_is_no_video(tmp_path):
+    write_video(tmp_path / "a", 3)
+    with whole(tmp_path / "b", folder=True) as made:
+        write_video(made, 3)
+        assert len(find_videos(tmp_path)) == 1
+    assert len(find_videos(tmp_path)) == 2

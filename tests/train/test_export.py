@@ -55,3 +55,14 @@ def test_16_bits_load_as_a_set_of_the_nodes(sizes, random_networks, tmp_path):
     for name, value in model.model.diffusion_model.state_dict().items():
         assert torch.allclose(value.float(), wanted[name], atol=1e-3), name
     assert net.context_dim == 32 and encoders.names == tuple(networks.encoders.names)
+
+
+def test_a_set_is_replaced_as_a_whole_and_nothing_else_is(sizes, random_networks, tmp_path):
+    export(random_networks(sizes), tmp_path / "set")
+    pictures_only = random_networks(replace(sizes, motion=None))
+    export(pictures_only, tmp_path / "set")
+    assert find_set(tmp_path / "set").motion_module is None  # that of the older set would not belong to this one
+    (tmp_path / "set" / "notes.txt").touch()
+    with pytest.raises(ValueError, match="set holds notes.txt, which is no file of a checkpoint set"):
+        export(pictures_only, tmp_path / "set")
+    assert {item.name for item in tmp_path.iterdir()} == {"set"}

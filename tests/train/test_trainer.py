@@ -1,6 +1,7 @@
 """The loop of training on minute networks."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from champ.train.batches import Batch
 from champ.train.networks import Champ, recompute
 from champ.train.objective import Objective
 from champ.train.stages import choose_parameters
-from champ.train.trainer import Settings, Trainer
+from champ.train.trainer import Settings, Trainer, _append
 
 
 class RandomSamples:
@@ -107,6 +108,13 @@ def test_a_stage_moves_its_own_weights_alone(sizes, tmp_path, stage):
         assert {name.split(".")[0] for name in moved} == {"denoiser", "reference", "encoders"}
 
 
+def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(sizes, tmp_path):
+    running = trainer(sizes, tmp_path, "stage1", steps=2)
+    with pytest.raises(ValueError, match="loss of step 2 is nan, .* begin another run with --init .*lower --lr"):
+        running.run(1, lambda *_: None, lambda: running.trained[0].data.fill_(float("nan")))
+    assert trainer(sizes, tmp_path, "stage1", steps=2).step == 1
+
+
 def test_freezing_is_of_the_finest_level_up(champ):
     from champ.train.start import load_networks
 
@@ -174,3 +182,9 @@ def test_draws_share_a_picture_but_not_the_noise(sizes, random_networks):
             alone = model(noisy[row, j], timesteps[row, j], own, batch.reference[row], torch.zeros(1, 32))
             assert torch.allclose(alone, together[row, j], atol=1e-4)  # sums of other lengths round differently
     assert not torch.allclose(together[0], together[1], atol=1e-2)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no file that is always full")
+def test_a_log_that_cannot_be_written_is_told_in_a_sentence():
+    with pytest.raises(ValueError, match="full cannot be saved in /dev: the disk is full"):
+        _append(Path("/dev/full"), "{}")

@@ -1,0 +1,170 @@
+"""Outputs that are whole or not there: made in a room beside their place, and moved there when they are complete."""
+
+import errno
+import os
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+# Of a room's name. It ends in nothing that a loader looks for, but a folder in it may hold such files.
+PREFIX, SUFFIX = ".champ_", ".part"
+ABANDONED = 3600.0  # seconds without a change, after which a room is what a killed run has left
+
+NO_RIGHT = "this account may not write there", "allow it to, or choose another folder"
+FULL = "the disk is full", "free some space and try again"
+REASONS = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EFBIG: ("the file is larger than this disk or system allows", "choose another disk, or make it smaller"),
+    errno.EACCES: NO_RIGHT,
+    errno.EPERM: NO_RIGHT,
+    errno.EROFS: ("that disk can only be read", "choose another folder"),
+    errno.ENAMETOOLONG: ("its name or path is too long", "choose a shorter name"),
+    errno.EEXIST: ("something of that name is there already", "choose another name"),
+    errno.ENOTEMPTY: ("a folder of that name is there already", "choose another name"),
+    errno.EISDIR: ("a folder of that name is there already", "choose another name, or move the folder away"),
+    errno.ENOTDIR: ("a part of its path is a file, not a folder", "choose another folder, or move that file away"),
+}
+
+
+@contextmanager
+def whole(target: str | Path, *, folder: bool = False, replace: bool = False) -> Iterator[Path]:
+    """Gives a path without an ending at which a file (or a folder, which is there and empty) is to be made.
+
+    When the block ends well, what was made becomes `target`; when it does not, nothing is left of it. An output that is
+    there already stays, and that is an error, unless it is to be replaced. What the system has against writing becomes
+    a sentence."""
+    target = Path(target)
+    room = None
+    try:
+        _make_folder(target.parent)
+        _remove_abandoned(target.parent)
+        _check_place(target, folder, replace)
+        room = Path(tempfile.mkdtemp(SUFFIX, PREFIX, target.parent))
+        made = room / "whole"
+        if folder:
+            made.mkdir()
+        yield made
+        if not folder:
+            _flush(made)
+        _check_place(target, folder, replace)
+        if target.is_dir() and replace:
+            _exchange(made, target, room / "before")
+        else:
+            if target.is_dir():
+                target.rmdir()  # it is empty, or became something else meanwhile, which is an error
+            os.replace(made, target)
+    except Exception as error:
+        problem = system_error(error)
+        if problem is None:
+            raise
+        raise ValueError(not_saved(target, problem)) from error
+    finally:
+        if room is not None:
+            shutil.rmtree(room, ignore_errors=True)
+
+
+def is_part(name: str) -> bool:
+    """Whether a folder of this name is a room in which something is being made."""
+    return name.startswith(PREFIX) and name.endswith(SUFFIX)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """A safetensors file with the permissions of any other new file: their writer lets only its owner read it."""
+    path.touch()
+    permissions = stat.S_IMODE(path.stat().st_mode)
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, path, dict(metadata) if metadata else None)
+    path.chmod(permissions)
+
+
+def save_tensors(
+    file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, *, replace: bool = False
+) -> None:
+    with whole(file, replace=replace) as made:
+        write_tensors(made, tensors, metadata)
+
+
+def save_picture(file: Path, picture: np.ndarray) -> None:
+    """A PNG of uint8 RGB (H, W, 3), in the place of an older one."""
+    with whole(file, replace=True) as made:
+        Image.fromarray(picture).save(made, "PNG")
+
+
+def system_error(error: BaseException | None) -> OSError | None:
+    """The system's error in one that a writer raised: safetensors tells it in words, torch hides it behind its own."""
+    if isinstance(error, OSError):
+        return error
+    if isinstance(error, SafetensorError) and (found := re.search(r"os error (\d+)", str(error))):
+        number = int(found[1])
+        return OSError(number, os.strerror(number), None, number)
+    if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+        return error.__context__
+    return None
+
+
+def not_saved(target: Path, error: OSError) -> str:
+    """The sentence for a file or folder that the system does not let us write."""
+    reason, remedy = REASONS.get(error.errno or 0, (error.strerror or str(error), "try another folder"))
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason += f" ({_free_space(target) / 1e6:.0f} MB free)"
+    folder = str(target.parent)
+    shown = folder if len(folder) < 300 else f"{folder[:100]}...{folder[-100:]}"
+    return f"{target.name} cannot be saved in {shown}: {reason}; {remedy}."
+
+
+def _free_space(target: Path) -> int:
+    place = next(folder for folder in target.absolute().parents if folder.is_dir())
+    return shutil.disk_usage(place).free
+
+
+def _check_place(target: Path, folder: bool, replace: bool) -> None:
+    """Whether the output can take its place: what is there is of its kind and to be replaced, or an empty folder."""
+    if target.is_dir() != folder and target.exists():
+        raise OSError(errno.EISDIR if target.is_dir() else errno.EEXIST, "")
+    if target.exists() and not replace and not (folder and next(target.iterdir(), None) is None):
+        raise OSError(errno.EEXIST, "")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # what is there is no folder
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+
+
+def _flush(file: Path) -> None:
+    """Waits for the disk, so that a file is whole under its name even when the power fails."""
+    with open(file, "rb+") as opened:
+        os.fsync(opened.fileno())
+
+
+def _exchange(made: Path, target: Path, before: Path) -> None:
+    """A folder cannot take the place of another one in one step."""
+    os.replace(target, before)
+    try:
+        os.replace(made, target)
+    except OSError:
+        os.replace(before, target)
+        raise
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for room in folder.glob(f"{PREFIX}*{SUFFIX}"):
+        try:
+            changed = max(path.lstat().st_mtime for path in (room, *room.rglob("*")))
+            if time.time() - changed > ABANDONED:
+                shutil.rmtree(room)
+        except OSError:
+            pass  # somebody else is at it, or it is not ours to remove
