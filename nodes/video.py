@@ -11,6 +11,12 @@ import torch
 from comfy_api.input_impl import VideoFromFile
 from comfy_api.latest import io
 
+# libswscale's bilinear | full chroma in and out | accurate rounding, within one level of what newer ComfyUI decodes.
+SMOOTH = 0x2 | 0x2000 | 0x4000 | 0x40000
+# Pixels of a video share their colour with neighbours. ComfyUI repeated it for each of them and now interpolates it, in
+# floats, since it knows videos of 10 bits. Ours are as its own pictures are, so that either can be connected.
+COLOURS = SMOOTH if hasattr(VideoFromFile, "get_bit_depth") else None
+
 
 def clip_input(name: str, tooltip: str, optional: bool = False) -> io.Input:
     """A socket that takes an IMAGE or a VIDEO."""
@@ -62,7 +68,8 @@ class _Video(Pictures):
         _, first = next(self._decoded(), (None, None))
         if not self.times or first is None:
             raise ValueError("This video has no pictures that can be decoded; convert it to MP4 (H.264) and load that.")
-        height, width = first.shape[:2]
+        self.part = _part(video, first.shape[1], first.shape[0])
+        height, width = first[self.part].shape[:2]
         super().__init__(len(self.times), width, height, float(video.get_frame_rate()))
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -71,7 +78,7 @@ class _Video(Pictures):
         for time in self.times:
             if ahead is not None and ahead[0] <= time:
                 shown, ahead = ahead, next(frames, None)
-            yield shown[1]
+            yield np.ascontiguousarray(shown[1][self.part])
 
     def _decoded(self) -> Iterator[tuple[float, np.ndarray]]:
         """Times and pictures, of those frames that can be decoded."""
@@ -116,9 +123,21 @@ def _time(pts: int | None) -> float:
     return -math.inf if pts is None else pts
 
 
+def _part(video: VideoFromFile, width: int, height: int) -> tuple[slice, slice]:
+    """Rows and columns of the pictures that are used: newer ComfyUI cuts videos without encoding them anew."""
+    crop = getattr(video, "_VideoFromFile__crop", None)  # it has no name for others, as its trimming has
+    if crop is None:
+        return slice(None), slice(None)
+    from comfy_api.latest._util import normalize_crop_rect
+
+    x, y, columns, rows = normalize_crop_rect(*crop, width, height) or (0, 0, width, height)
+    return slice(y, y + rows), slice(x, x + columns)
+
+
 def _upright(frame: av.VideoFrame) -> np.ndarray:
     """The picture as a player shows it: telephones store it lying and say how to turn it."""
-    picture = frame.to_ndarray(format="rgb24")
+    smooth = {} if COLOURS is None or frame.format.name.startswith("yuvj") else {"interpolation": COLOURS}
+    picture = frame.to_ndarray(format="rgb24", **smooth)
     return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90) % 4))
 
 
@@ -127,6 +146,8 @@ def pictures(source: Any) -> Pictures:
     if isinstance(source, torch.Tensor):
         return _Batch(source, None)
     if isinstance(source, VideoFromFile):
-        return _Video(source)
-    parts = source.get_components()  # made in the workflow: its pictures are in memory already
+        video = _Video(source)
+        if {video.width, video.height} == set(source.get_dimensions()):  # those of a telephone's video are lying
+            return video
+    parts = source.get_components()  # made in the workflow, with its pictures in memory, or cut in an unknown way
     return _Batch(parts.images, float(parts.frame_rate))

@@ -76,8 +76,15 @@ def test_the_figure_in_the_video_is_found_in_every_frame(server, found):
 
 
 def test_a_batch_of_pictures_gives_what_the_video_gives(server, found):
+    """To a level of the colours, and so to two pixels of this coarse network."""
     parts = {"6": {"class_type": "GetVideoComponents", "inputs": {"video": ["1", 0]}}}
-    assert keypoints(server.run(estimate(clip=("6", 0)) | parts)) == keypoints(found)
+    of_pictures, of_video = keypoints(server.run(estimate(clip=("6", 0)) | parts)), keypoints(found)
+    assert len(of_pictures) == len(of_video)
+    for ours, theirs in zip(of_pictures, of_video):
+        [one], [other] = ours.pop("people"), theirs.pop("people")
+        assert ours == theirs and one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], atol=2, err_msg=name)
 
 
 def test_torchscript_from_the_other_packs_folder_gives_what_onnx_gives(server, scripts, found):

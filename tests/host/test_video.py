@@ -122,6 +122,29 @@ def test_frames_that_were_cut_off_without_encoding_anew_stay_away(server, video)
     np.testing.assert_allclose(brightness(as_video), expected()[2:], atol=3)
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["by its file", "by ComfyUI"])
+def test_a_cut_video_is_its_part(server, video, known):
+    """Of each frame; where it is not known which part it is, ComfyUI decodes the video."""
+    write(video, format="yuv420p")
+    cut = node("TestCroppedVideo", video=["1", 0], x=40, y=10, width=20, height=32, known=known)
+    as_video = frames_of(server, ["9", 0], **{"9": cut})
+    assert len(as_video) == FRAMES and as_video[0].shape == (32, 20, 3)
+    off = np.abs(np.subtract(as_video, [picture[10:42, 40:60] for picture in frames_of(server, ["1", 0])]))
+    assert (off > 1).mean() < 0.02  # where the network sees somebody in the part alone
+
+
+def test_a_trimmed_video_is_its_part(server, video):
+    if "Video Slice" not in server.json("/object_info"):
+        pytest.skip("this ComfyUI cannot trim videos")
+    write(video, bf="2")
+    cut = {"9": node("Video Slice", video=["1", 0], start_time=0.25, duration=0.375, strict_duration=False)}
+    as_video = frames_of(server, ["9", 0], **cut)
+    as_pictures = frames_of(server, ["8", 0], **cut, **{"8": node("GetVideoComponents", video=["9", 0])})
+    assert len(as_video) == 3
+    np.testing.assert_allclose(as_video, as_pictures, atol=1)
+    np.testing.assert_allclose(brightness(as_video), expected()[2:5], atol=3)
+
+
 def test_a_broken_frame_is_the_one_before_it(server, video):
     write(video, g="1", slices="1")
     with av.open(str(video)) as container:
