@@ -28,7 +28,7 @@ FIELDS = re.compile(
 
 def dtype_of(code: str, order: str, text: bool = False) -> np.dtype:
     """A type of numbers, or of text: a letter and how many bytes, and "<" or ">"."""
-    if not re.fullmatch(r"[biuf][1248]|c8|c16" + (r"|[SU]\d{1,4}" if text else ""), code) or order not in "<>|=":
+    if not re.fullmatch(r"[biuf][1248]" + (r"|[SU]\d{1,4}" if text else ""), code) or order not in "<>|=":
         raise DamagedError(f"it holds an array of {ascii(code[:20])[1:-1]}, which is not numeric")
     return np.dtype(order + code)
 

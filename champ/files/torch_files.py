@@ -196,7 +196,10 @@ def _read_legacy(data: Bytes, names: str) -> Any:
 def read_torch(data: Bytes, names: str = NAMES) -> Any:
     """What torch.save has written, with a node for each tensor."""
     if data[:4] == b"PK\3\4":
-        return TorchArchive(data).load(names=names)
+        archive = TorchArchive(data)
+        if "constants.pkl" in archive:
+            raise DamagedError("it is a network of TorchScript")
+        return archive.load(names=names)
     if data[257:262] == b"ustar":
         raise DamagedError("it was written by a version of torch that is too old")
     return _read_legacy(data, names)

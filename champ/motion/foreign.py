@@ -2,8 +2,9 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,16 @@ import torch
 from torch import Tensor
 
 from ..files.arrays import object_members
+from ..files.errors import DamagedError
 from .camera import FOCAL_PER_PIXEL
 from .containers import numbers, read_npy_file
 from .rotation import from_axis_angle
+
+FRAMES = 100_000  # of a motion: an hour of video
+FRAME_SIZE = 500  # numbers of one frame: 55 rotations of SMPL-X
+PEOPLE = 1000
+ENTRIES = 500_000  # people times frames
+AT_ONCE = 1024  # frames that are converted at once
 
 # The rest pelvis of the mean body, in metres, for bodies whose file is not at hand. The free body has SMPL's.
 SMPL_PELVIS = (0.0, -0.223, 0.028)
@@ -56,202 +64,275 @@ class Recording:
     world: Tensor | None = None  # turns world axes into camera axes; None where the file is in the camera's
 
 
+Person = tuple[int, Callable[[], Recording]]  # in how many frames they are seen, and what reads them
+
+
 def _float(value: Any, *shape: int) -> Tensor:
-    return torch.from_numpy(np.array(numbers(value), dtype=np.float32)).reshape(shape)
+    array = numbers(value)
+    if array.size > FRAMES * FRAME_SIZE:
+        raise DamagedError(f"it holds more than {FRAMES} frames")
+    return torch.from_numpy(np.array(array, dtype=np.float32)).reshape(shape)
+
+
+def _rows(values: Iterable[Any], count: int, width: int) -> Tensor:
+    """The first `width` numbers of each of `count` values, one for each frame: (T, width)."""
+    rows = np.empty((count, width), dtype=np.float32)
+    for row, value in zip(rows, values):
+        flat = numbers(value).reshape(-1)
+        if len(flat) < width:
+            raise DamagedError(f"it has {len(flat)} numbers where {width} belong")
+        row[:] = flat[:width]
+    return torch.from_numpy(rows)
+
+
+def _frame_numbers(value: Any) -> Tensor:
+    array = numbers(value).reshape(-1)
+    _check_length(array.size)
+    if array.dtype.kind not in "iuf" or not ((0 <= array) & (array < FRAMES)).all():
+        raise DamagedError(f"it names other frames than 0 to {FRAMES - 1}")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _check_length(frames: int) -> int:
+    if not 0 < frames <= FRAMES:
+        raise DamagedError(f"it has {frames} frames, and from 1 to {FRAMES} can be read")
+    return frames
+
+
+def _check_crowd(people: int, entries: int) -> None:
+    if people > PEOPLE or entries > ENTRIES:
+        raise DamagedError(f"it has more than {PEOPLE} people, or they are seen more than {ENTRIES} times")
 
 
 def _matrices(matrix: Tensor) -> Tensor:
     """The rotations nearest to matrices (T, 24, 3, 3) that were averaged or stored in half precision."""
-    u, _, v = torch.linalg.svd(matrix)
-    return u @ v
+    near = torch.empty_like(matrix)
+    for part, whole in zip(matrix.split(AT_ONCE), near.split(AT_ONCE)):
+        if not (torch.linalg.det(part) > 0).all():  # nor for NaN
+            raise DamagedError("it holds matrices that are no rotations")
+        u, _, v = torch.linalg.svd(part)
+        whole.copy_(u @ v)
+    return near
 
 
 def _from_vectors(vectors: Tensor) -> Tensor:
     """Axis-angle of the first 22 or all 24 joints (T, J, 3) to matrices; SMPL-H and -X have no joints 22 and 23."""
-    hands = vectors.new_zeros(len(vectors), 24 - vectors.shape[1], 3)
-    return from_axis_angle(torch.cat([vectors, hands], dim=1))
+    count, joints, _ = vectors.shape
+    matrices = torch.eye(3).repeat(count, 24, 1, 1)
+    for part, whole in zip(vectors.split(AT_ONCE), matrices.split(AT_ONCE)):
+        whole[:, :joints] = from_axis_angle(part)
+    return matrices
 
 
-def _champ(values: dict, path: Path) -> list[Recording]:
+def _bodies(people: Sequence[dict]) -> Tensor:
+    """The rotations of 4D-Humans' bodies, one for each frame."""
+    parts = (("global_orient", 9), ("body_pose", 207))
+    flat = torch.cat([_rows((body[key] for body in people), len(people), size) for key, size in parts], dim=1)
+    return _matrices(flat.reshape(-1, 24, 3, 3))
+
+
+def _betas(people: Sequence[dict]) -> Tensor:
+    return _rows((body["betas"] for body in people), len(people), 10).mean(0)
+
+
+def _all_frame_numbers(values: Iterable[Any]) -> list[Tensor]:
+    """The frames in which each person is seen."""
+    frames: list[Tensor] = []
+    for value in values:
+        frames.append(_frame_numbers(value))
+        _check_crowd(len(frames), sum(map(len, frames)))
+    return frames
+
+
+def _champ(values: dict, path: Path) -> Recording:
     """smpls_group.npz: the first person of every frame, in 4D-Humans' camera."""
     people = object_members(values["smpl"])
-    parts = ("global_orient", "body_pose", "betas")
-    root, joints, betas = (torch.stack([_float(p[key], -1)[:size] for p in people])
-                           for key, size in zip(parts, (9, 207, 10)))  # fmt: skip
-    matrices = torch.cat([root, joints], dim=1).reshape(-1, 24, 3, 3)
+    count = _check_length(len(people))
     camera = _float(values["camera"], -1, 3)
-    return [Recording("Champ", torch.arange(len(people)), len(people), _matrices(matrices), camera, betas.mean(0))]
+    return Recording("Champ", torch.arange(count), count, _bodies(people), camera, _betas(people))
 
 
-def _amass(values: dict, path: Path) -> list[Recording]:
+def _amass(values: dict, path: Path) -> Recording:
     """World with z up. SMPL-X has its parts in arrays of their own and another space of shapes."""
     transl = _float(values["trans"], -1, 3)
-    count = len(transl)
+    count = _check_length(len(transl))
     rate = values.get("mocap_framerate", values.get("mocap_frame_rate"))
     if "root_orient" in values:
-        vectors = torch.cat([_float(values[key], count, -1) for key in ("root_orient", "pose_body")], dim=1)
+        poses = np.concatenate([numbers(values[key]).reshape(count, -1) for key in ("root_orient", "pose_body")], 1)
     else:
-        vectors = _float(values["poses"], count, -1)
-    smplx = "smplx" in str(values.get("surface_model_type")) or "pose_jaw" in values or vectors.shape[1] == 165
-    joints = 24 if vectors.shape[1] == 72 else 22
-    return [
-        Recording(
-            "AMASS", torch.arange(count), count, _from_vectors(vectors[:, : joints * 3].reshape(count, joints, 3)),
-            transl, _float(values["betas"], -1) if "betas" in values and not smplx else None,
-            SMPLX_PELVIS if smplx else SMPL_PELVIS, fps=None if rate is None else rate.item(), world=Z_UP,
-        )
-    ]  # fmt: skip
+        poses = numbers(values["poses"]).reshape(count, -1)
+    smplx = "smplx" in str(values.get("surface_model_type")) or "pose_jaw" in values or poses.shape[1] == 165
+    joints = 24 if poses.shape[1] == 72 else 22
+    return Recording(
+        "AMASS", torch.arange(count), count, _from_vectors(_float(poses[:, : joints * 3], count, joints, 3)),
+        transl, _float(values["betas"], -1) if "betas" in values and not smplx else None,
+        SMPLX_PELVIS if smplx else SMPL_PELVIS, fps=None if rate is None else numbers(rate).item(), world=Z_UP,
+    )  # fmt: skip
 
 
-def _meshcapade(values: dict, path: Path) -> list[Recording]:
+def _meshcapade(values: dict, path: Path) -> Recording:
     """World with y up; a still pose has no axis of frames."""
-    count = numbers(values.get("frameCount", 1)).item()
-    vectors = _float(values["bodyPose"], -1, np.shape(values["bodyPose"])[-2], 3)
-    count = max(count, len(vectors))
+    vectors = _float(values["bodyPose"], -1, numbers(values["bodyPose"]).shape[-2], 3)
+    count = _check_length(max(int(numbers(values.get("frameCount", 1)).item()), len(vectors)))
     transl = _float(values["bodyTranslation"], -1, 3) if "bodyTranslation" in values else torch.zeros(1, 3)
     smplx = numbers(values.get("smplVersion", 0)).item() == 2
-    rate = values.get("frameRate")
-    return [
-        Recording(
-            "Meshcapade", torch.arange(count), count, _from_vectors(vectors).expand(count, -1, -1, -1),
-            transl.expand(count, -1),
-            _float(values["shapeParameters"], -1) if "shapeParameters" in values and not smplx else None,
-            SMPLX_PELVIS if smplx else SMPL_PELVIS, fps=rate.item() if rate is not None and rate > 0 else None,
-            world=Y_UP,
-        )
-    ]  # fmt: skip
+    rate = numbers(values.get("frameRate", 0)).item()
+    rotations = _from_vectors(vectors).expand(count, -1, -1, -1)
+    return Recording(
+        "Meshcapade", torch.arange(count), count, rotations, transl.expand(count, -1),
+        _float(values["shapeParameters"], -1) if "shapeParameters" in values and not smplx else None,
+        SMPLX_PELVIS if smplx else SMPL_PELVIS, fps=rate if rate > 0 else None, world=Y_UP,
+    )  # fmt: skip
 
 
-def _gvhmr(values: dict, path: Path) -> list[Recording]:
+def _gvhmr(values: dict, path: Path) -> Recording:
     """The in-camera half of the file; an SMPL-X body, and the camera of every frame."""
     params = values["smpl_params_incam"]
     transl = _float(params["transl"], -1, 3)
-    count = len(transl)
+    count = _check_length(len(transl))
     vectors = torch.cat([_float(params[key], count, -1) for key in ("global_orient", "body_pose")], dim=1)
     rotations = _from_vectors(vectors.reshape(count, 22, 3))
-    camera = _float(values["K_fullimg"], -1, 3, 3)[0] if "K_fullimg" in values else None
-    if camera is None:
-        return [Recording("GVHMR", torch.arange(count), count, rotations, transl, None, SMPLX_PELVIS, lens_diagonal)]
+    seen = Recording("GVHMR", torch.arange(count), count, rotations, transl, None, SMPLX_PELVIS, lens_diagonal)
+    if "K_fullimg" not in values:
+        return seen
+    camera = _float(values["K_fullimg"], -1, 3, 3)[0]
     focal, size = camera[0, 0].item(), (round(2 * camera[0, 2].item()), round(2 * camera[1, 2].item()))
-    return [
-        Recording("GVHMR", torch.arange(count), count, rotations, transl, None, SMPLX_PELVIS, lambda *_: focal, size)
-    ]
+    return replace(seen, lens=lambda *_: focal, size=size)
 
 
-def _wham(values: dict, path: Path) -> list[Recording]:
+def _wham(values: dict) -> list[Person]:
     """The in-camera half of the file; `trans` is already what is added to the posed body."""
-    length = 1 + max(int(numbers(person["frame_ids"]).max()) for person in values.values())
-    return [
-        Recording(
-            "WHAM", torch.from_numpy(numbers(person["frame_ids"]).astype(np.int64)), length,
-            from_axis_angle(_float(person["pose"], -1, 24, 3)), _float(person["trans"], -1, 3),
+    frames = _all_frame_numbers(person["frame_ids"] for person in values.values())
+    length = 1 + max(int(own.max()) for own in frames)
+
+    def read(person: dict, own: Tensor) -> Recording:
+        return Recording(
+            "WHAM", own, length, _from_vectors(_float(person["pose"], -1, 24, 3)), _float(person["trans"], -1, 3),
             _float(person["betas"], -1, 10).mean(0), lens=lens_diagonal,
-        )
-        for person in values.values()
-    ]  # fmt: skip
+        )  # fmt: skip
+
+    return [(len(own), partial(read, person, own)) for person, own in zip(values.values(), frames)]
 
 
-def _phalp(values: dict, path: Path) -> list[Recording]:
+def _phalp(values: dict) -> list[Person]:
     """A person's entries with tracked_time above 0 are repetitions of the last time they were seen."""
+    length, entries = _check_length(len(values)), 0
     seen: dict[int, list] = defaultdict(list)
     for time, frame in enumerate(values.values()):
+        entries += len(frame["tid"])
+        _check_crowd(len(seen), entries)
         for i, track in enumerate(frame["tid"]):
             if int(numbers(frame["tracked_time"][i])) == 0:
-                seen[int(numbers(track))].append((time, frame["smpl"][i], frame["camera"][i], frame["size"][i]))
-    people = []
-    for entries in seen.values():
-        times, bodies, cameras, sizes = zip(*entries)
-        parts = [torch.cat([_float(b[key], -1, 3, 3) for key in ("global_orient", "body_pose")]) for b in bodies]
-        height, width = (int(v) for v in numbers(sizes[0]))
-        people.append(
-            Recording(
-                "4D-Humans", torch.tensor(times), len(values), _matrices(torch.stack(parts)),
-                torch.stack([_float(c, 3) for c in cameras]),
-                torch.stack([_float(b["betas"], -1) for b in bodies]).mean(0), size=(width, height),
-            )
-        )  # fmt: skip
-    return people
+                seen[int(numbers(track))].append((time, i, frame))
+
+    def read(entries: list) -> Recording:
+        bodies = [frame["smpl"][i] for _, i, frame in entries]
+        cameras = _rows((frame["camera"][i] for _, i, frame in entries), len(entries), 3)
+        times = torch.tensor([time for time, *_ in entries])
+        _, i, frame = entries[0]
+        height, width = (int(v) for v in numbers(frame["size"][i]))
+        return Recording("4D-Humans", times, length, _bodies(bodies), cameras, _betas(bodies), size=(width, height))
+
+    return [(len(entries), partial(read, entries)) for entries in seen.values()]
 
 
 def _slam_camera(camera: dict) -> tuple[int, Callable[[int, int], float], tuple[int, int]]:
     """Frames, lens and picture size of the video, as TRAM and PromptHMR write them."""
     focal, centre = float(numbers(camera["img_focal"])), numbers(camera["img_center"])
     size = round(2 * float(centre[0])), round(2 * float(centre[1]))
-    return len(numbers(camera["pred_cam_R"])), lambda *_: focal, size
+    return _check_length(len(numbers(camera["pred_cam_R"]))), lambda *_: focal, size
 
 
-def _tram(values: dict, path: Path) -> list[Recording]:
+def _tram(values: dict, path: Path) -> Recording:
     """One person; the camera is in camera.npy, in the folder itself or the one around hps/."""
     folder = path.parent.parent if path.parent.name == "hps" else path.parent
-    frames = torch.from_numpy(numbers(values["frame"]).astype(np.int64)).reshape(-1)
+    frames = _frame_numbers(values["frame"])
     lens: Callable[[int, int], float] = lens_diagonal
     length, size = 0, None
     if (folder / "camera.npy").is_file():
         length, lens, size = _slam_camera(read_npy_file(folder / "camera.npy"))
     length = max(length, int(frames.max()) + 1)
-    return [
-        Recording(
-            "TRAM", frames, length, _matrices(_float(values["pred_rotmat"], -1, 24, 3, 3)),
-            _float(values["pred_trans"], -1, 3), _float(values["pred_shape"], -1, 10).mean(0), lens=lens, size=size,
-        )
-    ]  # fmt: skip
+    return Recording(
+        "TRAM", frames, length, _matrices(_float(values["pred_rotmat"], -1, 24, 3, 3)),
+        _float(values["pred_trans"], -1, 3), _float(values["pred_shape"], -1, 10).mean(0), lens=lens, size=size,
+    )  # fmt: skip
 
 
-def _prompt_hmr(values: dict, path: Path) -> list[Recording]:
+def _prompt_hmr(values: dict) -> list[Person]:
     """The in-camera half of the file; an SMPL-X body with hands and face, of which SMPL has no joints."""
     length, lens, size = _slam_camera(values["camera"])
-    people = []
-    for person in values["people"].values():
-        seen = person["smplx_cam"]
-        frames = torch.from_numpy(numbers(person["frames"]).astype(np.int64))
+
+    def read(seen: dict, frames: Tensor) -> Recording:
         body = _float(seen["rotmat"], len(frames), -1, 3, 3)[:, :22]
         rotations = _matrices(torch.cat([body, torch.eye(3).expand(len(frames), 2, 3, 3)], dim=1))
         transl = _float(seen["trans"], -1, 3)
-        people.append(Recording("PromptHMR", frames, length, rotations, transl, None, SMPLX_PELVIS, lens, size))
-    return people
+        return Recording("PromptHMR", frames, length, rotations, transl, None, SMPLX_PELVIS, lens, size)
+
+    people = values["people"].values()
+    frames = _all_frame_numbers(person["frames"] for person in people)
+    return [(len(own), partial(read, person["smplx_cam"], own)) for person, own in zip(people, frames)]
 
 
-def _romp(values: dict, path: Path) -> list[Recording]:
+def _romp(values: dict) -> list[Person]:
     """Everyone in a frame stands in one array; without track_ids the row is the person."""
     results = object_members(values["results"])[0]
+    length, entries = _check_length(len(results)), 0
     seen: dict[int, list] = defaultdict(list)
     for time, frame in enumerate(results.values()):
         if not frame:
             continue
-        vectors = _float(frame["smpl_thetas"], -1, 24, 3)
-        tracks = numbers(frame["track_ids"]) if "track_ids" in frame else range(len(vectors))
-        rows = zip(vectors, _float(frame["cam_trans"], -1, 3), _float(frame["smpl_betas"], len(vectors), -1))
-        for track, row in zip(tracks, rows):
-            seen[int(track)].append((time, *row))
-    people = []
-    for entries in seen.values():
-        times, vectors, places, betas = zip(*entries)
-        people.append(
-            Recording(
-                "ROMP", torch.tensor(times), len(results), from_axis_angle(torch.stack(vectors)), torch.stack(places),
-                torch.stack(betas).mean(0)[:10], lens=lens_romp,
-            )
+        count = numbers(frame["smpl_thetas"]).size // 72
+        entries += count
+        _check_crowd(len(seen), entries)
+        tracks = numbers(frame["track_ids"]) if "track_ids" in frame else range(count)
+        for row, track in zip(range(count), tracks):
+            seen[int(track)].append((time, row, count, frame))
+
+    def read(entries: list) -> Recording:
+        def rows(key: str, width: int) -> Tensor:
+            own = (numbers(frame[key]).reshape(count, -1)[row] for _, row, count, frame in entries)
+            return _rows(own, len(entries), width)
+
+        return Recording(
+            "ROMP", torch.tensor([time for time, *_ in entries]), length,
+            _from_vectors(rows("smpl_thetas", 72).reshape(-1, 24, 3)), rows("cam_trans", 3),
+            rows("smpl_betas", 10).mean(0), lens=lens_romp,
         )  # fmt: skip
-    return people
+
+    return [(len(entries), partial(read, entries)) for entries in seen.values()]
 
 
-def people_in(values: Any, path: Path) -> list[Recording] | None:
-    """Everyone in a file's values, the one who is seen longest first; None when no tool writes such values."""
-    keys = set(values) if isinstance(values, dict) else set()
-    inner = next((set(values[key]) for key in keys if isinstance(values[key], dict) and values[key]), set())
-    for needed, tool in (
-        ({"smpl", "camera"}, _champ),
-        ({"results"}, _romp),
-        ({"bodyPose"}, _meshcapade),
-        ({"root_orient", "pose_body", "trans"}, _amass),
-        ({"poses", "trans"}, _amass),
-        ({"smpl_params_incam"}, _gvhmr),
-        ({"people", "camera"}, _prompt_hmr),
-        ({"pred_rotmat", "pred_trans", "frame"}, _tram),
-    ):
-        if needed <= keys:
-            return sorted(tool(values, path), key=lambda person: -len(person.frames))
-    for needed, tool in (({"tid", "smpl", "camera", "tracked_time"}, _phalp), ({"pose", "trans", "frame_ids"}, _wham)):
-        if needed <= inner:
-            return sorted(tool(values, path), key=lambda person: -len(person.frames))
-    return None
+# What tells each tool's files: the names at the top of those with one person and with several, and below the first
+# name of those that have a name for every frame or person there.
+ONE: list[tuple[set[str], Callable[[dict, Path], Recording]]] = [
+    ({"smpl", "camera"}, _champ),
+    ({"bodyPose"}, _meshcapade),
+    ({"root_orient", "pose_body", "trans"}, _amass),
+    ({"poses", "trans"}, _amass),
+    ({"smpl_params_incam"}, _gvhmr),
+    ({"pred_rotmat", "pred_trans", "frame"}, _tram),
+]
+SEVERAL: list[tuple[set[str], Callable[[dict], list[Person]]]] = [
+    ({"results"}, _romp),
+    ({"people", "camera"}, _prompt_hmr),
+]
+INSIDE: list[tuple[set[str], Callable[[dict], list[Person]]]] = [
+    ({"tid", "smpl", "camera", "tracked_time"}, _phalp),
+    ({"pose", "trans", "frame_ids"}, _wham),
+]
+
+
+def people_in(values: Any, path: Path) -> list[Callable[[], Recording]]:
+    """What reads each person in a file's values, the one who is seen longest first; nobody when no tool writes such
+    values."""
+    if not isinstance(values, dict):
+        return []
+    for needed, tool in ONE:
+        if needed <= values.keys():
+            return [partial(tool, values, path)]
+    inner: Iterable[Any] = next((value for value in values.values() if isinstance(value, dict) and value), ())
+    for names, tools in ((values, SEVERAL), (inner, INSIDE)):
+        for needed, several in tools:
+            if needed <= set(names):
+                return [read for _, read in sorted(several(values), key=lambda person: -person[0])]
+    return []

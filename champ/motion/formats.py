@@ -1,5 +1,6 @@
 """Motions on disk: our own files, and those of other tools, which become motions before our camera."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,12 +10,12 @@ from torch import Tensor
 
 from ..body.body import Body
 from ..body.smpl import SmplBody
-from ..files.errors import reading
+from ..files.errors import DamagedError, reading
 from ..files.tensors import read_safetensors
 from ..output import save_tensors, whole
 from .camera import CHUNK, frame_person, transform
 from .containers import READERS
-from .foreign import SMPL_PELVIS, Z_UP, Recording, people_in
+from .foreign import AT_ONCE, FRAMES, SMPL_PELVIS, Z_UP, Recording, people_in
 from .motion import Motion
 from .retime import sample
 from .rotation import to_axis_angle
@@ -22,6 +23,14 @@ from .rotation import to_axis_angle
 EXTENSIONS = (".safetensors", *READERS)
 TENSORS = ("rotations", "betas", "cam_t", "confidence")
 KIND = "champ motion 1"
+# What a file is read as, and what to do when that fails.
+OWN = ("a motion", "save the motion again")
+FOREIGN = ("a motion", "make it again with the tool it should come from, or convert it to AMASS' .npz")
+
+SIDE = 16384  # pixels
+FPS = 1000
+FAR = 10_000  # metres, or betas
+BETAS = 400  # SMPL-X has 300 and 100
 
 
 def load_motion(
@@ -36,7 +45,7 @@ def load_motion(
     path = Path(path)
     if path.suffix.lower() == ".safetensors":
         return _load_own(path)
-    people = _read(path)
+    people = _people(path)
     if not people:
         raise ValueError(
             f"{path.name} holds no motion of Champ, AMASS, 4D-Humans, WHAM, GVHMR, TRAM, PromptHMR, ROMP or "
@@ -46,7 +55,14 @@ def load_motion(
         raise ValueError(
             f"{path.name} has {len(people)} people, so there is no person {person}; choose 0 to {len(people) - 1}."
         )
-    return _to_motion(people[person], body, width, height, fps)
+    with reading(path, *FOREIGN):
+        seen = people[person]()
+        del people  # and with them all that is in the file
+        motion = _to_motion(seen, body, width, height, fps)
+        if seen.world is not None:
+            before_camera = transform(motion, body, seen.world, torch.zeros(3))
+            motion = frame_person(before_camera, body, width, height)
+    return motion
 
 
 def save_motion(path: str | Path, motion: Motion) -> None:
@@ -88,24 +104,48 @@ def save_amass(path: str | Path, motion: Motion, body: Body) -> None:
 
 
 def _load_own(path: Path) -> Motion:
-    with reading(path, "a motion", "save the motion again"):
+    with reading(path, *OWN):
         values, about = read_safetensors(path)
     if about.get("kind") != KIND:
         raise ValueError(f"{path.name} is not a motion: it was not written by Save Motion; choose another file.")
-    with reading(path, "a motion", "save the motion again"):
+    with reading(path, *OWN):
         tensors = {name: values[name] for name in TENSORS}
+        if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
+            raise DamagedError("its numbers are not those that Save Motion writes")
         if "shot" in values:  # files of before have one shot
             tensors["shot"] = values["shot"]
         width, height = (int(about[name]) for name in ("width", "height"))
         focal, fps = (float(about[name]) for name in ("focal", "fps"))
-    return Motion(**tensors, width=width, height=height, focal=focal, fps=fps, source=about.get("source", "file"))
+        motion = Motion(**tensors, width=width, height=height, focal=focal, fps=fps, source=about["source"][:80])
+        if len(motion) > FRAMES:
+            raise DamagedError(f"it has {len(motion)} frames, and from 1 to {FRAMES} can be read")
+        _check(motion)
+        for part in motion.rotations.split(AT_ONCE):
+            off = (part.mT @ part - torch.eye(3)).abs().amax()
+            if off > 0.01 or not (torch.linalg.det(part) > 0).all():
+                raise DamagedError("it holds matrices that are no rotations")
+    return motion
 
 
-def _read(path: Path) -> list[Recording] | None:
+def _check(motion: Motion) -> None:
+    """Refuses numbers that no video has, before anything is made as large as they say."""
+    if max(motion.width, motion.height) > SIDE:
+        raise DamagedError(f"it claims pictures of {motion.width}x{motion.height} pixels, and {SIDE} are the limit")
+    if motion.fps > FPS:
+        raise DamagedError(f"it claims {motion.fps:.6g} frames per second, and {FPS} are the limit")
+    if not SIDE / 1000 < motion.focal < SIDE * 1000:
+        raise DamagedError(f"it claims a focal length of {motion.focal:.6g} pixels")
+    if motion.cam_t.abs().max() > FAR:
+        raise DamagedError(f"it has the person {motion.cam_t.abs().max():.3g} metres away")
+    if len(motion.betas) > BETAS or len(motion.betas) and motion.betas.abs().max() > FAR:
+        raise DamagedError("it has betas that are those of no body")
+
+
+def _people(path: Path) -> list[Callable[[], Recording]]:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"{path.name} is not a motion: choose a file that ends in {', '.join(EXTENSIONS)}.")
-    with reading(path, "a motion", "make it again with the tool it should come from, or convert it to AMASS' .npz"):
+    with reading(path, *FOREIGN):
         return people_in(reader(path), path)
 
 
@@ -116,7 +156,7 @@ def _to_motion(seen: Recording, body: Body, width: int, height: int, fps: float)
     rest = body.with_betas(betas).rest().joints[0, 0]
     pelvis = rest if smpl and seen.betas is not None else rest.new_tensor(seen.pelvis)
     width, height = seen.size or (width, height)
-    motion = Motion(
+    known = Motion(
         rotations=seen.rotations,
         betas=betas,
         cam_t=seen.transl + (pelvis - rest),
@@ -127,17 +167,20 @@ def _to_motion(seen: Recording, body: Body, width: int, height: int, fps: float)
         confidence=torch.ones(len(seen.frames)),
         source=seen.source,
     )
-    motion = _fill(motion, seen.frames, seen.length)
-    if seen.world is None:
-        return motion
-    before_camera = transform(motion, body, seen.world, torch.zeros(3))
-    return frame_person(before_camera, body, width, height)
+    _check(known)
+    return _fill(known, seen.frames, seen.length)
 
 
-def _fill(motion: Motion, frames: Tensor, length: int) -> Motion:
+def _fill(known: Motion, frames: Tensor, length: int) -> Motion:
     """Every frame of the video: between the frames that are known, a steady turn; before and after, the nearest."""
     order = frames.argsort()
     position = np.interp(np.arange(length), frames[order].numpy(), np.arange(len(frames)))
+    rotations, cam_t = torch.empty(length, 24, 3, 3), torch.empty(length, 3)
+    for start in range(0, length, AT_ONCE):
+        part = torch.from_numpy(position[start : start + AT_ONCE]).float()
+        first, last = int(part[0]), int(part[-1]) + 2
+        filled = sample(known[order[first:last]], part - first)
+        rotations[start : start + AT_ONCE], cam_t[start : start + AT_ONCE] = filled.rotations, filled.cam_t
     confidence = torch.zeros(length)
     confidence[frames] = 1
-    return replace(sample(motion[order], torch.from_numpy(position).float()), confidence=confidence)
+    return replace(known, rotations=rotations, cam_t=cam_t, confidence=confidence, shot=None)
