@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ..files.arrays import NAMES, read_npz, to_array
-from ..files.errors import reading
+from ..files.errors import DamagedError, reading
 from ..files.pickles import Node, Unpickler
+from ..files.room import Room
 from ..files.tensors import tensors_in
 from .body import Body, Posed
 from .skeleton import JOINTS, KEYPOINTS, PARENTS
@@ -28,6 +30,8 @@ LANDMARKS = {
 SMPL_NAMES = rf"{NAMES}|chumpy\.(ch|ch_ops|linalg|reordering|utils)\.\w+|scipy\.sparse\.(\w+\.)?cs[cr]_(matrix|array)"
 KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "f")
 COMPONENTS = 10
+VERTICES, FACES = 20_000, 50_000  # SMPL has 6890 and 13776
+STEPS = 8  # of an expression inside an expression
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ def load_smpl(path: str | Path) -> SmplBody:
     """Loads the SMPL model in a file, with the first 10 components of its shape space."""
     path = Path(path)
     model = _read(path)
+    _check(path, model)
     try:
         import smplx.lbs  # noqa: F401
     except ImportError as error:
@@ -62,6 +67,26 @@ def load_smpl(path: str | Path) -> SmplBody:
             f"{path.name} needs the package smplx, which cannot be imported here ({error}): install it with "
             "`pip install smplx` in ComfyUI's Python, or choose the free body."
         ) from None
+
+    def tensor(key: str) -> Tensor:
+        return torch.from_numpy(model[key].astype(np.float32))
+
+    return SmplBody(
+        name=path.stem,
+        template=tensor("v_template"),
+        shapedirs=tensor("shapedirs")[..., :COMPONENTS].contiguous(),
+        joint_regressor=tensor("J_regressor"),
+        weights=tensor("weights"),
+        faces=torch.from_numpy(model["f"].astype(np.int64)),
+        part_labels=tensor("weights").argmax(dim=1),
+        keypoint_regressor=_keypoint_regressor(len(model["v_template"])),
+        betas=torch.zeros(COMPONENTS),
+        posedirs=tensor("posedirs").reshape(-1, 207).T.contiguous(),
+    )
+
+
+def _check(path: Path, model: dict[str, np.ndarray]) -> None:
+    """Says in one sentence what is missing, of another shape, or no number."""
     missing = [key for key in KEYS if key not in model]
     if missing:
         raise ValueError(f"{path.name} is not an SMPL model: it has no {', '.join(missing)}; choose another file.")
@@ -81,22 +106,19 @@ def load_smpl(path: str | Path) -> SmplBody:
                 f"{path.name} is not an SMPL model: {key} is {model[key].shape} instead of {shape}; "
                 "choose an SMPL file, not SMPL-H, SMPL-X or another body's."
             )
-
-    def tensor(key: str) -> Tensor:
-        return torch.from_numpy(model[key].astype(np.float32))
-
-    return SmplBody(
-        name=path.stem,
-        template=tensor("v_template"),
-        shapedirs=tensor("shapedirs")[..., :COMPONENTS].contiguous(),
-        joint_regressor=tensor("J_regressor"),
-        weights=tensor("weights"),
-        faces=torch.from_numpy(model["f"].astype(np.int64)),
-        part_labels=tensor("weights").argmax(dim=1),
-        keypoint_regressor=_keypoint_regressor(count),
-        betas=torch.zeros(COMPONENTS),
-        posedirs=tensor("posedirs").reshape(-1, 207).T.contiguous(),
-    )
+        if model[key].dtype.kind not in "iuf" or not np.isfinite(model[key]).all():
+            raise ValueError(f"{path.name} is damaged: its {key} hold NaN or other things than numbers; get it again.")
+    faces = model["f"]
+    if not 0 < len(faces) <= FACES or not 0 < count <= VERTICES:
+        raise ValueError(
+            f"{path.name} is not an SMPL model: it has {count} vertices and {len(faces)} faces, where SMPL has 6890 "
+            "and 13776; choose another file."
+        )
+    if faces.min() < 0 or faces.max() >= count:
+        raise ValueError(
+            f"{path.name} is damaged: its faces name vertices from {faces.min():.0f} to {faces.max():.0f}, and it has "
+            f"{count}; get it again."
+        )
 
 
 def _keypoint_regressor(count: int) -> Tensor:
@@ -123,8 +145,9 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    model = Unpickler(path.read_bytes(), SMPL_NAMES).load()
-    return {key: _evaluate(model[key]) for key in KEYS if key in model}
+    reader = Unpickler(path.read_bytes(), SMPL_NAMES)
+    model = reader.load()
+    return {key: _evaluate(model[key], reader.room) for key in KEYS if key in model}
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -143,33 +166,45 @@ READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
 }
 
 
-def _evaluate(value: Any) -> np.ndarray:
-    """The array that a chumpy expression, a scipy matrix or a numpy array describes."""
+def _evaluate(value: Any, room: Room, steps: int = STEPS) -> np.ndarray:
+    """The array that a chumpy expression, a scipy matrix or a numpy array describes.
+
+    An expression may name another several times: how deep it goes is bounded, and what it makes is paid for."""
     if not isinstance(value, Node):
         return to_array(value)
-    state = value.state
+    if steps == 0:
+        raise DamagedError("its expressions go too deep")
+    state, inner = value.state, partial(_evaluate, room=room, steps=steps - 1)
     match value.kind.rpartition(".")[2]:
         case "Ch":
-            return _evaluate(state["x"])
+            return inner(state["x"])
         case "Select":
-            return _evaluate(state["a"]).ravel()[_evaluate(state["idxs"])].reshape(state["preferred_shape"])
+            chosen = inner(state["idxs"])
+            room.pay(8 * chosen.size)
+            return inner(state["a"]).ravel()[chosen].reshape(state["preferred_shape"])
         case "transpose":
-            return _evaluate(state["a"]).transpose(state["axes"])
+            return inner(state["a"]).transpose(state["axes"])
         case "reshape":
-            return _evaluate(state["a"]).reshape(state["newshape"])
+            return inner(state["a"]).reshape(state["newshape"])
         case "csc_matrix" | "csc_array":
-            return _dense(state, columns_first=True)
+            return _dense(state, room, columns_first=True)
         case "csr_matrix" | "csr_array":
-            return _dense(state, columns_first=False)
+            return _dense(state, room, columns_first=False)
         case _:
             return to_array(value)
 
 
-def _dense(state: dict, columns_first: bool) -> np.ndarray:
+def _dense(state: dict, room: Room, columns_first: bool) -> np.ndarray:
     """The matrix whose line i holds data[indptr[i]:indptr[i + 1]] at indices[...]; lines are columns in csc."""
     shape = state["_shape"] if "_shape" in state else state["shape"]
-    dense = np.zeros(shape[::-1] if columns_first else shape)
-    starts = to_array(state["indptr"])
-    lines = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    np.add.at(dense, (lines, to_array(state["indices"])), to_array(state["data"]))
+    lines, length = shape[::-1] if columns_first else shape
+    if lines < 0 or length < 0:
+        raise DamagedError("it is damaged")
+    room.pay(8 * lines * length)
+    starts, values = to_array(state["indptr"]), to_array(state["data"])
+    counts = np.diff(starts)
+    if len(counts) != lines or (counts < 0).any() or counts.sum() != len(values):
+        raise DamagedError("it is damaged")
+    dense = np.zeros((lines, length))
+    np.add.at(dense, (np.repeat(np.arange(lines), counts), to_array(state["indices"])), values)
     return dense.T if columns_first else dense

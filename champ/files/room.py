@@ -3,7 +3,7 @@
 from .errors import DamagedError
 
 TIMES = 3  # the size of the file
-MORE = 128 << 20  # bytes
+MORE = 96 << 20  # bytes
 
 
 class Room:

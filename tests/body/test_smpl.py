@@ -285,3 +285,41 @@ def test_other_kinds_of_file(tmp_path):
     (tmp_path / "body.obj").write_text("v 0 0 0")
     with pytest.raises(ValueError, match=r"body\.obj is not an SMPL model: choose a file that ends in \.pkl, \.npz"):
         load_smpl(tmp_path / "body.obj")
+
+
+def damage(arrays, key: str, value):
+    array = arrays[key] = arrays[key].astype(np.float64)
+    array.flat[5] = value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("v_template", np.nan, "its v_template hold NaN"),
+        ("weights", np.inf, "its weights hold NaN"),
+        ("f", 240, "its faces name vertices from 0 to 240, and it has 240; get it again"),
+        ("f", -1, "its faces name vertices from -1 to 239"),
+    ],
+)
+def test_numbers_that_no_body_has(arrays, key, value, message, tmp_path):
+    damage(arrays, key, value)
+    with pytest.raises(ValueError, match=rf"^model\.pkl is damaged: {message}"):
+        load_smpl(pickled(arrays, tmp_path))
+
+
+def test_a_body_that_is_far_too_large(arrays, tmp_path):
+    arrays["f"] = np.zeros((60_000, 3), np.int32)
+    with pytest.raises(ValueError, match="model.pkl is not an SMPL model: it has 240 vertices and 60000 faces, where"):
+        load_smpl(pickled(arrays, tmp_path))
+
+
+@pytest.mark.parametrize("shape", [(1 << 30, 1 << 30), (24, 1 << 31), (24, 240), (-1, 4)])
+def test_sparse_matrices_are_checked_before_they_are_made(shape, tmp_path):
+    """Lines that claim more numbers than there are, and shapes that no body has."""
+    numbers = b"(" + b"".join(b"\x8a\x08" + n.to_bytes(8, "little", signed=True) for n in shape) + b"t"
+    starts = b"(lp1\nI0\naI999999999999\na"
+    matrix = b"cscipy.sparse.csc\ncsc_matrix\n)\x81}(V_shape\n" + numbers + b"Vindptr\n" + starts
+    matrix += b"Vindices\n(lVdata\n(lub"
+    (tmp_path / "model.pkl").write_bytes(b"\x80\x02}VJ_regressor\n" + matrix + b"s.")
+    with pytest.raises(ValueError, match=r"model\.pkl cannot be read as an SMPL model, it "):
+        load_smpl(tmp_path / "model.pkl")
