@@ -21,23 +21,24 @@ class WeightFile:
         return f"{self.folder}/{self.path}"
 
 
-AT_THE_SOURCE = "as its authors say at the source"
+TAGGED = "Apache-2.0, as the source is tagged"
+CLIP_TERMS = "the source is tagged Apache-2.0; comes from Lambda's Image Variations, which has terms of its own"
 DWPOSE = "Apache-2.0"
 HMR2 = "code MIT; the weights came without terms of their own"
 HMR2_FOLDER = "logs/train/multiruns/hmr2/0/checkpoints"
 # What the networks of a set take in 32 bits.
-UNET, MOTION_MODULE, ENCODER = 3_440_000_000, 1_820_000_000, 4_400_000
+UNET, MOTION_MODULE, ENCODER, POSE_GUIDER = 3_440_000_000, 1_820_000_000, 15_400_000, 4_350_000
 
 
-def _set(folder: str, source: str, inside: str, encoders: dict[str, str]) -> list[WeightFile]:
+def _set(folder: str, source: str, inside: str, encoder: int, encoders: dict[str, str]) -> list[WeightFile]:
     networks = {
         "denoising_unet": ("the denoiser", UNET),
         "reference_unet": ("ReferenceNet", UNET),
         "motion_module": ("joins the frames", MOTION_MODULE),
-        **{name: (what, ENCODER) for name, what in encoders.items()},
+        **{name: (what, encoder) for name, what in encoders.items()},
     }
     return [
-        WeightFile("champ", f"{folder}/{name}.pth", source, f"{inside}{name}.pth", what, AT_THE_SOURCE, size)
+        WeightFile("champ", f"{folder}/{name}.pth", source, f"{inside}{name}.pth", what, TAGGED, size)
         for name, (what, size) in networks.items()
     ]
 
@@ -65,13 +66,13 @@ FILES = [
         "hmr2", "epoch=35-step=1000000.ckpt", "spaces/brjathu/HMR2.0", f"{HMR2_FOLDER}/epoch%3D35-step%3D1000000.ckpt",
         "4D-Humans 2.0b, bodies from pictures", HMR2, 2_690_000_000,
     ),
-    *_set("champ", "fudan-generative-ai/champ", "champ/", {
+    *_set("champ", "fudan-generative-ai/champ", "champ/", ENCODER, {
         "guidance_encoder_depth": "reads depth maps",
         "guidance_encoder_normal": "reads normal maps",
         "guidance_encoder_semantic_map": "reads semantic maps",
         "guidance_encoder_dwpose": "reads skeleton maps",
     }),
-    *_set("animate_anyone", "patrolli/AnimateAnyone", "", {"pose_guider": "reads skeleton maps"}),
+    *_set("animate_anyone", "patrolli/AnimateAnyone", "", POSE_GUIDER, {"pose_guider": "reads skeleton maps"}),
     WeightFile(
         "vae", "vae-ft-mse-840000-ema-pruned.safetensors", "stabilityai/sd-vae-ft-mse-original",
         "vae-ft-mse-840000-ema-pruned.safetensors", "between pictures and latents, for both", "MIT",
@@ -79,6 +80,6 @@ FILES = [
     ),
     WeightFile(
         "clip_vision", "champ_image_encoder.bin", "fudan-generative-ai/champ", "image_encoder/pytorch_model.bin",
-        "sees the reference picture, for both", AT_THE_SOURCE, 1_220_000_000,
+        "sees the reference picture, for both", CLIP_TERMS, 1_220_000_000,
     ),
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 import folder_paths
 
 from ..champ.estimate.checkpoint import OFFICIAL
+from ..champ.model.checkpoint import set_of
 from ..champ.output import is_part, not_saved
 from ..champ.render.folder import MAPS
 
@@ -98,20 +99,21 @@ def hmr2_file(name: str) -> Path:
 
 
 def checkpoint_sets() -> list[str]:
-    """Folders below models/champ that hold a denoising UNet, and the one that comes with the pack."""
-    files = [Path(name) for name in folder_paths.get_filename_list("champ")]
-    found = {file.parent for file in files if file.name.startswith("denoising_unet")}
-    return sorted(folder.as_posix() for folder in found if not any(map(is_part, folder.parts)))
+    """Folders below models/champ that hold the networks of a set, files that may hold a whole set, and what comes with
+    the pack."""
+    found = {set_of(PurePath(name)) for name in folder_paths.get_filename_list("champ")}
+    return sorted(place.as_posix() for place in found if place and not any(map(is_part, place.parts)))
 
 
-def set_folder(name: str) -> Path:
-    """Where a choice of `checkpoint_sets` lies."""
+def set_place(name: str) -> Path:
+    """The folder or file that a choice of `checkpoint_sets` stands for."""
     if name not in checkpoint_sets():
         raise ValueError(
-            f"There is no checkpoint set called {name!r}: put the files of Champ or Animate Anyone into a folder of "
-            "their own below models/champ, press R, and choose it."
+            f"There is no checkpoint set called {name!r}: press Download files... in Load Champ Model, or put the "
+            "files of Champ or Animate Anyone into a folder of their own below models/champ and press R; then choose "
+            "it. Or choose champ_tiny, which comes with the pack."
         )
-    return next(folder for root in folder_paths.get_folder_paths("champ") if (folder := Path(root, name)).is_dir())
+    return next(place for root in folder_paths.get_folder_paths("champ") if (place := Path(root, name)).exists())
 
 
 def media_folders() -> Iterator[tuple[PurePath, str, list[str], list[str]]]:

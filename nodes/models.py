@@ -5,7 +5,7 @@ from comfy_api.latest import io
 
 from ..champ.model.checkpoint import SUFFIXES, find_set
 from ..champ.model.loading import WEIGHT_DTYPES, load_denoiser, load_encoders, load_reference_net
-from .files import checkpoint_sets, register_folder, register_shipped, set_folder
+from .files import checkpoint_sets, register_folder, register_shipped, set_place
 from .types import ChampGuidanceEncoders, ChampReferenceNet, checked
 
 register_folder("champ", set(SUFFIXES))
@@ -23,14 +23,14 @@ class ChampLoadModel(io.ComfyNode):
             display_name="Load Champ Model",
             category="Champ/model",
             description="Loads a checkpoint set of Champ or Animate Anyone from models/champ: one folder with "
-            "denoising_unet, reference_unet, motion_module and the guidance encoders or the pose guider inside. "
-            "champ_tiny comes with the pack.",
+            "denoising_unet, reference_unet, motion_module and the guidance encoders or the pose guider inside, or one "
+            "file with all of them. champ_tiny comes with the pack.",
             inputs=[
                 io.Combo.Input(
                     "checkpoint_set",
                     options=checkpoint_sets(),
-                    tooltip="A folder below models/champ with the files of one set, under their official names; or "
-                    "champ_tiny, a small model for drawn people that comes with the pack.",
+                    tooltip="A folder below models/champ with the files of one set, under their official names; a "
+                    "file with the whole set; or champ_tiny, a small model for drawn people that comes with the pack.",
                 ),
                 io.Combo.Input(
                     "motion_module",
@@ -55,11 +55,11 @@ class ChampLoadModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, checkpoint_set):
-        return checked(set_folder, checkpoint_set)
+        return checked(set_place, checkpoint_set)
 
     @classmethod
     def execute(cls, checkpoint_set, motion_module, weight_dtype) -> io.NodeOutput:
-        files = find_set(set_folder(checkpoint_set))
+        files = find_set(set_place(checkpoint_set))
         motion = OWN_MOTION.get(motion_module)
         if motion is None:
             motion = folder_paths.get_full_path_or_raise("animatediff_models", motion_module)

@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from torch import Tensor
 
@@ -14,64 +14,169 @@ from .config import ANIMATE_ANYONE, CHAMP, MOTION_KEY, TEMPORAL, Shapes
 MAPS = ("depth", "normal", "semantic_map", "dwpose")  # Champ's guidance encoders
 POSE = "pose"  # Animate Anyone's only map
 ENCODER_FILES = {**{f"guidance_encoder_{name}": name for name in MAPS}, "pose_guider": POSE}
+NETWORKS = ("denoising_unet", "reference_unet", "motion_module", *ENCODER_FILES)  # their official names
+PRECISIONS = ("fp16", "bf16", "fp32")  # in order of preference
+
+# What follows a network's name in the name of its file: precision, step number.
+_ENDING = rf"([-_.]({'|'.join(PRECISIONS)}|\d+))*"
+_NAMED = re.compile(rf"(.*[-_.])?(?P<network>{'|'.join(NETWORKS)}){_ENDING}")
+# In a folder with the network's name, where diffusers puts it.
+_DIFFUSERS = re.compile(rf"diffusion_pytorch_model{_ENDING}")
+# Models that lie beside a set, such as the VAE and CLIP, in the files that diffusers and transformers make.
+_BESIDE = re.compile(r"(diffusion_)?(pytorch_)?model([-_.].*)?")
+# Each network has one of these names, and what stands before it stands before all the network's names.
+_ANCHOR = re.compile(r"(|.*\.)(?:conv_in\.weight|down_blocks\.\d+\.motion_modules\..*)")
 
 StateDict = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
+class NetworkFile:
+    """Where a network is: in a file of its own, or in one with the whole set."""
+
+    file: Path
+    network: str  # its official name
+
+    @property
+    def name(self) -> str:
+        """What the file is called in a message."""
+        if self.network in self.file.name:
+            return self.file.name
+        if self.network == self.file.parent.name:
+            return f"{self.network}/{self.file.name}"
+        return f"{self.network} in {self.file.name}"
+
+
+@dataclass(frozen=True)
 class CheckpointSet:
-    """The files of a Champ or Animate Anyone model."""
+    """The networks of a Champ or Animate Anyone model."""
 
+    place: Path  # the folder or the file
     family: str
-    denoising_unet: Path
-    reference_unet: Path
-    motion_module: Path | None  # None: the denoising UNet's file may hold it
-    encoders: dict[str, Path]  # by the map that each one reads
+    denoising_unet: NetworkFile
+    reference_unet: NetworkFile
+    motion_module: NetworkFile | None  # None: the denoising UNet's file may hold it
+    encoders: dict[str, NetworkFile]  # by the map that each one reads
 
 
-def find_set(folder: str | Path) -> CheckpointSet:
-    """The files in a folder by their official names, which may end in _fp16, a step number and the like."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder; put each checkpoint set into a folder of its own.")
-    stems = ("denoising_unet", "reference_unet", "motion_module", *ENCODER_FILES)
-    files = {stem: file for stem in stems if (file := _find(folder, stem))}
-    encoders = {name: files[stem] for stem, name in ENCODER_FILES.items() if stem in files}
+def set_of(file: PurePath) -> PurePath | None:
+    """The checkpoint set that a file stands for by its name: the folder with a denoising UNet, or a file that may hold
+    a whole set. None for the other files of a set, and for those beside it."""
+    if file.suffix not in SUFFIXES:
+        return None
+    if match := _NAMED.fullmatch(file.stem):
+        return file.parent if match["network"] == "denoising_unet" else None
+    if _BESIDE.fullmatch(file.stem):
+        return file.parent.parent if file.parent.name == "denoising_unet" and _DIFFUSERS.fullmatch(file.stem) else None
+    return file
+
+
+def find_set(place: str | Path, full_precision: bool = False) -> CheckpointSet:
+    """The networks of a set: files with the official names in a folder, or folders with these names, as diffusers
+    saves them, or one file with everything.
+
+    A name may begin with another word and end in _fp16, a step number and the like. Of several precisions the half is
+    taken, or `full_precision`."""
+    place = Path(place)
+    if place.is_file():
+        found = _networks_in(place)
+    elif place.is_dir():
+        found = {network: file for network in NETWORKS if (file := _find(place, network, full_precision))}
+    else:
+        raise ValueError(f"{place} is not there; put each checkpoint set into a folder of its own.")
+    encoders = {name: found[network] for network, name in ENCODER_FILES.items() if network in found}
     if POSE in encoders and len(encoders) > 1:
         raise ValueError(
-            f"{folder} mixes two families: pose_guider belongs to Animate Anyone, guidance_encoder_* to Champ; "
+            f"{place} mixes two families: pose_guider belongs to Animate Anyone, guidance_encoder_* to Champ; "
             "put each checkpoint set into a folder of its own."
         )
-    missing = [stem for stem in ("denoising_unet", "reference_unet") if stem not in files]
+    missing = [network for network in ("denoising_unet", "reference_unet") if network not in found]
     if not encoders:
         missing.append("guidance_encoder_depth, ..._normal, ..._semantic_map or ..._dwpose, or pose_guider")
     if missing:
-        there = ", ".join(file.name for file in files.values()) or "no file of a checkpoint set"
+        there = ", ".join(file.name for file in found.values()) or "no file of a checkpoint set"
         raise ValueError(
-            f"{folder} has {there}, but lacks {'; '.join(missing)} (.safetensors or .pth); copy the whole set into it."
+            f"{place} has {there}, but lacks {'; '.join(missing)} (.safetensors or .pth); copy the whole set into it."
         )
     return CheckpointSet(
+        place=place,
         family=ANIMATE_ANYONE if POSE in encoders else CHAMP,
-        denoising_unet=files["denoising_unet"],
-        reference_unet=files["reference_unet"],
-        motion_module=files.get("motion_module"),
+        denoising_unet=found["denoising_unet"],
+        reference_unet=found["reference_unet"],
+        motion_module=found.get("motion_module"),
         encoders=encoders,
     )
 
 
-def _find(folder: Path, stem: str) -> Path | None:
-    name = re.compile(rf"{stem}([-_.](fp16|bf16|fp32|\d+))*")
-    found = [f for f in sorted(folder.iterdir()) if f.suffix in SUFFIXES and name.fullmatch(f.stem)]
-    stems = {f.stem for f in found}
-    if len(stems) > 1:
-        listed = ", ".join(f.name for f in found)
-        raise ValueError(f"{folder} has more than one {stem} ({listed}); keep one of them in the folder.")
-    return min(found, key=lambda f: SUFFIXES.index(f.suffix), default=None)
+def _find(folder: Path, network: str, full_precision: bool) -> NetworkFile | None:
+    """A network's file in a folder; one without a word before the network's name goes first."""
+    own = folder / network
+    files = [f for f in folder.iterdir() if (match := _NAMED.fullmatch(f.stem)) and match["network"] == network]
+    plain = [f for f in files if f.stem.startswith(network)]
+    plain += [f for f in own.iterdir() if _DIFFUSERS.fullmatch(f.stem)] if own.is_dir() else []
+    choice = sorted(f for f in plain or files if f.suffix in SUFFIXES)
+    if len({re.sub("|".join(rf"[-_.]{name}" for name in PRECISIONS), "", f.stem) for f in choice}) > 1:
+        listed = ", ".join(f.relative_to(folder).as_posix() for f in choice)
+        raise ValueError(f"{folder} has more than one {network} ({listed}); keep one of them in the folder.")
+
+    def rank(file: Path) -> tuple[int, ...]:
+        precision = next((i for i, name in enumerate(PRECISIONS) if name in file.stem), PRECISIONS.index("fp32"))
+        if full_precision:
+            return -precision, SUFFIXES.index(file.suffix)
+        return file.suffix != SUFFIXES[0], precision, SUFFIXES.index(file.suffix)
+
+    if not choice:
+        return None
+    best, *others = sorted(choice, key=rank)
+    if others:
+        left = ", ".join(f.name for f in others)
+        logging.info("[Champ] %s: %s is taken for %s, not %s.", folder.name, best.name, network, left)
+    return NetworkFile(best, network)
+
+
+def _networks_in(file: Path) -> dict[str, NetworkFile]:
+    """The networks in a file with a whole set, as diffusers' single files and trainers save it."""
+    state = read(file)
+    prefixes = {prefix: name for prefix in _prefixes(state) for name in NETWORKS if _is_of(prefix, name)}
+    if not prefixes:
+        raise ValueError(
+            f"{file.name} is {kind_of(state)}, but a checkpoint set belongs here: a folder with its files, or one file "
+            "with all its networks; choose another."
+        )
+    others = {key.partition(".")[0] for key in state if not key.startswith(tuple(prefixes))}
+    if others:
+        listed = ", ".join(sorted(others))
+        logging.info(
+            "[Champ] %s also has %s; Load VAE and Load CLIP Vision want files of their own.", file.name, listed
+        )
+    return {name: NetworkFile(file, name) for name in NETWORKS if name in prefixes.values()}
+
+
+def _prefixes(keys: Iterable[str]) -> set[str]:
+    """What stands before the names of each network in a file: nothing, "module.", "denoising_unet.", ..."""
+    found = {match[1] for key in keys if (match := _ANCHOR.fullmatch(key))}
+    return {prefix for prefix in found if not re.fullmatch(r"(.*\.)?(en|de)coder\.", prefix)}  # not the halves of a VAE
+
+
+def _is_of(prefix: str, network: str) -> bool:
+    return f".{prefix}".endswith(f".{network}.")
 
 
 def read(path: Path) -> StateDict:
     """The tensors of a file, which stay there until they are used."""
     return read_tensors(path, nested=("state_dict", "model", "module"))
+
+
+def read_network(file: NetworkFile) -> StateDict:
+    """A network's tensors under its own names. What a trainer has put before the names and what else it has saved,
+    such as the optimiser's state, is left out."""
+    state = read(file.file)
+    prefixes = sorted(_prefixes(state), key=len)
+    prefix = next((prefix for prefix in prefixes if _is_of(prefix, file.network)), next(iter(prefixes), ""))
+    found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if not _is_of(prefix, file.network):
+        warn_unused(file.name, [key for key in state if not key.startswith(prefix)])
+    return found
 
 
 def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
@@ -110,22 +215,25 @@ def kind_of(keys: Iterable[str]) -> str:
     return "no file that this pack knows"
 
 
-def check_kind(path: Path, state: StateDict, wanted: str) -> None:
-    if (kind := kind_of(state)) != wanted:
-        raise ValueError(f"{path.name} is {kind}, but {wanted} belongs here; choose the right file or set.")
+def check_kind(name: str, state: StateDict, *accepted: str) -> None:
+    """Says what the file called `name` is if that is none of the accepted kinds, the first of which is wanted."""
+    if (kind := kind_of(state)) not in accepted:
+        raise ValueError(f"{name} is {kind}, but {accepted[0]} belongs here; choose the right file or set.")
 
 
 def check_tensors(name: str, wanted: Shapes, given: Shapes, unused: str = "$") -> None:
-    """Says in one sentence which tensors are missing, of another shape, or unknown and not matched by `unused`."""
-    missing = [key for key in wanted if key not in given]
-    other = [f"{k} {given[k]} instead of {s}" for k, s in wanted.items() if k in given and given[k] != s]
-    unknown = [key for key in given if key not in wanted and not re.match(unused, key)]
-    found = {"missing": missing, "of another shape": other, "unknown": unknown}
-    parts = [
-        f"{len(keys)} {what}: {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
-        for what, keys in found.items()
-        if keys
-    ]
+    """Says in one sentence which tensors are missing or of another shape. Those that are too many and do not match
+    `unused` are a warning in the log: the official loaders overlook them."""
+    found = {
+        "missing": [key for key in wanted if key not in given],
+        "of another shape": [
+            f"{key} {given[key]} instead of {shape}"
+            for key, shape in wanted.items()
+            if key in given and given[key] != shape
+        ],
+    }
+    warn_unused(name, [key for key in given if key not in wanted and not re.match(unused, key)])
+    parts = [f"{len(keys)} {what}: {_some(keys)}" for what, keys in found.items() if keys]
     if parts:
         for what, keys in found.items():
             for key in keys:
@@ -134,3 +242,12 @@ def check_tensors(name: str, wanted: Shapes, given: Shapes, unused: str = "$") -
             f"{name} has the wrong tensors ({'; '.join(parts)}); download it again or choose another. "
             f"All are listed in the log."
         )
+
+
+def warn_unused(name: str, keys: list[str]) -> None:
+    if keys:
+        logging.warning("[Champ] %s holds more than is used, %d tensors: %s.", name, len(keys), _some(keys))
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + ", ..." * (len(keys) > 3)

@@ -14,8 +14,8 @@ CHAMP, ANIMATE_ANYONE = "Champ", "Animate Anyone"  # the families of checkpoints
 HEADS = 8  # of every attention of the SD1.5 family; no tensor's shape shows it
 GROUPS = 32  # of every GroupNorm
 
-# A tensor of a motion module in AnimateDiff's layout; some of its files have the prefix of a parallel trainer.
-MOTION_KEY = re.compile(r"(?:module\.)?((?:down_blocks|up_blocks)\.\d+|mid_block)\.motion_modules\.(\d+)\.(.+)")
+# A tensor of a motion module in AnimateDiff's layout.
+MOTION_KEY = re.compile(r"((?:down_blocks|up_blocks)\.\d+|mid_block)\.motion_modules\.(\d+)\.(.+)")
 TEMPORAL = "temporal_transformer."
 
 

@@ -1,5 +1,6 @@
 """From checkpoint files to models that ComfyUI manages: the denoiser, ReferenceNet, and the guidance encoders."""
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -19,14 +20,16 @@ from .checkpoint import (
     POSE,
     REFERENCE,
     CheckpointSet,
+    NetworkFile,
     StateDict,
     check_kind,
     check_tensors,
-    read,
+    read_network,
     shapes_of,
+    warn_unused,
 )
 from .compat import managed
-from .config import MOTION_KEY, TEMPORAL, MotionSizes, UNetSizes
+from .config import ANIMATE_ANYONE, MOTION_KEY, TEMPORAL, MotionSizes, UNetSizes
 from .denoiser import ChampModel, ModelConfig
 from .guidance import EncoderSizes, GuidanceEncoders, MapEncoder
 from .reference import ReferenceNet, ReferenceUNet
@@ -41,6 +44,7 @@ WEIGHT_DTYPES: dict[str, tuple[torch.dtype | None, bool]] = {
 COMPUTE_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 # In all official encoders, with no effect on what they give: attentions after the earlier convolutions, and one more.
 UNUSED_IN_ENCODERS = r"attentions\.\d+\.|guidance_attention\."
+MUSEPOSE_POSITIONS = 128  # of its motion modules, where Animate Anyone's have 32
 
 Sizes = TypeVar("Sizes")
 
@@ -49,75 +53,88 @@ def load_denoiser(
     files: CheckpointSet, motion: Path | Literal["set", "none"] = "set", weight_dtype: str | torch.dtype = "default"
 ) -> ModelPatcher:
     """The denoising UNet as a ComfyUI MODEL, with the set's motion modules, another file's, or none (for pictures)."""
-    state = read(files.denoising_unet)
+    state = read_network(files.denoising_unet)
     own_motion = {key: state.pop(key) for key in list(state) if MOTION_KEY.fullmatch(key)}
-    check_kind(files.denoising_unet, state, DENOISING)
+    check_kind(files.denoising_unet.name, state, DENOISING)
     sizes = _sizes(UNetSizes.read, files.denoising_unet, state)
     motion_state: StateDict = {}
     motion_sizes = None
     if motion != "none":
         motion_file, motion_state = _read_motion(files, motion, own_motion)
         motion_sizes = _sizes(lambda shapes: MotionSizes.read(shapes, sizes), motion_file, motion_state)
+        _warn_of_musepose(files, motion_sizes)
 
     config = ModelConfig(sizes.comfy())
     dtype, cast, config.optimizations["fp8"] = _storage({**state, **motion_state}, weight_dtype)
     config.set_inference_dtype(dtype, cast)
     model = ChampModel(config, files.family, motion_sizes)
     unet = model.diffusion_model
-    weights = _renamed(files.denoising_unet, state, unet, unet_names(sizes, unet))
+    _fill(unet, unet_names(sizes, unet), files.denoising_unet, state)
+    del state, own_motion  # the file, before the next one is touched
     if motion_sizes:
-        weights |= _renamed(motion_file, motion_state, unet, motion_names(sizes, unet))
-    unet.load_state_dict(weights)
+        _fill(unet, motion_names(sizes, unet), motion_file, motion_state)
     return _patcher(model)
 
 
 def load_reference_net(files: CheckpointSet, weight_dtype: str | torch.dtype = "default") -> ReferenceNet:
-    state = read(files.reference_unet)
-    check_kind(files.reference_unet, state, REFERENCE)
-    sizes = _sizes(UNetSizes.read, files.reference_unet, state)
+    file = files.reference_unet
+    state = read_network(file)
+    check_kind(file.name, state, REFERENCE, DENOISING)  # some files have the output layers, which are not used
+    sizes = _sizes(UNetSizes.read, file, state)
     config = ModelConfig(sizes.comfy())
     dtype, cast, fast = _storage(state, weight_dtype)
     config.set_inference_dtype(dtype, cast)
     operations = comfy.ops.pick_operations(dtype, cast, fp8_optimizations=fast)
     unet = ReferenceUNet(**config.unet_config, operations=operations)
-    unet.load_state_dict(_renamed(files.reference_unet, state, unet, unet_names(sizes, unet)))
+    _fill(unet, unet_names(sizes, unet), file, state)
     return ReferenceNet(_patcher(unet), files.family, cast or dtype, sizes.context_dim)
 
 
 def load_encoders(files: CheckpointSet, weight_dtype: str | torch.dtype = "default") -> GuidanceEncoders:
     """The guidance encoders of a set, or its pose guider."""
-    states = {name: read(file) for name, file in files.encoders.items()}
+    states = {name: read_network(file) for name, file in files.encoders.items()}
     tensors = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
     dtype, cast, _ = _storage(tensors, weight_dtype, [torch.float16, torch.float32])
     operations = comfy.ops.pick_operations(dtype, cast)
     encoders = nn.ModuleDict()
     for name, state in states.items():
         file = files.encoders[name]
-        check_kind(file, state, GUIDER if name == POSE else ENCODER)
+        check_kind(file.name, state, GUIDER if name == POSE else ENCODER)
         encoder = MapEncoder(_sizes(EncoderSizes.read, file, state), dtype, operations=operations)
-        names = {key: key for key in encoder.state_dict()}
-        encoder.load_state_dict(_renamed(file, state, encoder, names, UNUSED_IN_ENCODERS))
+        _fill(encoder, {key: key for key in encoder.state_dict()}, file, state, UNUSED_IN_ENCODERS)
         encoders[name] = encoder
     return GuidanceEncoders(_patcher(encoders), files.family, cast or dtype)
 
 
-def _read_motion(files: CheckpointSet, motion: Path | str, own: StateDict) -> tuple[Path, StateDict]:
+def _read_motion(files: CheckpointSet, motion: Path | str, own: StateDict) -> tuple[NetworkFile, StateDict]:
     """The motion modules' file and tensors. Those in the denoising UNet's file go before the set's other file, as in
     the official loading order."""
     if motion == "set" and own:
         return files.denoising_unet, own
-    file = files.motion_module if motion == "set" else Path(motion)
+    file = files.motion_module if motion == "set" else NetworkFile(Path(motion), "motion_module")
     if file is None:
         raise ValueError(
-            f"{files.denoising_unet.parent} has no motion_module file, and {files.denoising_unet.name} has no motion "
-            "modules in it; copy the whole set, or choose a motion module of AnimateDiff."
+            f"{files.place} has no motion_module file, and {files.denoising_unet.name} has no motion modules in it; "
+            "copy the whole set, or choose a motion module of AnimateDiff."
         )
-    state = {key.removeprefix("module."): value for key, value in read(file).items()}
-    check_kind(file, state, MOTION)
-    return file, state
+    state = read_network(file)
+    modules = {key: value for key, value in state.items() if MOTION_KEY.fullmatch(key)}
+    check_kind(file.name, modules or state, MOTION)
+    warn_unused(file.name, [key for key in state if key not in modules])
+    return file, modules
 
 
-def _sizes(read_sizes: Callable[[Mapping[str, tuple[int, ...]]], Sizes], file: Path, state: StateDict) -> Sizes:
+def _warn_of_musepose(files: CheckpointSet, motion: MotionSizes) -> None:
+    """MusePose differs from Animate Anyone's files in the number of positions, and in what no file says."""
+    if files.family == ANIMATE_ANYONE and motion.frames == MUSEPOSE_POSITIONS:
+        logging.warning(
+            "[Champ] %s has 128 positions in its motion modules, as MusePose has, which wants scaled_linear betas and "
+            "windows of 48 frames.",
+            files.place.name,
+        )
+
+
+def _sizes(read_sizes: Callable[[Mapping[str, tuple[int, ...]]], Sizes], file: NetworkFile, state: StateDict) -> Sizes:
     try:
         return read_sizes(shapes_of(state))
     except ValueError as error:
@@ -165,11 +182,11 @@ def motion_names(sizes: UNetSizes, unet: nn.Module) -> dict[str, str]:
     return names
 
 
-def _renamed(file: Path, state: StateDict, module: nn.Module, names: dict[str, str], unused: str = "$") -> StateDict:
-    """The tensors of a file under the module's own names, after checking that they fit."""
+def _fill(module: nn.Module, names: dict[str, str], file: NetworkFile, state: StateDict, unused: str = "$") -> None:
+    """Copies a file's tensors into the module's own, which `names` says, after checking that they fit."""
     own = module.state_dict()
     check_tensors(file.name, {name: tuple(own[key].shape) for name, key in names.items()}, shapes_of(state), unused)
-    return {key: state[name] for name, key in names.items()}
+    module.load_state_dict({key: state[name] for name, key in names.items()}, strict=False)
 
 
 def _patcher(model: nn.Module) -> ModelPatcher:

@@ -15,7 +15,7 @@ READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow?.path"
 # Files that the example workflows name and nobody reads here.
 FILES = (
     "models/vae/vae-ft-mse-840000-ema-pruned.safetensors",
-    "models/clip_vision/champ_image_encoder.safetensors",
+    "models/clip_vision/champ_image_encoder.bin",
     "input/example.png",
 )
 

@@ -69,8 +69,7 @@ def test_guidance_encoder_has_the_used_tensors_of_the_official_file(shapes):
 
 
 def test_motion_modules_of_animatediff(shapes):
-    own = {f"module.{key}": shape for key, shape in shapes["motion_module"].items()}
-    assert len(MotionSizes.read(own, SD15).channels) == 21
+    own = shapes["motion_module"]
     without_middle = {key: shape for key, shape in own.items() if "mid_block" not in key}
     assert MotionSizes.read(without_middle, SD15).channels.keys() == MotionSizes.read(own, SD15).channels.keys() - {
         ("middle", 0)

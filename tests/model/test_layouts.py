@@ -1,0 +1,314 @@
+"""Weights as they are found: every layout in which the sets are published or saved gives the same models."""
+
+import json
+import logging
+import math
+from pathlib import Path, PurePath
+
+import comfy.ops
+import pytest
+import torch
+from golden import DATA, Golden
+from safetensors.torch import save_file
+
+from champ.model import checkpoint
+from champ.model.checkpoint import ENCODER_FILES, NETWORKS, check_tensors, find_set, read_network, set_of, shapes_of
+from champ.model.config import MotionSizes, UNetSizes
+from champ.model.denoiser import ChampUNet, ModelConfig
+from champ.model.guidance import EncoderSizes, MapEncoder
+from champ.model.loading import (
+    UNUSED_IN_ENCODERS,
+    load_denoiser,
+    load_encoders,
+    load_reference_net,
+    motion_names,
+    unet_names,
+)
+from champ.model.reference import ReferenceUNet
+from champ.weights import FILES
+
+State = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def networks(family) -> dict[str, State]:
+    """The tensors of a set by the official name of their network."""
+    return {name: {k: torch.from_numpy(v) for k, v in family.weights(name).items()} for name in family.spec["files"]}
+
+
+@pytest.fixture(scope="module")
+def family(request) -> Golden:
+    return request.getfixturevalue(request.param)
+
+
+def prefixed(prefix: str, state: State) -> State:
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+def whole(networks: dict[str, State]) -> State:
+    """All networks in one, the motion modules inside the denoising UNet, as its model has them."""
+    networks = dict(networks)
+    motion = networks.pop("motion_module")
+    return {
+        **{k: v for name, state in networks.items() for k, v in prefixed(f"{name}.", state).items()},
+        **prefixed("denoising_unet.", motion),
+    }
+
+
+def official(networks: dict[str, State], folder: Path) -> Path:
+    """The authors' files: plain pickles in full precision."""
+    for name, state in networks.items():
+        torch.save({key: value.float() for key, value in state.items()}, folder / f"{name}.pth")
+    return folder
+
+
+def with_too_much(networks: dict[str, State], folder: Path) -> Path:
+    """Output layers in ReferenceNet, the names of a parallel trainer, its optimiser, and layers that nobody knows."""
+    outputs = {k: v for k, v in networks["denoising_unet"].items() if k.startswith(("conv_norm_out.", "conv_out."))}
+    for name, state in networks.items():
+        if name == "reference_unet":
+            state = {**state, **outputs}
+        elif name in ENCODER_FILES:
+            state = {**state, "extra.weight": torch.zeros(2)}
+        saved = {"epoch": 3, "state_dict": prefixed("module.", state), "optimizer": {"state": {0: torch.zeros(3)}}}
+        torch.save(saved, folder / f"{name}-30000.pth")
+    return folder
+
+
+def other_names(networks: dict[str, State], folder: Path) -> Path:
+    for name, state in networks.items():
+        save_file(state, folder / f"champ_{name}_fp16.safetensors")
+    return folder
+
+
+def single_file(networks: dict[str, State], folder: Path) -> Path:
+    """benjamin-paine/champ's champ.fp16.safetensors, which has the VAE and CLIP in it as well."""
+    beside = {
+        "vae.encoder.conv_in.weight": torch.zeros(1),
+        "vae.decoder.conv_in.weight": torch.zeros(1),
+        "image_encoder.vision_model.post_layernorm.weight": torch.zeros(1),
+    }
+    save_file({**whole(networks), **beside}, folder / "champ.fp16.safetensors")
+    return folder / "champ.fp16.safetensors"
+
+
+def trainers_file(networks: dict[str, State], folder: Path) -> Path:
+    """What accelerate saves of the official training's network."""
+    torch.save(prefixed("module.", whole(networks)), folder / "trained.bin")
+    return folder / "trained.bin"
+
+
+def diffusers_folders(networks: dict[str, State], folder: Path) -> Path:
+    """Folders with the networks' names; the files in full precision beside the others are not to be read."""
+    networks = dict(networks)
+    networks["denoising_unet"] = {**networks["denoising_unet"], **networks.pop("motion_module")}
+    (folder / "model_index.json").write_text("{")  # nobody looks at it
+    for name in ("vae", *networks):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text("{")
+        (folder / name / "diffusion_pytorch_model.bin").write_bytes(b"")
+        state = networks.get(name, {"decoder.conv_in.weight": torch.zeros(1)})
+        save_file(state, folder / name / "diffusion_pytorch_model.fp16.safetensors")
+    return folder
+
+
+LAYOUTS = [official, with_too_much, other_names, single_file, trainers_file, diffusers_folders]
+
+
+@pytest.mark.parametrize(
+    ("family", "layout"),
+    [*(("champ", layout) for layout in LAYOUTS), ("animate_anyone", official), ("animate_anyone", single_file)],
+    ids=lambda value: getattr(value, "__name__", value),
+    indirect=["family"],
+)
+def test_every_layout_gives_the_same_models(family, networks, layout, tmp_path, caplog):
+    place = layout(networks, tmp_path)
+    files = find_set(place)
+    assert files.family == family.files.family and list(files.encoders) == list(family.files.encoders)
+    loaded = [
+        load_denoiser(files).model.diffusion_model,
+        load_reference_net(files).patcher.model,
+        load_encoders(files).patcher.model,
+    ]
+    wanted = [family.model.model.diffusion_model, family.net.patcher.model, family.encoders.patcher.model]
+    for model, own in zip(loaded, wanted):
+        state = model.state_dict()
+        assert state.keys() == own.state_dict().keys()
+        assert all(torch.equal(state[key], value) for key, value in own.state_dict().items())
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    if layout is with_too_much:
+        [reference] = [text for text in warnings if "reference_unet" in text and "conv_out.weight" in text]
+        assert reference.startswith("[Champ] reference_unet-30000.pth holds more than is used, 4 tensors: conv_norm_")
+        assert sum("extra.weight" in text for text in warnings) == len(files.encoders)
+    else:
+        assert warnings == []
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+@pytest.mark.parametrize("family", ["champ"], indirect=True)
+def test_every_layout_is_offered_once(networks, layout, tmp_path):
+    place = layout({name: {"a": torch.zeros(1)} for name in networks}, tmp_path)
+    files = [file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file()]
+    assert {found for file in files if (found := set_of(file))} == {place.relative_to(tmp_path)}
+
+
+def test_what_lies_beside_a_set_is_not_offered():
+    """The folders of Champ's repository on Hugging Face, and a motion module that lies alone."""
+    for name in (
+        "champ/README.md",
+        "champ/image_encoder/pytorch_model.bin",
+        "champ/sd-vae-ft-mse/diffusion_pytorch_model.safetensors",
+        "champ/stable-diffusion-v1-5/unet/diffusion_pytorch_model.bin",
+        "champ/image_encoder/model.fp16.safetensors",
+        "motion_module.pth",
+    ):
+        assert set_of(PurePath(name)) is None, name
+    assert set_of(PurePath("champ/champ/denoising_unet.pth")) == PurePath("champ/champ")
+
+
+@pytest.mark.parametrize(
+    ("names", "half", "full"),
+    [
+        (["x_fp16.safetensors", "x.safetensors", "x.pth"], "x_fp16.safetensors", "x.safetensors"),
+        (["x.pth", "x.safetensors"], "x.safetensors", "x.safetensors"),
+        (["x-fp16.pth", "x.pth", "x.bin"], "x-fp16.pth", "x.pth"),
+        (["x.bf16.safetensors", "x.fp16.safetensors", "x.fp32.pth"], "x.fp16.safetensors", "x.fp32.pth"),
+        (["x_fp16.pth", "x.safetensors"], "x.safetensors", "x.safetensors"),
+        (["x/diffusion_pytorch_model.bin", "x/diffusion_pytorch_model.fp16.bin"],
+         "x/diffusion_pytorch_model.fp16.bin", "x/diffusion_pytorch_model.bin"),
+    ],
+)  # fmt: skip
+def test_one_of_several_precisions_is_taken_and_said(tmp_path, caplog, names, half, full):
+    caplog.set_level(logging.INFO)
+    (tmp_path / "denoising_unet").mkdir()
+    for name in ("reference_unet.pth", "pose_guider.pth", *(n.replace("x", "denoising_unet", 1) for n in names)):
+        (tmp_path / name).touch()
+    for wanted, full_precision in ((half, False), (full, True)):
+        caplog.clear()
+        file = find_set(tmp_path, full_precision).denoising_unet.file
+        assert file.relative_to(tmp_path).as_posix() == wanted.replace("x", "denoising_unet", 1)
+        [said] = caplog.messages
+        assert f"{file.name} is taken for denoising_unet, not " in said
+
+
+def test_a_name_without_another_word_goes_first(tmp_path):
+    for name in ("champ_denoising_unet.pth", "old-denoising_unet.pth", "reference_unet.pth", "my_pose_guider.pth"):
+        (tmp_path / name).touch()
+    with pytest.raises(
+        ValueError, match=r"more than one denoising_unet \(champ_denoising_unet.pth, old-denoising_unet"
+    ):
+        find_set(tmp_path)
+    (tmp_path / "denoising_unet.pth").touch()
+    assert find_set(tmp_path).denoising_unet.name == "denoising_unet.pth"
+
+
+def test_a_file_that_is_no_set(champ, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"reference_unet.safetensors is a reference UNet, but a checkpoint set belongs"
+    ):
+        find_set(champ.files.reference_unet.file)
+    save_file({"model.diffusion_model.out.2.weight": torch.zeros(1)}, tmp_path / "sd15.safetensors")
+    with pytest.raises(ValueError, match=r"sd15.safetensors is a complete text-to-image checkpoint, but a checkpoint"):
+        find_set(tmp_path / "sd15.safetensors")
+    half = {k: v for k, v in whole({n: {"conv_in.weight": torch.zeros(1)} for n in NETWORKS}).items() if "ref" not in k}
+    save_file({k: v for k, v in half.items() if "pose" not in k}, tmp_path / "half.safetensors")
+    with pytest.raises(
+        ValueError, match=r"half.safetensors has denoising_unet in half.safetensors, .*lacks reference_u"
+    ):
+        find_set(tmp_path / "half.safetensors")
+
+
+@pytest.mark.parametrize("family", ["champ"], indirect=True)
+def test_wrong_tensors_in_one_file_say_which_network(networks, tmp_path):
+    state = whole(networks)
+    del state["reference_unet.mid_block.resnets.0.conv1.bias"]
+    save_file(state, tmp_path / "champ.safetensors")
+    with pytest.raises(
+        ValueError, match=r"reference_unet in champ.safetensors has the wrong tensors \(1 missing: mid_bl"
+    ):
+        load_reference_net(find_set(tmp_path / "champ.safetensors"))
+
+
+def test_musepose_is_told_from_animate_anyone(animate_anyone, tmp_path, caplog):
+    """The same names and shapes, but 128 positions; which betas and windows it wants is in no file."""
+    state = {k: torch.from_numpy(v) for k, v in animate_anyone.weights("motion_module").items()}
+    for key, value in state.items():
+        if key.endswith(".pe"):
+            state[key] = value[:, :1].expand(1, 128, -1).contiguous()
+    torch.save(state, tmp_path / "motion_module.pth")
+    for name in ("denoising_unet", "reference_unet", "pose_guider"):
+        (tmp_path / f"{name}.safetensors").symlink_to(animate_anyone.folder / f"{name}.safetensors")
+    model = load_denoiser(find_set(tmp_path))
+    assert model.model.diffusion_model.max_frames == 128
+    assert "as MusePose has" in caplog.text and "scaled_linear" in caplog.text
+    caplog.clear()
+    load_denoiser(animate_anyone.files)
+    assert caplog.text == ""
+
+
+# --- in the sizes published -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, State]:
+    """The networks of the official sets, without memory for their weights."""
+    shapes = json.loads((DATA / "champ" / "sd15_shapes.json").read_text())
+    encoder = shapes.pop("guidance_encoder_X")
+    shapes |= dict.fromkeys((name for name in ENCODER_FILES if name != "pose_guider"), encoder)
+    shapes["pose_guider"] = {key: shape for key, shape in encoder.items() if "attention" not in key}
+    return {
+        name: {key: torch.empty(shape, device="meta") for key, shape in keys.items()} for name, keys in shapes.items()
+    }
+
+
+@pytest.mark.parametrize("guider", [False, True], ids=["Champ", "Animate Anyone"])
+@pytest.mark.parametrize("one_file", [False, True])
+def test_published_sizes(published, monkeypatch, tmp_path, caplog, guider, one_file):
+    networks = {
+        name: state
+        for name, state in published.items()
+        if (name == "pose_guider") == guider or name not in ENCODER_FILES
+    }
+    if one_file:
+        contents = {tmp_path / "champ.fp16.safetensors": whole(networks)}
+    else:
+        contents = {tmp_path / f"{name}.pth": state for name, state in networks.items()}
+    for file in contents:
+        file.touch()
+    monkeypatch.setattr(checkpoint, "read", contents.__getitem__)
+    files = find_set(next(iter(contents)) if one_file else tmp_path)
+
+    state = read_network(files.denoising_unet)
+    sizes = UNetSizes.read(shapes_of(state))
+    motion = state if one_file else read_network(files.motion_module)
+    unet = {
+        **ModelConfig(sizes.comfy()).unet_config,
+        "dtype": torch.float16,
+        "device": "meta",
+        "operations": comfy.ops.disable_weight_init,
+    }
+    denoiser = ChampUNet(**unet, motion=MotionSizes.read(shapes_of(motion), sizes))
+    reference = ReferenceUNet(**unet)
+    given = {**state, **motion}
+    for module, names, tensors in (
+        (denoiser, {**unet_names(sizes, denoiser), **motion_names(sizes, denoiser)}, given),
+        (reference, unet_names(sizes, reference), read_network(files.reference_unet)),
+    ):
+        own = module.state_dict()
+        assert set(names.values()) == own.keys()
+        check_tensors("file", {name: tuple(own[key].shape) for name, key in names.items()}, shapes_of(tensors))
+    for file in files.encoders.values():
+        shapes = shapes_of(read_network(file))
+        encoder = MapEncoder(EncoderSizes.read(shapes), device="meta")
+        check_tensors(file.name, shapes_of(encoder.state_dict()), shapes, UNUSED_IN_ENCODERS)
+    assert len(files.encoders) == (1 if guider else 4) and caplog.text == ""
+
+
+def test_sizes_in_the_download_list(published):
+    """Four bytes for each number, and some 250 for the name and place of each tensor."""
+    listed = [file for file in FILES if file.folder == "champ"]
+    assert len(listed) == 7 + 4
+    for file in listed:
+        tensors = published[PurePath(file.path).stem].values()
+        size = sum(4 * math.prod(value.shape) + 250 for value in tensors)
+        assert abs(file.size - size) < 0.002 * size, file.path
