@@ -2,6 +2,7 @@
 import { app } from "../../scripts/app.js";
 
 const LOADERS = ["ChampLoadDWPose", "ChampLoadHMR2", "ChampLoadModel"];
+const READERS = [...LOADERS, "VAELoader", "CLIPVisionLoader"]; // of the files
 
 const STYLE = `
 .champ-download[open] { display: flex; flex-direction: column; gap: 10px; }
@@ -143,15 +144,16 @@ async function open(node) {
   draw();
 }
 
-// The combos offer the new file. One that only said what is missing takes its first choice, and follows it while further
-// files arrive, because the lists begin with what fits best.
+// The combos offer the new file. One that only said what is missing, or had nothing to offer, takes its first choice, and
+// follows it while further files arrive, because the lists begin with what fits best.
 async function refresh() {
-  const loaders = app.graph.nodes.filter((node) => LOADERS.includes(node.comfyClass));
-  const combos = () => loaders.flatMap((node) => (node.widgets ?? []).filter((w) => Array.isArray(w.options?.values)));
-  const known = combos().filter((widget) => widget.options.values.includes(widget.value));
+  const readers = app.graph.nodes.filter((node) => READERS.includes(node.comfyClass));
+  const combos = () => readers.flatMap((node) => (node.widgets ?? []).filter((w) => Array.isArray(w.options?.values)));
+  const known = combos().filter((widget) => !widget.value || widget.options.values.includes(widget.value));
   await app.refreshComboInNodes();
   for (const widget of known) {
     const first = widget.options.values[0];
+    if (!first) continue;
     if (widget.options.values.includes(widget.value) && taken.get(widget) !== widget.value) continue;
     taken.set(widget, first);
     widget.value = first;

@@ -56,7 +56,7 @@ def test_a_file_is_fetched_and_offered(page, server, hub, no_sets, screenshots):
     row = dialog.locator("li", has_text=FILE)
     row.get_by_role("button", name="Download").wait_for()
     page.screenshot(path=screenshots / "download_dialog.png")
-    assert "about 3.44 GB" in row.text_content() and "licence: as its authors say" in row.text_content()
+    assert "about 3.44 GB" in row.text_content() and "licence: Apache-2.0" in row.text_content()
     assert row.get_by_role("link").get_attribute("href") == "https://huggingface.co/patrolli/AnimateAnyone"
     assert page.evaluate(CHOICE) == ["champ_tiny", ["champ_tiny"]]
     assert len(hub.asked) == asked, "something was fetched before the button was pressed"
@@ -83,6 +83,22 @@ def test_a_file_is_fetched_and_offered(page, server, hub, no_sets, screenshots):
     page.keyboard.press("Escape")
     dialog.wait_for(state="detached")
     assert "Download files..." not in page.evaluate("async () => JSON.stringify((await app.graphToPrompt()).output)")
+    assert page.complaints == []
+
+
+def test_an_empty_loader_of_comfyui_takes_what_arrives(page, server, hub):
+    """Load CLIP Vision, to which one of the files belongs."""
+    (server.base / "models" / "clip_vision" / "champ_image_encoder.bin").unlink()
+    hub.files["/fudan-generative-ai/champ/resolve/main/image_encoder/pytorch_model.bin"] = CONTENT
+    page.evaluate("async () => await app.refreshComboInNodes()")
+    button = page.evaluate(BUTTON)
+    page.evaluate("() => app.graph.add(LiteGraph.createNode('CLIPVisionLoader'))")
+    chosen = "() => app.graph.nodes.find((node) => node.type === 'CLIPVisionLoader').widgets[0].value"
+    assert not page.evaluate(chosen)
+    page.mouse.click(*button)
+    row = page.locator("dialog.champ-download li", has_text="champ_image_encoder.bin")
+    row.get_by_role("button", name="Download").click()
+    page.wait_for_function(f"() => ({chosen})() === 'champ_image_encoder.bin'")
     assert page.complaints == []
 
 

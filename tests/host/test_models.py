@@ -97,6 +97,45 @@ def test_example_runs(server, models, name):
     assert video.shape[:2] == (frames, HEIGHT) and video.std() > 1
 
 
+def test_sets_in_other_layouts_are_offered_and_give_the_same_video(server, models):
+    """All networks in one file, and folders as diffusers saves them."""
+    from safetensors.torch import load_file
+
+    state = {}
+    for file in (models / "champ" / "animate_anyone").iterdir():
+        network = {"motion_module": "denoising_unet"}.get(file.stem, file.stem)
+        state |= {f"{network}.{key}": value for key, value in load_file(file).items()}
+    save_file(state, models / "champ" / "animate_anyone.fp16.safetensors")
+    for network in {key.partition(".")[0] for key in state}:
+        folder = models / "champ" / "folders" / network
+        folder.mkdir(parents=True)
+        own = {key.partition(".")[2]: value for key, value in state.items() if key.startswith(f"{network}.")}
+        save_file(own, folder / "diffusion_pytorch_model.fp16.safetensors")
+    info = server.json("/object_info/ChampLoadModel")["ChampLoadModel"]["input"]["required"]["checkpoint_set"]
+    assert info[1]["options"] == ["animate_anyone", "animate_anyone.fp16.safetensors", "champ", "champ_tiny", "folders"]
+    official = pictures(server, server.run(small("ksampler")))
+    for name in ("animate_anyone.fp16.safetensors", "folders"):
+        video = pictures(server, server.run(small("ksampler", ChampLoadModel={"checkpoint_set": name})))
+        assert np.array_equal(video, official), name
+
+
+def test_comfyui_lists_and_loads_the_clip_vision_file(server):
+    """A pickle with the names and sizes of the official file, of which a few tensors are enough to see that."""
+    import torch
+
+    norms = {f"vision_model.encoder.layers.{i}.layer_norm1.weight": torch.ones(1024) for i in (0, 22, 23)}
+    positions = {"vision_model.embeddings.position_embedding.weight": torch.zeros(257, 1024)}
+    file = server.base / "models" / "clip_vision" / "champ_image_encoder.bin"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"vision_model.embeddings.position_ids": torch.arange(257)[None], **norms, **positions}, file)
+    prompt = {
+        "1": {"class_type": "CLIPVisionLoader", "inputs": {"clip_name": file.name}},
+        "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
+    }
+    assert "ClipVisionModel" in json.dumps(server.run(prompt)["outputs"])
+    file.unlink()
+
+
 def test_the_seed_decides_the_video_and_repeats_it(server, models):
     def video(seed):
         return pictures(server, server.run(small("champ_video", ChampSampler={"seed": seed})))
@@ -225,6 +264,8 @@ def test_sampling_can_be_cancelled(server, models):
     [
         ("ksampler", {"ChampLoadModel": {"checkpoint_set": "../champ"}}, "no checkpoint set called '../champ'"),
         ("ksampler", {"ChampLoadModel": {"checkpoint_set": "/etc"}}, "no checkpoint set called '/etc'"),
+        ("ksampler", {"ChampLoadModel": {"checkpoint_set": "lost"}}, "press Download files... in Load Champ Model, or"),
+        ("ksampler", {"ChampLoadModel": {"checkpoint_set": "lost"}}, "Or choose champ_tiny, which comes with the pack"),
         ("ksampler", {"ChampTemporalAggregation": {"length": 40, "overlap": 4}}, "windows of up to 32 frames"),
         ("ksampler", {"ChampTemporalAggregation": {"length": 4, "overlap": 4}}, "overlap of 4 frames does not fit"),
         ("ksampler", {"ChampEncodeGuidance": {"depth": ["7", 0]}}, "no encoder for depth"),
