@@ -70,8 +70,11 @@ def with_too_much(networks: dict[str, State], folder: Path) -> Path:
             state = {**state, **outputs}
         elif name in ENCODER_FILES:
             state = {**state, "extra.weight": torch.zeros(2)}
-        saved = {"epoch": 3, "state_dict": prefixed("module.", state), "optimizer": {"state": {0: torch.zeros(3)}}}
-        torch.save(saved, folder / f"{name}-30000.pth")
+        tensors = prefixed("module.", state)
+        around = {"epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}, "lr": [1e-5]}
+        torch.save(
+            {**around, "model" if name == "motion_module" else "state_dict": tensors}, folder / f"{name}-30000.pth"
+        )
     return folder
 
 
