@@ -3,14 +3,18 @@
 import json
 import logging
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path, PurePath
 
 import comfy.ops
 import pytest
 import torch
-from golden import DATA, Golden
+from golden import COMFYUI, DATA, Golden
 from safetensors.torch import save_file
 
+import dev
 from champ.model import checkpoint
 from champ.model.checkpoint import ENCODER_FILES, NETWORKS, check_tensors, find_set, read_network, set_of, shapes_of
 from champ.model.config import MotionSizes, UNetSizes
@@ -315,3 +319,45 @@ def test_sizes_in_the_download_list(published):
         tensors = published[PurePath(file.path).stem].values()
         size = sum(4 * math.prod(value.shape) + 250 for value in tensors)
         assert abs(file.size - size) < 0.002 * size, file.path
+
+
+LOAD = """
+import resource, sys
+import comfy.cli_args
+comfy.cli_args.args.cpu = True
+import torch
+from champ.model.checkpoint import find_set
+from champ.model.loading import load_denoiser, load_encoders, load_reference_net
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+files, before, kept = find_set(sys.argv[1]), peak(), 0
+for load in (load_denoiser, load_reference_net, load_encoders):
+    loaded = load(files, weight_dtype=torch.float16)
+    model = getattr(loaded, "patcher", loaded).model
+    kept += sum(value.nbytes for value in model.state_dict().values())
+    globals()[load.__name__] = loaded
+    print(peak() - before, kept)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of the memory is counted otherwise")
+def test_memory_of_loading_the_official_files(published, tmp_path):
+    """At most the weights as they are kept, and the largest file. A fifth of the official channels is enough to see."""
+    for name in ("denoising_unet", "motion_module", "reference_unet", "guidance_encoder_depth"):
+        shapes = shapes_of(published[name])
+        torch.save(
+            {key: torch.ones([n if n % 320 else n // 5 for n in shape]) for key, shape in shapes.items()},
+            tmp_path / f"{name}.pth",
+        )
+    largest = max(file.stat().st_size for file in tmp_path.iterdir())
+    paths = os.pathsep.join(map(str, (dev.ROOT, COMFYUI)))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, tmp_path], env=environment, capture_output=True, text=True, timeout=120
+    )
+    steps = [list(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert len(steps) == 3, done.stderr
+    for peak, kept in steps:
+        assert peak < kept + largest + (16 << 20)
