@@ -6,14 +6,13 @@ from itertools import islice
 from pathlib import Path
 
 import comfy.model_management
-import comfy.ops
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..model.checkpoint import check_tensors, kind_of, shapes_of
-from ..model.compat import is_oom, managed
+from ..model.compat import is_oom, managed, operations
 from ..model.memory import release
 from .checkpoint import OFFICIAL, StateDict, half_copy, read_hmr2, save_half
 from .hmr2 import COLUMNS, DECODER_HEADS, HEADS, ROWS, HMR2Net, HMR2Sizes, Prediction
@@ -55,7 +54,7 @@ def load_hmr2(
         model_params=comfy.utils.calculate_parameters(state), weight_dtype=comfy.utils.weight_dtype(state)
     )
     cast = None if _fast_bf16(dtype, device) else comfy.model_management.unet_manual_cast(dtype, device)
-    net = HMR2Net(sizes, dtype, offload, comfy.ops.pick_operations(dtype, cast))
+    net = HMR2Net(sizes, dtype, offload, operations(dtype, cast))
     net.load_state_dict(state)
     net.requires_grad_(False)
     return HMR2(managed(net, device, offload), cast or dtype, sizes)

@@ -2,15 +2,30 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 # MPS and the CPU raise a plain RuntimeError.
 NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory", re.IGNORECASE)
+
+
+def operations(dtype: torch.dtype, compute_dtype: torch.dtype | None, fast_fp8: bool = False) -> Any:
+    """ComfyUI's layers for weights that are stored in one type and computed in another (None: the same)."""
+    picked: Any = comfy.ops.pick_operations(dtype, compute_dtype, fp8_optimizations=fast_fp8)
+
+    # With dynamic memory ComfyUI's own layers have no weights before they are loaded, so that nobody could ask for
+    # their names and sizes. It leaves alone what has a loader of its own.
+    class Linear(picked.Linear):
+        def _load_from_state_dict(self, *args, **kwargs) -> None:
+            nn.Module._load_from_state_dict(self, *args, **kwargs)
+
+    return type(picked.__name__, (picked,), {"Linear": Linear})
 
 
 def managed(model: nn.Module, load_device: torch.device, offload_device: torch.device) -> ModelPatcher:

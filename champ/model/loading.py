@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import comfy.model_management
-import comfy.ops
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
@@ -28,7 +27,7 @@ from .checkpoint import (
     shapes_of,
     warn_unused,
 )
-from .compat import managed
+from .compat import managed, operations
 from .config import ANIMATE_ANYONE, MOTION_KEY, TEMPORAL, MotionSizes, UNetSizes
 from .denoiser import ChampModel, ModelConfig
 from .guidance import EncoderSizes, GuidanceEncoders, MapEncoder
@@ -65,8 +64,9 @@ def load_denoiser(
         _warn_of_musepose(files, motion_sizes)
 
     config = ModelConfig(sizes.comfy())
-    dtype, cast, config.optimizations["fp8"] = _storage({**state, **motion_state}, weight_dtype)
+    dtype, cast, fast = _storage({**state, **motion_state}, weight_dtype)
     config.set_inference_dtype(dtype, cast)
+    config.custom_operations = operations(dtype, cast, fast)
     model = ChampModel(config, files.family, motion_sizes)
     unet = model.diffusion_model
     _fill(unet, unet_names(sizes, unet), files.denoising_unet, state)
@@ -84,8 +84,7 @@ def load_reference_net(files: CheckpointSet, weight_dtype: str | torch.dtype = "
     config = ModelConfig(sizes.comfy())
     dtype, cast, fast = _storage(state, weight_dtype)
     config.set_inference_dtype(dtype, cast)
-    operations = comfy.ops.pick_operations(dtype, cast, fp8_optimizations=fast)
-    unet = ReferenceUNet(**config.unet_config, operations=operations)
+    unet = ReferenceUNet(**config.unet_config, operations=operations(dtype, cast, fast))
     _fill(unet, unet_names(sizes, unet), file, state)
     return ReferenceNet(_patcher(unet), files.family, cast or dtype, sizes.context_dim)
 
@@ -95,12 +94,12 @@ def load_encoders(files: CheckpointSet, weight_dtype: str | torch.dtype = "defau
     states = {name: read_network(file) for name, file in files.encoders.items()}
     tensors = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
     dtype, cast, _ = _storage(tensors, weight_dtype, [torch.float16, torch.float32])
-    operations = comfy.ops.pick_operations(dtype, cast)
     encoders = nn.ModuleDict()
     for name, state in states.items():
         file = files.encoders[name]
         check_kind(file.name, state, GUIDER if name == POSE else ENCODER)
-        encoder = MapEncoder(_sizes(EncoderSizes.read, file, state), dtype, operations=operations)
+        sizes = _sizes(EncoderSizes.read, file, state)
+        encoder = MapEncoder(sizes, dtype, operations=operations(dtype, cast))
         _fill(encoder, {key: key for key in encoder.state_dict()}, file, state, UNUSED_IN_ENCODERS)
         encoders[name] = encoder
     return GuidanceEncoders(_patcher(encoders), files.family, cast or dtype)

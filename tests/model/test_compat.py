@@ -2,11 +2,13 @@
 
 import comfy.model_management as management
 import comfy.model_patcher
+import comfy.ops
 import pytest
 import torch
 from torch import nn
 
 from champ.model.compat import is_oom, load_whole, managed
+from champ.model.loading import load_denoiser, load_encoders, load_reference_net
 
 CPU, ELSEWHERE = torch.device("cpu"), torch.device("meta")
 
@@ -20,6 +22,30 @@ def test_the_host_decides_how_models_are_held(monkeypatch):
         assert type(managed(nn.Linear(2, 2), CPU, CPU)) is kind
     monkeypatch.delattr(comfy.model_patcher, "CoreModelPatcher")
     assert type(managed(nn.Linear(2, 2), CPU, CPU)) is comfy.model_patcher.ModelPatcher
+
+
+@pytest.mark.parametrize("weight_dtype", ["default", "fp8_e4m3fn"])
+def test_weights_are_all_there_where_the_host_has_dynamic_memory(champ, monkeypatch, weight_dtype):
+    """Then its own layers are empty until their weights are loaded."""
+    dynamic = pytest.importorskip("comfy.memory_management")
+    if not hasattr(dynamic, "aimdo_enabled"):
+        pytest.skip("this ComfyUI has no dynamic memory")
+
+    def weights():
+        models = (
+            load_denoiser(champ.files, weight_dtype=weight_dtype).model.diffusion_model,
+            load_reference_net(champ.files, weight_dtype).patcher.model,
+            load_encoders(champ.files).patcher.model,
+        )
+        return [model.state_dict() for model in models]
+
+    plain = weights()
+    monkeypatch.setattr(dynamic, "aimdo_enabled", True)
+    assert comfy.ops.disable_weight_init.Linear(2, 2).weight is None
+    for found, wanted in zip(weights(), plain):
+        assert found.keys() == wanted.keys()
+        for key, value in wanted.items():
+            assert found[key].dtype == value.dtype and torch.equal(found[key].float(), value.float()), key
 
 
 class Plain(nn.Module):
