@@ -10,8 +10,8 @@ from comfy_api.latest import io, ui
 
 from ..champ.metrics import images as pictures
 from ..champ.metrics import perceptual
-from ..champ.model.compat import load_whole, managed
-from ..champ.model.memory import release
+from ..champ.model.compat import managed
+from ..champ.model.memory import loaded
 from .files import register_folder
 from .types import progress, to_bytes
 
@@ -95,18 +95,14 @@ class ChampMeasure(io.ComfyNode):
             network = load(*paths)
             devices = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
             patcher = managed(network, *devices)
-            load_whole([patcher])
-            if name == "LPIPS":
-                table[name] = {
-                    part: _mean(
-                        perceptual.lpips(network, made, true, m, benchmark=protocol == "benchmark", on_frame=progress())
-                    )
-                    for part, m in parts.items()
-                }
-            else:
-                distance = perceptual.fvd if name == "FVD" else perceptual.fid_vid
-                table[name] = {"whole": distance(network, made, true, progress())}
-            release(patcher)
+            with loaded(patcher, whole=True):
+                if name == "LPIPS":
+                    options = {"benchmark": protocol == "benchmark", "on_frame": progress()}
+                    distances = {part: perceptual.lpips(network, made, true, m, **options) for part, m in parts.items()}
+                    table[name] = {part: _mean(values) for part, values in distances.items()}
+                else:
+                    distance = perceptual.fvd if name == "FVD" else perceptual.fid_vid
+                    table[name] = {"whole": distance(network, made, true, progress())}
         report = _report(table, len(made), protocol)
         first = [table[name]["whole"] for name in ("L1", "PSNR", "SSIM")]
         return io.NodeOutput(report, *first, ui=ui.PreviewText(report))

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ..champ.model.conditioning import conditioning
 from ..champ.model.denoiser import BETAS, champ_model, check_latent
+from ..champ.model.finite import check_sampled
 from ..champ.sampling.aggregation import with_windows
 from ..champ.sampling.noise import NOISES
 from ..champ.sampling.sampler import ddim
@@ -132,6 +133,7 @@ class ChampSampler(io.ComfyNode):
             disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
             seed=seed,
         )
+        check_sampled(samples)
         return io.NodeOutput({**latent, "samples": samples})
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..model.checkpoint import check_tensors, kind_of, shapes_of
 from ..model.compat import is_oom, managed, operations
-from ..model.memory import release
+from ..model.memory import loaded
 from .checkpoint import OFFICIAL, StateDict, half_copy, read_hmr2, save_half
 from .hmr2 import COLUMNS, DECODER_HEADS, HEADS, ROWS, HMR2Net, HMR2Sizes, Prediction
 
@@ -91,21 +91,20 @@ def predict(hmr2: HMR2, crops: Iterable[Tensor], batch: int | None = None) -> It
     limit = batch or (1 if device.type == "cpu" else BATCH)
     tokens = limit * ROWS * COLUMNS
     working = tokens * (6 * hmr2.sizes.width + 2 * hmr2.sizes.mlp) * hmr2.dtype.itemsize
-    comfy.model_management.load_models_gpu([hmr2.patcher], memory_required=working)
     source = iter(crops)
     waiting: list[Tensor] = []
-    while True:
-        waiting += islice(source, max(0, limit - len(waiting)))
-        if not waiting:
-            break
-        found = _fitting(hmr2, waiting[:limit])
-        if found is None:
-            limit = max(1, min(limit, len(waiting)) // 2)
-            comfy.model_management.soft_empty_cache()
-            continue
-        del waiting[:limit]
-        yield from map(Prediction, *(value.cpu() for value in found))
-    release(hmr2.patcher)
+    with loaded(hmr2.patcher, memory=working):
+        while True:
+            waiting += islice(source, max(0, limit - len(waiting)))
+            if not waiting:
+                break
+            found = _fitting(hmr2, waiting[:limit])
+            if found is None:
+                limit = max(1, min(limit, len(waiting)) // 2)
+                comfy.model_management.soft_empty_cache()
+                continue
+            del waiting[:limit]
+            yield from map(Prediction, *(value.cpu() for value in found))
 
 
 def _fitting(hmr2: HMR2, crops: list[Tensor]) -> Prediction | None:

@@ -1,7 +1,7 @@
 """The denoiser: an SD1.5 UNet with motion modules that reads references and guidance, as a native ComfyUI model."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from .attention import READS, replace_attention
 from .conditioning import GUIDANCE, REFERENCES, GuidanceRun, Rows
 from .config import HEADS, MotionSizes, Place
+from .finite import all_finite, network_cause
 from .guidance import Guidance
+from .images import SMALLEST, TOO_SMALL
 from .motion_module import MotionModule
 from .reference import Reference, ReferenceRun
 
@@ -146,6 +148,8 @@ def add_features(
         if run is not None:
             if run.guidance not in moved:
                 features = run.at(sigma, frames)
+                if features is not None:
+                    check_frames(len(features), len(part))
                 moved[run.guidance] = None if features is None else features.to(h)
             features = moved[run.guidance]
             part = part if features is None else part + features
@@ -153,13 +157,24 @@ def add_features(
     return torch.cat(parts)
 
 
+def check_frames(known: int, given: int) -> None:
+    if known != given:
+        raise ValueError(
+            f"The model was given {given} of the clip's {known} frames, and not told which: another pack cuts the "
+            "clip into windows that Champ does not know. Use Temporal Aggregation in its place."
+        )
+
+
 def window_frames(transformer_options: dict[str, Any]) -> list[int] | None:
-    """The frames of the clip that are in this batch, if a context handler has cut the clip into windows."""
+    """The frames of the clip that are in this batch, if something has cut the clip into windows: a context handler of
+    ComfyUI, or AnimateDiff-Evolved, around it."""
+    outer = transformer_options.get("ad_params", {}).get("sub_idxs")
     window = transformer_options.get("context_window")
     if window is None:
-        return None
+        return None if outer is None else list(outer)
     anchor = getattr(window, "causal_anchor_index", None)  # newer handlers of ComfyUI put another frame in front
-    return [*([anchor] if anchor is not None and anchor >= 0 else []), *window.index_list]
+    frames = [*([anchor] if anchor is not None and anchor >= 0 else []), *window.index_list]
+    return frames if outer is None else [outer[i] for i in frames]
 
 
 def check_latent(shape: Sequence[int]) -> None:
@@ -168,6 +183,8 @@ def check_latent(shape: Sequence[int]) -> None:
             f"The latent has shape {tuple(shape)}, but (frames, 4, height, width) is needed; use the latent of Apply "
             "Champ, or encode the video with the VAE of Stable Diffusion 1.5."
         )
+    if min(shape[2:]) * 8 < SMALLEST:
+        raise ValueError(f"The latent is of {shape[3] * 8}x{shape[2] * 8} pixels, {TOO_SMALL}.")
 
 
 def champ_model(model: ModelPatcher) -> "ChampModel":
@@ -202,6 +219,35 @@ class ChampModel(comfy.model_base.BaseModel):
         out["guidance"] = Rows(guidance and GuidanceRun(guidance, self.model_sampling))
         out["references"] = Rows([reference.run(self.model_sampling, keep) for reference in references])
         return out
+
+    def apply_model(self, x, t, *args, **kwargs):
+        """ComfyUI's; in the first step of a sampling it is an error when the prediction holds NaN or infinity.
+
+        Only then, because looking at it waits for the device. A later step can but overflow."""
+        sigmas = kwargs.get("transformer_options", {}).get("sample_sigmas")
+        first = sigmas is not None and bool(t[0] == sigmas[0].to(t))
+        prediction = super().apply_model(x, t, *args, **kwargs)
+        if first and not prediction.isfinite().all():
+            cause = self.cause_of_nan(x, kwargs)
+            raise ValueError(f"The first step of the sampling gave NaN or infinite values: {cause}.")
+        return prediction
+
+    def cause_of_nan(self, x: Tensor, inputs: Mapping[str, Any]) -> str:
+        guidance = [run.guidance for run in inputs.get("guidance") or () if run is not None]
+        references = [run.reference for runs in inputs.get("references") or () for run in runs]
+        given = {
+            "the latent holds some; encode the video again with another VAE, or start ComfyUI with --fp32-vae": [x],
+            "the CLIP vision embedding holds some; get the CLIP vision file again": [inputs.get("c_crossattn", x)],
+            "the guidance holds some; encode the maps again": [
+                layer.features for one in guidance for layer in one.layers
+            ],
+            "the reference holds some; encode its picture again": [
+                tokens for one in references for tokens in one.tokens.values()
+            ],
+        }
+        dtype = self.manual_cast_dtype or self.get_dtype()
+        inside = f"in the denoiser {network_cause(self.diffusion_model, dtype)}"
+        return next((cause for cause, values in given.items() if values and not all_finite(values)), inside)
 
     def check_guidance(self, guidance: Guidance, shape: Sequence[int]) -> None:
         self.check_family(guidance.family, "The guidance")

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from .attention import softmax_attention
 from .config import ANIMATE_ANYONE, GROUPS, HEADS, Shapes
+from .finite import all_finite, network_cause
 from .images import BICUBIC, LANCZOS, check_images, check_size, resize
-from .memory import release
+from .memory import loaded
 from .span import check_span
 
 
@@ -164,24 +165,29 @@ def encode_guidance(
     chunk = chunk or (1 if device.type == "cpu" else 8)
     resampling = LANCZOS if encoders.family == ANIMATE_ANYONE else BICUBIC
     working = chunk * width * height * 16 * encoders.dtype.itemsize * 4  # a few full-size maps of 16 channels
-    comfy.model_management.load_models_gpu([encoders.patcher], memory_required=working)
-
     sums: dict[tuple[float, float], Tensor] = {}
-    for first in range(0, frames, chunk):
-        for name, given in maps.items():
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            if given.strength == 0:
-                continue
-            pictures = resize(given.images[first : first + chunk], width, height, resampling)
-            pictures = pictures.permute(0, 3, 1, 2).to(device, encoders.dtype)
-            features = encoders.patcher.model[name](pictures).mul_(given.strength).cpu()
-            span = (given.start, given.end)
-            if span not in sums:
-                sums[span] = features.new_zeros(frames, *features.shape[1:])
-            sums[span][first : first + chunk] += features
-        if on_frame:
-            on_frame(min(first + chunk, frames), frames)
-    release(encoders.patcher)
+    with loaded(encoders.patcher, memory=working):
+        for first in range(0, frames, chunk):
+            for name, given in maps.items():
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                if given.strength == 0:
+                    continue
+                pictures = resize(given.images[first : first + chunk], width, height, resampling)
+                pictures = pictures.permute(0, 3, 1, 2).to(device, encoders.dtype)
+                features = encoders.patcher.model[name](pictures).mul_(given.strength)
+                finite = all_finite([features])
+                features = features.cpu()
+                if not finite:
+                    raise ValueError(
+                        f"The {name} encoder gave NaN or infinite values for the maps from frame {first} on: "
+                        f"{network_cause(encoders.patcher.model[name], encoders.dtype)}."
+                    )
+                span = (given.start, given.end)
+                if span not in sums:
+                    sums[span] = features.new_zeros(frames, *features.shape[1:])
+                sums[span][first : first + chunk] += features
+            if on_frame:
+                on_frame(min(first + chunk, frames), frames)
     layers = tuple(Layer(features, *span) for span, features in sums.items())
     return Guidance(layers, frames, width, height, encoders.family)
 

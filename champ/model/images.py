@@ -10,6 +10,8 @@ from torch import Tensor
 FITS = ("stretch", "crop", "pad")
 BICUBIC, LANCZOS = Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
 CLIP_SIZE = 224
+SMALLEST = 16  # pixels of a side; of less there is a single number left where the networks normalise
+TOO_SMALL = f"which is too small for the networks; use {SMALLEST}x{SMALLEST} or more, 256x256 to see anything"
 
 
 class Box(NamedTuple):
@@ -21,9 +23,11 @@ class Box(NamedTuple):
 
 def check_size(width: int, height: int) -> None:
     """The VAE and the encoders halve a picture three times."""
-    if width % 8 or height % 8 or width < 8 or height < 8:
-        near = [max(8, round(n / 8) * 8) for n in (width, height)]
+    if width % 8 or height % 8 or width <= 0 or height <= 0:
+        near = [max(SMALLEST, round(n / 8) * 8) for n in (width, height)]
         raise ValueError(f"{width}x{height} pixels are not multiples of 8; use {near[0]}x{near[1]}, say.")
+    if min(width, height) < SMALLEST:
+        raise ValueError(f"The video is to have {width}x{height} pixels, {TOO_SMALL}.")
 
 
 def check_images(images: Tensor, what: str) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.latent_formats
-import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import CrossAttention, SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, forward_timestep_embed, timestep_embedding
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 
 from .attention import KeySource, Source, replace_attention
 from .config import Place
-from .memory import release
+from .finite import all_finite, network_cause
+from .memory import loaded
 from .span import Span, check_span
 
 
@@ -155,22 +155,32 @@ def encode_reference(
         )
     if not len(samples):
         raise ValueError("There is no reference picture in the latents; encode at least one.")
+    if not samples.isfinite().all():
+        raise ValueError(
+            "The VAE gave NaN or infinite values for the reference picture; start ComfyUI with --fp32-vae, or load "
+            "another VAE of Stable Diffusion 1.5."
+        )
     check_span(start, end, "The reference")
     context = _context(net, len(samples), clip_embeds)
     latents = comfy.latent_formats.SD15().process_in(samples)
     device = net.patcher.load_device
     working = latents[0, 0].numel() * 0.15 * 1024**2  # ComfyUI's own estimate for an SD1.5 UNet
-    comfy.model_management.load_models_gpu([net.patcher], memory_required=working)
-
     references = []
-    for i in range(len(latents)):
-        row = latents[i : i + 1].to(device, net.dtype)
-        seen = net.patcher.model.tokens(row, context[i : i + 1].to(device, net.dtype))
-        tokens = {place: x.to("cpu", dtype) for place, x in seen.items()}
-        references.append(Reference(tokens, net.family, strength, start, end))
-        if on_picture:
-            on_picture(i + 1, len(latents))
-    release(net.patcher)
+    with loaded(net.patcher, memory=working):
+        for i in range(len(latents)):
+            row = latents[i : i + 1].to(device, net.dtype)
+            seen = net.patcher.model.tokens(row, context[i : i + 1].to(device, net.dtype))
+            seen = {place: x.to(dtype or x.dtype) for place, x in seen.items()}
+            finite = all_finite(seen.values())
+            tokens = {place: x.cpu() for place, x in seen.items()}
+            if not finite:
+                raise ValueError(
+                    f"ReferenceNet gave NaN or infinite values for reference picture {i}: "
+                    f"{network_cause(net.patcher.model, net.dtype)}."
+                )
+            references.append(Reference(tokens, net.family, strength, start, end))
+            if on_picture:
+                on_picture(i + 1, len(latents))
     return tuple(references)
 
 
@@ -182,6 +192,11 @@ def _context(net: ReferenceNet, pictures: int, clip_embeds: Tensor | None) -> Te
         raise ValueError(
             f"The CLIP vision embedding has {clip_embeds.shape[-1]} values but ReferenceNet reads {net.context_dim}; "
             "use the CLIP vision model that belongs to the set (ViT-L/14 for the official ones)."
+        )
+    if not clip_embeds.isfinite().all():
+        raise ValueError(
+            "The CLIP vision embedding of the reference picture holds NaN or infinite values; get the CLIP vision "
+            "file again."
         )
     embeds = clip_embeds.reshape(-1, 1, net.context_dim)
     if len(embeds) not in (1, pictures):

@@ -59,6 +59,9 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
         self.schedule, self.weights = schedule, weights
 
     def should_use_context(self, model, conds, x_in, timestep, model_options) -> bool:
+        theirs = model_options["transformer_options"].get("ad_params", {})
+        if theirs.get("context_length"):  # AnimateDiff-Evolved cuts this clip into windows, of which it tells the model
+            return False
         return len(x_in) > self.context_length
 
     def windows(self, frames: int, step: int) -> list[Window]:

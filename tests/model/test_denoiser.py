@@ -273,6 +273,9 @@ def test_mismatches_are_refused(champ, animate_anyone, clip):
     wide = Guidance((Layer(torch.zeros(4, 320, 8, 12), 0.0, 1.0),), 4, 96, 64, "Champ")
     with pytest.raises(ValueError, match="guidance has 320 channels but this denoising UNet adds 32"):
         evaluate(champ.model, *conditioning(64, wide, []), x, 499)
+    small = Guidance((Layer(torch.zeros(4, 32, 1, 1), 0.0, 1.0),), 4, 8, 8, "Champ")
+    with pytest.raises(ValueError, match="latent is of 8x8 pixels, which is too small for the networks; use 16x16"):
+        evaluate(champ.model, *conditioning(64, small, []), x[..., :1, :1], 499)
     odd = Reference({("middle", 0): torch.zeros(1, 1, 7)}, "Champ")
     with pytest.raises(ValueError, match="encoded by a ReferenceNet of other sizes"):
         evaluate(champ.model, *conditioning(64, champ.guidance(4), [odd]), x, 499)

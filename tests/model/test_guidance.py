@@ -55,9 +55,9 @@ def test_strength_and_range(champ):
 
 def test_single_frame_and_a_thousand(champ):
     for frames in 1, 1000:
-        images = torch.rand(frames, 8, 16, 3)
-        found = encode_guidance(champ.encoders, {"depth": GuidanceMap(images)}, 16, 8, chunk=250)
-        assert found.layers[0].features.shape == (frames, 32, 1, 2)
+        images = torch.rand(frames, 16, 16, 3)
+        found = encode_guidance(champ.encoders, {"depth": GuidanceMap(images)}, 16, 16, chunk=250)
+        assert found.layers[0].features.shape == (frames, 32, 2, 2)
 
 
 def test_bad_input(champ, animate_anyone):

@@ -51,6 +51,11 @@ def test_crop_and_pad_keep_the_aspect_ratio():
 def test_bad_input():
     with pytest.raises(ValueError, match="513x512 pixels are not multiples of 8; use 512x512"):
         check_size(513, 512)
+    with pytest.raises(ValueError, match="not multiples of 8; use 16x16"):
+        check_size(3, 0)
+    for size in ((8, 64), (64, 8)):
+        with pytest.raises(ValueError, match="pixels, which is too small for the networks; use 16x16 or more"):
+            check_size(*size)
     with pytest.raises(ValueError, match="no way to fit called 'zoom'; choose from stretch, crop, pad"):
         fit(torch.zeros(1, 8, 8, 3), 8, 8, "zoom")
     with pytest.raises(ValueError, match="has no pictures; connect at least one"):

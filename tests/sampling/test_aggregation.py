@@ -4,6 +4,7 @@ import comfy.cldm.cldm
 import comfy.controlnet
 import comfy.model_management
 import comfy.ops
+import comfy.patcher_extension
 import comfy.sample
 import comfy.samplers
 import pytest
@@ -11,8 +12,9 @@ import torch
 from golden import evaluate, relative
 
 from champ.model.conditioning import GUIDANCE, conditioning
+from champ.model.denoiser import window_frames
 from champ.model.guidance import Guidance, Layer
-from champ.sampling.aggregation import current_step, with_windows
+from champ.sampling.aggregation import Window, current_step, with_windows
 from champ.sampling.sampler import ddim
 from champ.sampling.schedule import trailing_sigmas
 from champ.sampling.windows import SCHEDULES, WEIGHTS
@@ -122,15 +124,63 @@ def test_memory_is_estimated_for_a_window(champ, monkeypatch):
     assert shapes and max(shapes) == 2 * LENGTH
 
 
+def windows_of_evolved(model, told: bool = True):
+    """The model with windows as AnimateDiff-Evolved makes them: around ComfyUI's evaluation of conditionings."""
+
+    def sliding(executor, model, conds, x_in, timestep, model_options):
+        sums, counts = [torch.zeros_like(x_in) for _ in conds], x_in.new_zeros(FRAMES, 1, 1, 1)
+        for frames in SCHEDULES["open"](FRAMES, LENGTH, OVERLAP, 0):
+            if told:
+                model_options["transformer_options"]["ad_params"]["sub_idxs"] = frames
+            for sum_, part in zip(sums, executor(model, conds, x_in[frames], timestep[frames], model_options)):
+                sum_[frames] += part
+            counts[frames] += 1
+        return [sum_ / counts for sum_ in sums]
+
+    patched, kind = model.clone(), comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
+    comfy.patcher_extension.add_wrapper(kind, sliding, patched.model_options, is_model_options=True)
+    if told:
+        patched.model_options["transformer_options"]["ad_params"] = {"sub_idxs": None, "context_length": LENGTH}
+    return patched
+
+
+@pytest.mark.parametrize("ours_too", [False, True])
+def test_windows_of_animatediff_evolved(champ, ours_too):
+    x = torch.randn(FRAMES, 4, 8, 12)
+    model = windows_of_evolved(with_windows(champ.model, LENGTH + 1, OVERLAP) if ours_too else champ.model)
+    found = evaluate(model, *champ.conditioning(FRAMES), x, 499)
+
+    def predict(frames):
+        values = conditioning(64, cut(champ, frames), champ.references, champ.clip_embeds)
+        return evaluate(champ.model, *values, x[frames], 499)
+
+    for a, b in zip(found, averaged(champ, x, "open", "flat", predict)):
+        assert relative(a, b) < 1e-5
+
+
+def test_windows_of_which_the_model_is_not_told(champ):
+    model = windows_of_evolved(champ.model, told=False)
+    with pytest.raises(ValueError, match="given 4 of the clip's 10 frames, and not told which.* Use Temporal Aggrega"):
+        evaluate(model, *champ.conditioning(FRAMES), torch.randn(FRAMES, 4, 8, 12), 499)
+
+
+def test_windows_inside_windows():
+    inner = Window([3, 1], 4)
+    assert window_frames({"context_window": inner}) == [3, 1]
+    assert window_frames({"ad_params": {"sub_idxs": [5, 6, 7, 8]}, "context_window": inner}) == [8, 6]
+    assert window_frames({"ad_params": {"sub_idxs": [5, 6]}}) == [5, 6]
+    assert window_frames({"ad_params": {"sub_idxs": None}}) is window_frames({}) is None
+
+
 def test_a_thousand_frames(champ):
     """Through the whole sampler, without a negative, with windows that move."""
-    guidance = Guidance((Layer(torch.zeros(1000, 32, 1, 1), 0.0, 1.0),), 1000, 8, 8, "Champ")
+    guidance = Guidance((Layer(torch.zeros(1000, 32, 2, 2), 0.0, 1.0),), 1000, 16, 16, "Champ")
     positive = [[torch.zeros(1, 1, 64), {GUIDANCE: guidance}]]
     model = with_windows(champ.model, 32, 4, "looped, moving")
     sigmas = trailing_sigmas(model.get_model_object("model_sampling"), 1)
-    latent, noise = guidance.empty_latent(), torch.randn(1000, 4, 1, 1)
+    latent, noise = guidance.empty_latent(), torch.randn(1000, 4, 2, 2)
     found = comfy.sample.sample_custom(model, noise, 1.0, ddim(), sigmas, positive, [], latent, disable_pbar=True)
-    assert found.shape == (1000, 4, 1, 1) and torch.isfinite(found).all()
+    assert found.shape == (1000, 4, 2, 2) and torch.isfinite(found).all()
 
 
 def test_cancelling(champ):

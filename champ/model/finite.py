@@ -1,0 +1,36 @@
+"""Values that are NaN or infinite: found where they first appear, and said where they come from."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def all_finite(values: Iterable[Tensor]) -> Tensor:
+    """One bool, still on the device: nobody waits for it before it is read."""
+    return torch.stack([value.isfinite().all() for value in values]).all()
+
+
+def broken_weight(module: nn.Module) -> str | None:
+    """The name of the first weight that holds NaN or infinity."""
+    weights = ((name, value) for name, value in module.state_dict().items() if value.is_floating_point())
+    return next((name for name, value in weights if not value.float().isfinite().all()), None)  # float8 has no isfinite
+
+
+def network_cause(module: nn.Module, dtype: torch.dtype) -> str:
+    """Why a network makes such values of input that has none, and what helps."""
+    if (name := broken_weight(module)) is not None:
+        return f"its weights hold some, first in {name}; get its file again, or take away the LoRA that is on it"
+    if dtype == torch.float32:
+        return "its weights are far too large; use another file"
+    return f"its values are too large for {str(dtype).removeprefix('torch.')}; start ComfyUI with --force-fp32"
+
+
+def check_sampled(samples: Tensor) -> None:
+    """The end of a sampling, in the first step of which the model has looked itself."""
+    broken = sum(not frame.isfinite().all() for frame in samples)
+    if broken:
+        raise ValueError(
+            f"{broken} of the {len(samples)} sampled frames hold NaN or infinite values, which began after the first "
+            "step: some of the model's values are too large for 16 bits; start ComfyUI with --force-fp32."
+        )
