@@ -1,5 +1,6 @@
 """Fetches one file over HTTP: goes on where it stopped, and keeps nothing whose checksum is wrong."""
 
+import errno
 import hashlib
 import http.client
 import os
@@ -14,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .output import flush, make_folder, not_saved
 from .weights import WeightFile
 
 HUB = "https://huggingface.co"
@@ -37,14 +39,38 @@ def download(url: str, target: Path, sha256: str | None = None, on_bytes: OnByte
     Until then its bytes are in `target`.part, and the next call goes on from there if the server still has the same
     file. Without `sha256` the file must have the checksum that Hugging Face announces."""
     _check_address(url)
-    target.parent.mkdir(parents=True, exist_ok=True)
     part, etag = (target.with_name(target.name + end) for end in (".part", ".part.etag"))
+    try:
+        make_folder(target.parent)
+        for path in (target, part, etag):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        announced = _fetch(url, target, part, etag, sha256, on_bytes)
+        right = _sha256(part, on_bytes) == (sha256 or announced)
+        if right:
+            flush(part)
+            os.replace(part, target)
+        else:
+            part.unlink()
+        etag.unlink(missing_ok=True)
+    except OSError as error:
+        kept = " What has arrived is kept; Download goes on from there." if part.is_file() else ""
+        raise ValueError(not_saved(target, error) + kept) from error
+    if not right:
+        raise ValueError(
+            f"{target.name} came with a wrong checksum and was removed; download it again, or get it by hand from "
+            f"{urlsplit(url).netloc}."
+        )
+    return "the checksum in this pack's list" if sha256 else "the checksum that the server announced"
+
+
+def _fetch(url: str, target: Path, part: Path, etag: Path, sha256: str | None, on_bytes: OnBytes) -> str | None:
+    """Requests until the part is complete, or several in a row bring nothing; the announced checksum."""
     fruitless = 0
     while True:
         before = _size(part)
         try:
-            announced = _receive(url, part, etag, sha256, on_bytes)
-            break
+            return _receive(url, part, etag, sha256, on_bytes)
         except urllib.error.HTTPError as error:
             if error.code == 416:  # the part is longer than the file
                 part.unlink(missing_ok=True)
@@ -66,16 +92,6 @@ def download(url: str, target: Path, sha256: str | None = None, on_bytes: OnByte
         while time.monotonic() < until:
             on_bytes(_size(part), 0)
             time.sleep(min(0.1, PAUSE))
-    if _sha256(part, on_bytes) != (sha256 or announced):
-        part.unlink()
-        etag.unlink(missing_ok=True)
-        raise ValueError(
-            f"{target.name} came with a wrong checksum and was removed; download it again, or get it by hand from "
-            f"{urlsplit(url).netloc}."
-        )
-    os.replace(part, target)
-    etag.unlink(missing_ok=True)
-    return "the checksum in this pack's list" if sha256 else "the checksum that the server announced"
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

@@ -48,7 +48,7 @@ def whole(target: str | Path, *, folder: bool = False, replace: bool = False) ->
     target = Path(target)
     room = None
     try:
-        _make_folder(target.parent)
+        make_folder(target.parent)
         _remove_abandoned(target.parent)
         _check_place(target, folder, replace)
         room = Path(tempfile.mkdtemp(SUFFIX, PREFIX, target.parent))
@@ -57,7 +57,7 @@ def whole(target: str | Path, *, folder: bool = False, replace: bool = False) ->
             made.mkdir()
         yield made
         if not folder:
-            _flush(made)
+            flush(made)
         _check_place(target, folder, replace)
         if target.is_dir() and replace:
             _exchange(made, target, room / "before")
@@ -137,14 +137,14 @@ def _check_place(target: Path, folder: bool, replace: bool) -> None:
         raise OSError(errno.EEXIST, "")
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:  # what is there is no folder
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
 
 
-def _flush(file: Path) -> None:
+def flush(file: Path) -> None:
     """Waits for the disk, so that a file is whole under its name even when the power fails."""
     with open(file, "rb+") as opened:
         os.fsync(opened.fileno())

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import folder_paths
 from aiohttp import web
+from comfy.cli_args import args
 from server import PromptServer
 
 from ..champ.download import HUB, address, download
+from ..champ.origin import is_trusted
 from ..champ.weights import FILES, WeightFile
 
 # Whose files each loader offers, by folder of ComfyUI's models.
@@ -87,15 +89,21 @@ def work(job: Job) -> None:
 
 
 async def asked(request: web.Request) -> dict:
-    """What a POST says. A page from elsewhere can send a form or text unasked, but not JSON."""
+    """What a POST of a page of this server says. One from elsewhere can send a form or text unasked, but not JSON."""
+    host = request.headers.get("Host", "")
+    if not is_trusted(host, request.headers.get("Origin"), args.listen, args.enable_cors_header):
+        raise web.HTTPForbidden(
+            text=f"ComfyUI was opened under the name {host[:100]!r}, which might be that of a foreign page; open it by "
+            "its IP address or by https, or start it with --enable-cors-header and that address."
+        )
     if request.content_type != "application/json":
-        raise web.HTTPUnsupportedMediaType(text="Send JSON.")
+        raise web.HTTPUnsupportedMediaType(text=f"The request is of type {request.content_type}; send JSON.")
     try:
         body = await request.json()
-    except ValueError:
-        body = None
+    except (ValueError, LookupError, RecursionError):  # no JSON, an unknown charset, JSON that is too deep
+        raise web.HTTPBadRequest(text="The request is not JSON in UTF-8; send an object.") from None
     if not isinstance(body, dict):
-        raise web.HTTPBadRequest(text="Send a JSON object.")
+        raise web.HTTPBadRequest(text=f"The request is a JSON {type(body).__name__}; send an object.")
     return body
 
 

@@ -1,6 +1,7 @@
 """Downloads over real HTTP on loopback: cut, resumed, cancelled, wrong, redirected elsewhere."""
 
 import hashlib
+import os
 import shutil
 from collections import namedtuple
 
@@ -173,6 +174,37 @@ def test_a_full_disk_is_noticed_before(hub, target, monkeypatch):
     with pytest.raises(ValueError, match="b.pth needs 0.00 GB more, but .* free some space"):
         download(f"{hub.address}/a/b.pth", target)
     assert left(target) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no limit for files")
+def test_a_disk_that_fills_up_keeps_what_has_arrived(hub, target):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(ValueError, match="b.pth cannot be saved in .* What has arrived is kept; Download goes on"):
+            download(f"{hub.address}/a/b.pth", target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    have = (target.parent / "b.pth.part").stat().st_size
+    assert 90_000 < have <= 100_000
+    download(f"{hub.address}/a/b.pth", target)
+    assert target.read_bytes() == CONTENT and hub.asked[-1][1] == f"bytes={have}-" and left(target) == ["b.pth"]
+
+
+@pytest.mark.parametrize("end", ["", ".part", ".part.etag"])
+def test_a_folder_in_the_place_of_a_file_is_noticed_before(hub, target, end):
+    target.with_name(target.name + end).mkdir(parents=True)
+    with pytest.raises(ValueError, match="b.pth cannot be saved in .*: a folder of that name is there already"):
+        download(f"{hub.address}/a/b.pth", target)
+    assert not hub.asked
+
+
+def test_a_file_in_the_place_of_the_folder(hub, target):
+    target.parent.touch()
+    with pytest.raises(ValueError, match="b.pth cannot be saved in .*: a part of its path is a file, not a folder"):
+        download(f"{hub.address}/a/b.pth", target)
 
 
 def test_the_list(monkeypatch):

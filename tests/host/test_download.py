@@ -89,6 +89,13 @@ def test_a_failure_is_told(server, hub, target):
         (json.dumps({"file": FILE}), "application/x-www-form-urlencoded", 415),
         ("no json", "application/json", 400),
         ("[1]", "application/json", 400),
+        ("1", "application/json", 400),
+        ("", "application/json", 400),
+        pytest.param("[" * 100_000, "application/json", 400, id="deep list"),
+        pytest.param('{"file":' * 100_000, "application/json", 400, id="deep object"),
+        (json.dumps({"file": FILE}), "application/json; charset=klingon", 400),
+        (json.dumps({"file": FILE}), "application/json; charset=utf-16", 400),
+        (json.dumps({"file": FILE}), "application/json; charset=zlib", 400),
         (json.dumps({"file": "smpl/SMPL_NEUTRAL.pkl"}), "application/json", 404),
         (json.dumps({"file": "../../x"}), "application/json", 404),
         (json.dumps({"file": ["x"]}), "application/json", 404),
@@ -101,7 +108,16 @@ def test_nothing_else_can_be_asked_for(server, hub, body, kind, status):
     assert len(hub.asked) == asked and server.json("/champ/files")["running"] is None
 
 
-def test_a_page_from_elsewhere_is_refused(server):
-    body = json.dumps({"file": FILE})
-    assert post(server, "/champ/download", body, Origin="http://example.com") == 403
-    assert server.json("/champ/files")["running"] is None
+def test_a_page_from_elsewhere_is_refused(server, hub):
+    """The second has come by DNS rebinding: its name points at this machine."""
+    body, asked = json.dumps({"file": FILE}), len(hub.asked)
+    for headers in ({"Origin": "http://example.com"}, {"Origin": "http://page.invalid:1", "Host": "page.invalid:1"}):
+        for path in ("/champ/download", "/champ/download/cancel"):
+            assert post(server, path, body, **headers) == 403
+    assert server.json("/champ/files")["running"] is None and len(hub.asked) == asked
+
+
+def test_a_page_on_another_machine_may_ask(server):
+    """No such file, so that nothing is fetched; --listen changes nothing about the headers."""
+    headers = {"Host": "192.168.1.20:8188", "Origin": "http://192.168.1.20:8188"}
+    assert post(server, "/champ/download", "{}", **headers) == 404
