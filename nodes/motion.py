@@ -11,7 +11,7 @@ from ..champ.body.body import Body
 from ..champ.motion import retime
 from ..champ.motion.camera import FOV, angle_path, frame_person
 from ..champ.motion.motion import Motion
-from ..champ.motion.presets import PRESETS, make_motion
+from ..champ.motion.presets import PRESETS, perform
 from ..champ.render.preview import BACKENDS, preview
 from .animation import animated
 from .types import (
@@ -98,7 +98,8 @@ class ChampBuiltInMotion(io.ComfyNode):
 
     @classmethod
     def execute(cls, body, motion, frames, fps, loop, travel, width, height) -> io.NodeOutput:
-        return io.NodeOutput(make_motion(motion, body, frames, fps, loop, travel, width, height))
+        made = perform(motion, body, frames, fps, loop, travel, progress())
+        return io.NodeOutput(frame_person(made, body, width, height, on_frame=progress()))
 
 
 class ChampCamera(io.ComfyNode):
@@ -164,7 +165,7 @@ class ChampCamera(io.ComfyNode):
         warn_of_other_shape(body, motion)
         turn = angle_path(angles(azimuth, "azimuth"), len(motion))
         lift = angle_path(angles(elevation, "elevation"), len(motion))
-        return io.NodeOutput(frame_person(motion, body, width, height, turn, lift, fill, fov, follow))
+        return io.NodeOutput(frame_person(motion, body, width, height, turn, lift, fill, fov, follow, progress()))
 
 
 class ChampRetimeMotion(io.ComfyNode):

@@ -150,7 +150,7 @@ class ChampSaveMotion(io.ComfyNode):
         if FORMATS[format] == ".npz":
             body = body or load_free_body()
             warn_of_other_shape(body, motion)
-            save_amass(path, motion, body)
+            save_amass(path, motion, body, progress())
         else:
             save_motion(path, motion)
         return io.NodeOutput(f"{path.relative_to(folder_paths.get_output_directory()).as_posix()} [output]")

@@ -1,6 +1,7 @@
 """Where the camera stands: framing a person, and orbiting along any path of angles."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -72,11 +73,13 @@ def frame_person(
     fill: float = 0.85,
     fov: float = FOV,
     follow: bool = False,
+    on_frame: Callable[[int, int], None] = lambda done, total: None,
 ) -> Motion:
     """The motion seen by a camera that looks at the person and is as near as `fill` of the picture allows.
 
     Azimuth turns the camera towards the person's left, elevation lifts it above the person, in degrees per
-    frame or fixed. The distance is the same in all frames. With `follow` the camera walks along.
+    frame or fixed. The distance is the same in all frames. With `follow` the camera walks along. `on_frame` hears how
+    many frames are done, and of how many.
     """
     frames = len(motion)
     turn = rot_x(torch.as_tensor(elevation).expand(frames)) @ rot_y(torch.as_tensor(azimuth).expand(frames))
@@ -87,15 +90,20 @@ def frame_person(
         pivot = torch.stack([pelvis[:, 0], pivot[:, 1], pelvis[:, 2]], dim=1)
     seen = transform(motion, body, turn, -(turn @ pivot[..., None])[..., 0])
 
-    def chunks():
-        for start in range(0, frames, CHUNK):
-            yield seen[start : start + CHUNK].posed(body).vertices.flatten(0, 1)
-
-    corners = torch.cat([torch.stack(torch.aminmax(v, dim=0)) for v in chunks()])
-    centre = (corners.amin(0) + corners.amax(0)) / 2 * corners.new_tensor([1.0, 1.0, 0.0])
     focal = max(width, height) / 2 / math.tan(math.radians(fov) / 2)
-    # A point stays inside when focal |X| / (distance + Z) <= fill * width / 2, likewise Y and height.
-    half = fill / 2 * corners.new_tensor([width, height])
-    distance = max((focal * (v - centre)[:, :2].abs() / half - v[:, 2:]).max().item() for v in chunks())
-    place = corners.new_tensor([0.0, 0.0, distance]) - centre
+    # A point stays inside when focal |X - centre| / (distance + Z) <= fill * width / 2, likewise Y and height: distance
+    # is the largest of +-slope (X - centre) - Z, for which the extremes of X and of +-slope X - Z are enough.
+    slope = focal / (fill / 2 * turn.new_tensor([width, height]))
+    extremes = []
+    for start in range(0, frames, CHUNK):
+        points = seen[start : start + CHUNK].posed(body).vertices.flatten(0, 1)
+        across, depth = points.T.contiguous().split([2, 1])  # along rows, extremes are found many times faster
+        steep = slope[:, None] * across
+        ends = [across.amax(1), -across.amin(1), (steep - depth).amax(1), -(steep + depth).amin(1)]
+        extremes.append(torch.stack(ends))
+        on_frame(min(start + CHUNK, frames), frames)
+    right, left, far_right, far_left = torch.stack(extremes).amax(0)
+    centre = (right - left) / 2
+    distance = torch.cat([far_right - slope * centre, far_left + slope * centre]).max()
+    place = torch.cat([-centre, distance[None]])
     return replace(seen, cam_t=seen.cam_t + place, focal=focal, width=width, height=height)

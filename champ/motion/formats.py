@@ -1,5 +1,6 @@
 """Motions on disk: our own files, and those of other tools, which become motions before our camera."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -73,18 +74,21 @@ def save_motion(path: str | Path, motion: Motion) -> None:
     save_tensors(Path(path), tensors, {"kind": KIND, "source": motion.source, **numbers})
 
 
-def save_amass(path: str | Path, motion: Motion, body: Body) -> None:
+def save_amass(
+    path: str | Path, motion: Motion, body: Body, on_frame: Callable[[int, int], None] = lambda done, total: None
+) -> None:
     """AMASS' layout for SMPL-H: z up, the person on the floor and at the origin in the first frame.
 
-    Up is the camera's up, so a motion that is filmed from above comes out tilted."""
+    Up is the camera's up, so a motion that is filmed from above comes out tilted. `on_frame` hears how many frames are
+    done, and of how many."""
     shaped = body.with_betas(motion.betas)
     rest = shaped.rest().joints[0, 0]
     root = Z_UP.T @ motion.rotations[:, 0]
     pelvis = (rest + motion.cam_t) @ Z_UP
-    lowest = max(
-        motion[start : start + CHUNK].posed(body).vertices[..., 1].amax().item()
-        for start in range(0, len(motion), CHUNK)
-    )
+    lowest = -math.inf
+    for start in range(0, len(motion), CHUNK):
+        lowest = max(lowest, motion[start : start + CHUNK].posed(body).vertices[..., 1].amax().item())
+        on_frame(min(start + CHUNK, len(motion)), len(motion))
     pelvis = pelvis - torch.stack([pelvis[0, 0], pelvis[0, 1], pelvis.new_tensor(-lowest)])
     smpl = isinstance(body, SmplBody)
     betas = np.zeros(16)

@@ -6,18 +6,20 @@ touches the floor stays where it is.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..body.body import Body
 from ..body.skeleton import JOINTS
-from .camera import CHUNK, FOCAL_PER_PIXEL, frame_person
+from .camera import frame_person
 from .motion import Motion
 from .rotation import rot_x, rot_y, rot_z
 
 CAMERA_FROM_WORLD = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # y up to y down, facing the camera
+LONGEST = 3600  # seconds
+POSES = 256  # of the feet that are made at once
 STEP_RATE = 60  # Hz at which the path of the feet is followed, whatever the frame rate
 FEET = torch.tensor([JOINTS.index(f"{side}_{part}") for side in ("left", "right") for part in ("ankle", "foot")])
 SIDES = (("left", 1.0), ("right", -1.0))
@@ -209,23 +211,46 @@ def rotations_at(preset: Preset, cycles: Tensor) -> Tensor:
     return rotations
 
 
-def root_path(preset: Preset, body: Body, cycles: Tensor) -> Tensor:
+def feet_alone(body: Body) -> Body:
+    """The body's feet, which are all that touches the floor in these motions, with its shape and its joints; the joints
+    stand behind the skin as 24 points more."""
+    feet, rest = torch.isin(body.part_labels, FEET), body.rest()
+    skin, joints = rest.vertices[0, feet], rest.joints[0]
+    one_each = torch.eye(len(joints))
+    posedirs = body.posedirs
+    if posedirs is not None:
+        moves = posedirs.unflatten(1, (-1, 3))[:, feet]
+        posedirs = torch.cat([moves, moves.new_zeros(len(moves), len(joints), 3)], dim=1).flatten(1)
+    return replace(
+        body,
+        template=torch.cat([skin, joints]),
+        shapedirs=body.shapedirs.new_zeros(len(skin) + len(joints), 3, body.shapedirs.shape[2]),
+        joint_regressor=torch.cat([torch.zeros(len(joints), len(skin)), one_each], dim=1),
+        weights=torch.cat([body.weights[feet], one_each]),
+        posedirs=posedirs,
+    )
+
+
+def root_path(
+    preset: Preset, body: Body, cycles: Tensor, on_pose: Callable[[int, int], None] = lambda done, total: None
+) -> Tensor:
     """World root translations (N, 3) that keep the lowest point on the floor and whatever touches it in place.
 
     Each step moves the root against the movement of the feet's own skin, weighted by exp(-height / 5 mm).
     """
-    feet = torch.isin(body.part_labels, FEET)
+    feet = feet_alone(body)
+    count = len(feet.template) - len(JOINTS)
     lowest, steps, last = [], [torch.zeros(1, 3)], None
-    for part in cycles.split(CHUNK):
-        vertices = body.pose(rotations_at(preset, part)).vertices
-        lowest.append(vertices[..., 1].amin(1))
-        skin = vertices[:, feet]
+    for i, part in enumerate(cycles.split(POSES)):
+        skin = feet.pose(rotations_at(preset, part)).vertices[:, :count].contiguous()
+        lowest.append(skin[..., 1].amin(1))
         if last is not None:
             skin = torch.cat([last, skin])
         above = skin[..., 1] - skin[..., 1].amin(1, keepdim=True)
         weight = torch.softmax(-(above[1:] + above[:-1]) / 2 / 0.005, dim=1)
-        steps.append((weight[..., None] * (skin[:-1] - skin[1:])).sum(1))
+        steps.append((weight[:, None] @ (skin[:-1] - skin[1:]))[:, 0])
         last = skin[-1:]
+        on_pose(min((i + 1) * POSES, len(cycles)), len(cycles))
     path = torch.cat(steps).cumsum(0)
     path[:, 1] = preset.lift(cycles % 1) - torch.cat(lowest)
     return path
@@ -241,7 +266,20 @@ def make_motion(
     width: int = 512,
     height: int = 768,
 ) -> Motion:
-    """A built-in motion, seen from the front.
+    """A built-in motion as `perform` makes it, seen from the front."""
+    return frame_person(perform(name, body, frames, fps, loop, travel), body, width, height)
+
+
+def perform(
+    name: str,
+    body: Body,
+    frames: int,
+    fps: float = 24.0,
+    loop: bool = True,
+    travel: bool = False,
+    on_pose: Callable[[int, int], None] = lambda done, total: None,
+) -> Motion:
+    """A built-in motion without a place before a camera; `on_pose` hears how many poses are done, and of how many.
 
     With `loop` the speed is adjusted so that whole cycles fill the clip and the last frame leads to the first.
     Without `travel` the person's drift over the floor is taken out.
@@ -250,11 +288,17 @@ def make_motion(
         raise ValueError(f"There is no built-in motion called {name!r}; choose one of {', '.join(PRESETS)}.")
     if frames < 1 or not fps > 0:
         raise ValueError(f"A motion of {frames} frames at {fps} frames per second is empty; use numbers above 0.")
+    if frames / fps > LONGEST:
+        raise ValueError(
+            f"{frames} frames at {fps:g} frames per second last {frames / fps / 60:.0f} minutes, but a built-in motion "
+            f"may last {LONGEST // 60}; make a short one that loops, and repeat it with Trim, Retime or Loop Motion."
+        )
     preset = PRESETS[name]
     cycles = max(1.0, round(frames / fps / preset.seconds)) if loop else frames / fps / preset.seconds
     fine = max(1, math.ceil(STEP_RATE * cycles * preset.seconds / frames))
-    positions = torch.arange(frames * fine + 1) * (cycles / (frames * fine))
-    path = root_path(preset, body, positions)
+    positions = torch.arange(frames * fine + 1, dtype=torch.float64) * (cycles / (frames * fine))
+    positions = (positions % 1).float()  # in double: after an hour a float knows the phase to no better than 2e-4
+    path = root_path(preset, body, positions, on_pose)
     if not travel:
         drift = path[-1] - path[0]
         if not loop:  # the clip may end inside a cycle: the drift is that of whole cycles
@@ -265,15 +309,14 @@ def make_motion(
     rotations = rotations_at(preset, positions[:-1:fine])
     pelvis = body.rest().joints[0, 0]
     rotations[:, 0] = CAMERA_FROM_WORLD @ rotations[:, 0]
-    motion = Motion(
+    return Motion(
         rotations=rotations,
         betas=body.betas,
         cam_t=(pelvis + path) @ CAMERA_FROM_WORLD.T - pelvis,
-        focal=FOCAL_PER_PIXEL * max(width, height),
-        width=width,
-        height=height,
+        focal=1.0,
+        width=1,
+        height=1,
         fps=fps,
         confidence=torch.ones(frames),
         source=f"built-in {name}",
     )
-    return frame_person(motion, body, width, height)

@@ -289,6 +289,21 @@ def test_other_models_are_refused(champ):
         champ_model(champ.net.patcher)
 
 
+def test_attention_that_others_replace_leaves_the_reference_out(champ, clip):
+    """As the help of Apply Champ says of PAG and SAG, which replace the middle one."""
+    positive, negative, x = clip
+    shapes = []
+
+    def replaced(q, k, v, extra_options):
+        shapes.append((q.shape[1], k.shape[1]))
+        return v
+
+    model = champ.model.clone()
+    model.set_model_attn1_replace(replaced, "middle", 0)
+    evaluate(model, positive, negative, x, 499)
+    assert shapes and all(queries == keys for queries, keys in shapes)
+
+
 def test_areas_are_refused(champ, clip):
     positive, negative, x = clip
     with pytest.raises(ValueError, match="take the area out of the conditioning, or use a mask"):

@@ -1,9 +1,14 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from champ.body.free import free_body_betas
 from champ.body.skeleton import JOINTS
-from champ.motion.presets import PRESETS, make_motion
+from champ.body.smpl import load_smpl
+from champ.motion.presets import FEET, POSES, PRESETS, feet_alone, make_motion, perform, rotations_at
+
+SMPL = Path(__file__).parents[1] / "data" / "smpl" / "SMPL_small_synth.npz"
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -71,6 +76,36 @@ def test_left_and_right_are_not_exchanged(body):
     joints = motion.posed(body).joints[15]
     left, right = joints[JOINTS.index("left_wrist")], joints[JOINTS.index("right_wrist")]
     assert right[1] < left[1] - 0.4 and motion.project(joints)[JOINTS.index("right_wrist"), 0] < motion.width / 2
+
+
+@pytest.mark.parametrize("smpl", [False, True])
+def test_feet_alone_move_as_those_of_the_whole_body(body, smpl):
+    if smpl:
+        body = load_smpl(SMPL).with_betas(torch.tensor([1.5, -1.0, 0.5]))
+    feet = feet_alone(body)
+    rotations = rotations_at(PRESETS["dance"], torch.rand(5, generator=torch.Generator().manual_seed(0)))
+    posed, alone = body.pose(rotations), feet.pose(rotations)
+    whole = torch.cat([posed.vertices[:, torch.isin(body.part_labels, FEET)], posed.joints], dim=1)
+    torch.testing.assert_close(alone.vertices, whole, atol=1e-6, rtol=0)
+    torch.testing.assert_close(alone.joints, posed.joints, atol=1e-6, rtol=0)
+
+
+def test_progress_and_cancel(body):
+    heard = []
+    perform("dance", body, 200, fps=24, loop=False, on_pose=lambda *count: heard.append(count))
+    assert heard == [(min(done, 601), 601) for done in range(POSES, 601 + POSES, POSES)]
+
+    def cancel(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        perform("dance", body, 100, on_pose=cancel)
+
+
+def test_an_hour_at_most(body):
+    for frames, fps, minutes in ((100_000, 24.0, 69), (3601, 1.0, 60)):
+        with pytest.raises(ValueError, match=f"last {minutes} minutes, but a built-in motion may last 60; make"):
+            perform("walk", body, frames, fps)
 
 
 def test_bad_requests_are_refused(body):
