@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import torch
 from comfy_api.latest import io
 
 from ..champ.model.checkpoint import MAPS, POSE
 from ..champ.model.guidance import GuidanceMap, encode_guidance
+from ..champ.render.palette import exchange_report
 from .maps import map_inputs
-from .types import MAX_SIZE, ChampGuidance, ChampGuidanceEncoders, progress, span_inputs
+from .types import MAX_SIZE, ChampGuidance, ChampGuidanceEncoders, progress, span_inputs, to_bytes, warn
 
 
 class ChampEncodeGuidance(io.ComfyNode):
@@ -56,6 +58,9 @@ class ChampEncodeGuidance(io.ComfyNode):
                     f"{tuple(images['semantic_map'].shape[:3])}; connect the mask that was made with them."
                 )
             images["semantic_map"] = images["semantic_map"] * (mask > 0)[..., None]
+        depth, normal = (a_few(images[name]) if name in images else None for name in ("depth", "normal"))
+        if doubt := exchange_report(depth, normal):
+            warn(f"Encode Guidance: {doubt}")
         maps = {name: GuidanceMap(image, values[f"{name}_strength"], start, end) for name, image in images.items()}
         if guidance_encoders.names == (POSE,) and "dwpose" in maps:  # Animate Anyone's name for the skeleton maps
             maps[POSE] = maps.pop("dwpose")
@@ -64,6 +69,11 @@ class ChampEncodeGuidance(io.ComfyNode):
         if add_to is not None:
             guidance = add(add_to, guidance)
         return io.NodeOutput(guidance)
+
+
+def a_few(pictures: torch.Tensor) -> torch.Tensor:
+    """Some of the frames as bytes, to look at."""
+    return to_bytes(pictures[:: -(-len(pictures) // 4) or 1, ..., :3])
 
 
 def add(first, second):

@@ -4,9 +4,10 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..champ.model.checkpoint import SUFFIXES, find_set
+from ..champ.model.exchanged import encoder_doubts
 from ..champ.model.loading import WEIGHT_DTYPES, load_denoiser, load_encoders, load_reference_net
 from .files import checkpoint_sets, register_folder, register_shipped, set_place
-from .types import ChampGuidanceEncoders, ChampReferenceNet, checked
+from .types import ChampGuidanceEncoders, ChampReferenceNet, checked, warn
 
 register_folder("champ", set(SUFFIXES))
 register_shipped("champ", "vae")
@@ -63,8 +64,11 @@ class ChampLoadModel(io.ComfyNode):
         motion = OWN_MOTION.get(motion_module)
         if motion is None:
             motion = folder_paths.get_full_path_or_raise("animatediff_models", motion_module)
+        encoders = load_encoders(files)
+        for doubt in encoder_doubts(files.encoders, dict(encoders.patcher.model.items())):
+            warn(doubt)
         return io.NodeOutput(
-            load_denoiser(files, motion, weight_dtype), load_reference_net(files, weight_dtype), load_encoders(files)
+            load_denoiser(files, motion, weight_dtype), load_reference_net(files, weight_dtype), encoders
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..body.body import Body
 from ..body.skeleton import JOINTS
+from ..body.smpl import SmplBody
 from .camera import frame_person
 from .motion import Motion
 from .rotation import rot_x, rot_y, rot_z
@@ -217,17 +218,18 @@ def feet_alone(body: Body) -> Body:
     feet, rest = torch.isin(body.part_labels, FEET), body.rest()
     skin, joints = rest.vertices[0, feet], rest.joints[0]
     one_each = torch.eye(len(joints))
-    posedirs = body.posedirs
-    if posedirs is not None:
-        moves = posedirs.unflatten(1, (-1, 3))[:, feet]
-        posedirs = torch.cat([moves, moves.new_zeros(len(moves), len(joints), 3)], dim=1).flatten(1)
+    correctives = {}
+    if isinstance(body, SmplBody):
+        moves = body.posedirs.unflatten(1, (-1, 3))[:, feet]
+        moves = torch.cat([moves, moves.new_zeros(len(moves), len(joints), 3)], dim=1)
+        correctives = {"posedirs": moves.flatten(1)}
     return replace(
         body,
         template=torch.cat([skin, joints]),
         shapedirs=body.shapedirs.new_zeros(len(skin) + len(joints), 3, body.shapedirs.shape[2]),
         joint_regressor=torch.cat([torch.zeros(len(joints), len(skin)), one_each], dim=1),
         weights=torch.cat([body.weights[feet], one_each]),
-        posedirs=posedirs,
+        **correctives,
     )
 
 

@@ -1,5 +1,7 @@
 """A check that a semantic map has the 24 part colours on which Champ was trained."""
 
+import math
+
 import cv2
 import numpy as np
 from torch import Tensor
@@ -9,6 +11,7 @@ from ..body.skeleton import PART_COLORS
 FOREGROUND = 42  # brightest channel: half of the darkest part colour, above compression noise in black
 FLAT = 3  # levels within a 3x3 neighbourhood; smooth borders between parts, from rendering or resizing, are steeper
 DITHER = 2  # levels; official pictures carry Blender's dither of up to +1
+COLOUR = 24  # levels between the channels of a pixel; compression of grey pictures leaves less
 FRAMES = 16  # looked at; the others are only checked for being empty
 
 FIX = "Champ knows only its own 24 part colours on black, so make this map with this pack or the official tools"
@@ -63,6 +66,28 @@ def palette_report(semantic_map: Tensor, mask: Tensor | None = None) -> str | No
             f"The semantic map is black in {len(empty)} of {len(frames)} frames ({listed}); the video may flash there."
         )
     return None
+
+
+def exchange_report(depth: Tensor | None, normal: Tensor | None) -> str | None:
+    """Whether depth or normal maps, uint8 (F, H, W, 3), look like another kind: depth is grey and normals are not."""
+    if depth is not None and (share := _coloured(depth)) > 0.05:
+        return (
+            f"{share:.0%} of the depth maps is coloured, but Champ's depth maps are grey; was another map connected to "
+            "depth?"
+        )
+    if normal is not None and (share := _coloured(normal)) < 0.05:
+        return (
+            "The normal maps are grey, but Champ's normal maps are red where the surface faces right, green where up "
+            "and blue where to the viewer; was another map connected to normal?"
+        )
+    return None
+
+
+def _coloured(maps: Tensor) -> float:
+    """Which share of the pixels that are not black has a colour; NaN if all are black."""
+    frames = maps.cpu().numpy()
+    shown = frames[frames.max(-1) > FOREGROUND].astype(int)
+    return float((np.ptp(shown, axis=-1) > COLOUR).mean()) if len(shown) else math.nan
 
 
 def _near(colors: np.ndarray, palette: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..model.exchanged import NETWORK
 from ..model.loading import motion_names, unet_names
 from ..output import whole, write_tensors
 from .networks import Networks
@@ -30,11 +31,10 @@ def export(networks: Networks, folder: Path, dtype: torch.dtype = torch.float32,
         files["motion_module"] = _named(unet.state_dict(), motion_names(sizes, unet))
     for name, encoder in networks.encoders.patcher.model.items():
         files[f"guidance_encoder_{name}"] = encoder.state_dict()
-    metadata = {"format": "pt", **about}
     with whole(folder, folder=True, replace=True) as made:
         for name, state in files.items():
             tensors = {key: value.detach().to("cpu", dtype) for key, value in state.items()}
-            write_tensors(made / f"{name}.safetensors", tensors, metadata)
+            write_tensors(made / f"{name}.safetensors", tensors, {"format": "pt", NETWORK: name, **about})
 
 
 def _named(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from champ.body.skeleton import PART_COLORS
-from champ.render.palette import palette_report
+from champ.render.palette import exchange_report, palette_report
 
 DATA = Path(__file__).parents[1] / "data" / "render"
 CASES = ("case_a", "case_b")
@@ -122,3 +122,19 @@ def test_every_report_is_one_sentence():
     ):
         message = report(wrong)
         assert message.endswith(".") and ". " not in message and "\n" not in message
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("options", [{"format": "png"}, {"format": "jpeg", "quality": 60}])
+def test_depth_and_normal_maps_that_are_exchanged(case, options):
+    def maps(name):
+        return torch.from_numpy(compressed(read(case, name), **options))[None]
+
+    depth, normal, semantic = maps("depth"), maps("normal"), maps("semantic_map")
+    assert exchange_report(depth, normal) is None
+    assert exchange_report(None, normal) is exchange_report(depth, None) is exchange_report(None, None) is None
+    assert exchange_report(depth * 0, normal * 0) is None  # nobody there
+    for wrong in (normal, semantic):
+        assert "of the depth maps is coloured, but Champ's depth maps are grey" in exchange_report(wrong, normal)
+    assert "The normal maps are grey, but" in exchange_report(None, depth)
+    assert "depth maps is coloured" in exchange_report(normal, depth)

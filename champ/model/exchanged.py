@@ -1,0 +1,49 @@
+"""Whether the files of a set's guidance encoders have been exchanged, as far as anything in them tells.
+
+All of them are built alike, and each runs on any map, so that a wrong one is not seen before the video. Its tensors
+do not tell; what may tell is the name under which its file was first saved, and that two files are one."""
+
+import zipfile
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from .checkpoint import ENCODER_FILES
+
+NETWORK = "network"  # in the metadata of what this pack exports
+
+
+def encoder_doubts(files: Mapping[str, Path], encoders: Mapping[str, nn.Module]) -> list[str]:
+    """A sentence for each file that seems to belong to another map; both mappings are by the map's name."""
+    doubts = []
+    for name, file in files.items():
+        first = _first_name(file)[:100]
+        meant = [other for stem, other in ENCODER_FILES.items() if stem in first]
+        if meant and name not in meant:
+            doubts.append(
+                f"{file.name} is to read {name} maps but was first saved as {first}, for {meant[0]} maps; if files "
+                "have been exchanged, exchange them again or get them anew."
+            )
+    for a, b in combinations(files, 2):
+        weights, others = encoders[a].state_dict(), encoders[b].state_dict()
+        if weights.keys() == others.keys() and all(torch.equal(weights[key], others[key]) for key in weights):
+            doubts.append(
+                f"{files[a].name} and {files[b].name} hold the same weights, so that {a} or {b} maps are misread; get "
+                "both anew."
+            )
+    return doubts
+
+
+def _first_name(file: Path) -> str:
+    """What torch writes into a file when it saves it under a name, and this pack into the metadata."""
+    if file.suffix.lower() == ".safetensors":
+        with safe_open(file, "pt") as opened:
+            return (opened.metadata() or {}).get(NETWORK, "")
+    if not zipfile.is_zipfile(file):
+        return ""
+    with zipfile.ZipFile(file) as archive:
+        return archive.namelist()[0].partition("/")[0]
