@@ -49,7 +49,7 @@ def hub():
 def server(comfyui, device_options, hub, tmp_path_factory):
     base = tmp_path_factory.mktemp("comfyui")
     dev.link_pack(base / "custom_nodes")
-    for pack in ("small_controlnet.py", "crowd.py", "cropped_video.py"):
+    for pack in ("small_controlnet.py", "crowd.py", "cropped_video.py", "faults.py"):
         shutil.copy(dev.ROOT / "tests" / "host" / pack, base / "custom_nodes")
     # The small synthetic body stands in for the licensed file that users put there.
     smpl = base / "models" / "smpl" / "SMPL_NEUTRAL.pkl"

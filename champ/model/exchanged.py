@@ -3,25 +3,25 @@
 All of them are built alike, and each runs on any map, so that a wrong one is not seen before the video. Its tensors
 do not tell; what may tell is the name under which its file was first saved, and that two files are one."""
 
-import zipfile
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
-from .checkpoint import ENCODER_FILES
+from ..files.tensors import mapped, read_safetensors
+from ..files.zips import Archive
+from .checkpoint import ENCODER_FILES, NetworkFile
 
 NETWORK = "network"  # in the metadata of what this pack exports
 
 
-def encoder_doubts(files: Mapping[str, Path], encoders: Mapping[str, nn.Module]) -> list[str]:
+def encoder_doubts(files: Mapping[str, NetworkFile], encoders: Mapping[str, nn.Module]) -> list[str]:
     """A sentence for each file that seems to belong to another map; both mappings are by the map's name."""
     doubts = []
     for name, file in files.items():
-        first = _first_name(file)[:100]
+        first = _first_name(file.file)[:100]
         meant = [other for stem, other in ENCODER_FILES.items() if stem in first]
         if meant and name not in meant:
             doubts.append(
@@ -41,9 +41,6 @@ def encoder_doubts(files: Mapping[str, Path], encoders: Mapping[str, nn.Module])
 def _first_name(file: Path) -> str:
     """What torch writes into a file when it saves it under a name, and this pack into the metadata."""
     if file.suffix.lower() == ".safetensors":
-        with safe_open(file, "pt") as opened:
-            return (opened.metadata() or {}).get(NETWORK, "")
-    if not zipfile.is_zipfile(file):
-        return ""
-    with zipfile.ZipFile(file) as archive:
-        return archive.namelist()[0].partition("/")[0]
+        return read_safetensors(file)[1].get(NETWORK, "")
+    data = mapped(file)
+    return next(iter(Archive(data).members), "").partition("/")[0] if data[:2] == b"PK" else ""

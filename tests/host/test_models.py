@@ -4,7 +4,6 @@ import copy
 import io
 import json
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -14,62 +13,16 @@ from safetensors.torch import save_file
 import dev
 from champ.server import Failure, Server
 
-API = dev.ROOT / "example_workflows" / "api"
+from .small_models import FRAMES, HEIGHT, WIDTH, install, small
+
 EXAMPLES = ["champ_video", "ksampler", "custom_sampling", "calibrated_reference"]
-WIDTH, HEIGHT, FRAMES = 64, 96, 6
 
 
 @pytest.fixture(scope="module")
 def models(server):
-    """Checkpoint sets, a VAE and a picture in the server's folders; returns its models folder."""
-    sys.path.append(str(dev.ROOT / "tests" / "model"))
-    golden = pytest.importorskip("golden")
-    for name in ("champ", "animate_anyone"):
-        shutil.copytree(golden.cached_golden(name).folder, server.base / "models" / "champ" / name)
-
-    import torch
-    from comfy.taesd.taesd import TAESD
-
-    torch.manual_seed(0)
-    vae = TAESD()
-    with torch.no_grad():  # ComfyUI's layers begin with whatever lies in memory
-        for parameter in vae.parameters():
-            torch.nn.init.kaiming_normal_(parameter) if parameter.ndim > 1 else parameter.zero_()
-        # Pictures that are neither black nor white.
-        last = vae.taesd_decoder[-1]
-        last.weight *= 0.2 / vae.taesd_decoder(torch.randn(1, 4, 8, 8)).std()
-        last.bias.fill_(0.5)
-    folder = server.base / "models" / "vae_approx"
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(vae.taesd_encoder.state_dict(), folder / "taesd_encoder.safetensors")
-    save_file(vae.taesd_decoder.state_dict(), folder / "taesd_decoder.safetensors")
-    picture = np.random.default_rng(0).integers(0, 255, (150, 90, 3), dtype=np.uint8)
-    Image.fromarray(picture).save(server.base / "input" / "example.png")
-    for name in ("depth", "normal", "semantic_map", "dwpose", "mask"):
-        maps = server.base / "output" / "champ" / "small_00001" / name
-        maps.mkdir(parents=True, exist_ok=True)
-        for i in range(FRAMES):
-            Image.new("RGB", (WIDTH, HEIGHT), (68, 1, 84)).save(maps / f"{i:04}.png")
+    """Small models in the server's folders; returns its models folder."""
+    install(server.base)
     return server.base / "models"
-
-
-def small(name: str, **changes: dict) -> dict:
-    """An example with small pictures, few frames and steps, and without the files that cannot be had here.
-
-    `changes` are inputs for all nodes of a class."""
-    prompt = copy.deepcopy(json.loads((API / f"{name}.json").read_text(encoding="utf-8")))
-    missing = [key for key, node in prompt.items() if node["class_type"] == "CLIPVisionLoader"]
-    sizes = {"width": WIDTH, "height": HEIGHT, "frames": FRAMES, "steps": 2, "count": FRAMES, "vae_name": "taesd",
-             "length": 4, "overlap": 1, "lossless": True}  # fmt: skip
-    changes = {"ChampLoadMaps": {"folder": "champ/small_00001 [output]"}, **changes}
-    for node in prompt.values():
-        inputs = node["inputs"]
-        for key in [key for key, value in inputs.items() if isinstance(value, list) and value[0] in missing]:
-            del inputs[key]
-        if node["class_type"] != "ChampFreeBody":  # its height is a person's
-            inputs |= {key: value for key, value in sizes.items() if key in inputs}
-        inputs |= changes.get(node["class_type"], {})
-    return {key: node for key, node in prompt.items() if key not in missing}
 
 
 def pictures(server, entry: dict) -> np.ndarray:
