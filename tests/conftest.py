@@ -32,9 +32,7 @@ def comfyui() -> Path:
 
 @pytest.fixture(scope="session")
 def device_options() -> list[str]:
-    import torch
-
-    return [] if torch.cuda.is_available() else ["--cpu"]
+    return dev.device_options(dev.find_device(sys.executable))
 
 
 @pytest.fixture(scope="session")

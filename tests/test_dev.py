@@ -173,6 +173,34 @@ def test_too_little_disk_space_is_said_before_downloading():
     dev.check_disk(12_000_000_001, 12)
 
 
+@pytest.mark.parametrize(
+    ("there", "found", "options", "fallback"),
+    [
+        (["mps"], "mps", [], "1"),
+        (["xpu"], "xpu", [], None),
+        (["cuda", "mps"], "cuda", [], None),
+        ([], "cpu", ["--cpu"], None),
+    ],
+)
+def test_the_best_device_is_used(monkeypatch, tmp_path, there, found, options, fallback):
+    """torch and torchvision are stand-ins that say which devices there are, as on a Mac or with an Intel card."""
+    kind = "type('', (), {'is_available': staticmethod(lambda: %r)})"
+    (tmp_path / "torchvision.py").touch()
+    (tmp_path / "torch.py").write_text(
+        f"__version__ = '2.11.0'\ncuda = {kind % ('cuda' in there)}\n"
+        f"backends = type('', (), {{'mps': {kind % ('mps' in there)}}})\n"
+        + (f"xpu = {kind % True}\n" if "xpu" in there else "")  # not in every build
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(dev.shutil, "which", lambda _: None)
+    assert dev.find_device(sys.executable) == found
+    monkeypatch.setattr(dev, "find_device", lambda: found)
+    monkeypatch.setattr(dev, "HOST", tmp_path)
+    server = dev.workspace_server(tmp_path, "--lowvram")
+    assert ("--cpu" in server.command) == (options == ["--cpu"]) and server.command[-1] == "--lowvram"
+    assert server.environment.get("PYTORCH_ENABLE_MPS_FALLBACK") == fallback
+
+
 def test_results_are_told_by_folder(tmp_path):
     (tmp_path / "maps" / "depth").mkdir(parents=True)
     (tmp_path / "old.png").touch()

@@ -12,7 +12,8 @@ if "COMFYUI_PATH" in os.environ:
 
 import comfy.cli_args
 
-if not torch.cuda.is_available() and not torch.backends.mps.is_available():
+graphics = (torch.cuda, torch.backends.mps, getattr(torch, "xpu", None))
+if not any(kind is not None and kind.is_available() for kind in graphics):
     comfy.cli_args.args.cpu = True
 
 from . import commands
