@@ -61,7 +61,8 @@ def load_denoiser(
     if motion != "none":
         motion_file, motion_state = _read_motion(files, motion, own_motion)
         motion_sizes = _sizes(lambda shapes: MotionSizes.read(shapes, sizes), motion_file, motion_state)
-        _warn_of_musepose(files, motion_sizes)
+        if motion == "set":
+            _warn_of_musepose(files, motion_sizes)
 
     config = ModelConfig(sizes.comfy())
     dtype, cast, fast = _storage({**state, **motion_state}, weight_dtype)

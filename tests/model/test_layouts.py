@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path, PurePath
@@ -244,7 +245,7 @@ def test_musepose_is_told_from_animate_anyone(animate_anyone, tmp_path, caplog):
             state[key] = value[:, :1].expand(1, 128, -1).contiguous()
     torch.save(state, tmp_path / "motion_module.pth")
     for name in ("denoising_unet", "reference_unet", "pose_guider"):
-        (tmp_path / f"{name}.safetensors").symlink_to(animate_anyone.folder / f"{name}.safetensors")
+        shutil.copy(animate_anyone.folder / f"{name}.safetensors", tmp_path)
     model = load_denoiser(find_set(tmp_path))
     assert model.model.diffusion_model.max_frames == 128
     assert "as MusePose has" in caplog.text and "scaled_linear" in caplog.text
@@ -355,7 +356,7 @@ def test_memory_of_loading_the_official_files(published, tmp_path):
     paths = os.pathsep.join(map(str, (dev.ROOT, COMFYUI)))
     environment = {**os.environ, "PYTHONPATH": paths}
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, tmp_path], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", LOAD, tmp_path], env=environment, capture_output=True, text=True, timeout=300
     )
     steps = [list(map(int, line.split())) for line in done.stdout.splitlines()]
     assert len(steps) == 3, done.stderr
