@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io, ui
 from PIL import Image
 
-from ..champ.output import whole
+from ..champ.output import not_saved, whole
 from .types import warn
 
 PREVIEW_SIZE = 1024  # longer side in pixels
@@ -29,6 +29,15 @@ def save_animation(path: Path, pictures: torch.Tensor, fps: float) -> None:
     options = {"duration": round(1000 / fps), "loop": 0, "quality": 80, "method": 0}
     with whole(path) as made:
         frames[0].save(made, "WEBP", save_all=True, append_images=frames[1:], **options)
+
+
+def still(image: torch.Tensor, cls: type[io.ComfyNode]) -> ui.PreviewImage | None:
+    """A node's preview of an IMAGE, as `animated`."""
+    try:
+        return ui.PreviewImage(image, cls=cls)
+    except OSError as error:
+        warn(f"There is no preview: {not_saved(Path(folder_paths.get_temp_directory(), 'It'), error)}")
+        return None
 
 
 def animated(pictures: torch.Tensor, fps: float) -> ui.SavedImages | None:

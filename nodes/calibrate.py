@@ -2,13 +2,14 @@
 
 import numpy as np
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..champ.calibrate.branch import Picture, calibrate, plan_warps
 from ..champ.calibrate.correspondences import People, covered, people_of_motion, people_of_poses
 from ..champ.calibrate.procrustes import SUBSETS
 from ..champ.calibrate.report import doubts, sheet, summary
 from ..champ.render.pose import canvas_size, from_pose_keypoint, shots_of
+from .animation import still
 from .types import (
     ChampBody,
     ChampMotion,
@@ -179,7 +180,7 @@ class ChampCalibrateReference(io.ComfyNode):
             held = sum(tokens.nbytes for warp in warps for tokens in warp.tokens.values())
         preview, report = to_image(sheet(picture, plan)), summary(plan, held)
         calibrated = reference._replace(references=(first, *others))
-        return io.NodeOutput(calibrated, preview, report, ui=ui.PreviewImage(preview, cls=cls))
+        return io.NodeOutput(calibrated, preview, report, ui=still(preview, cls))
 
 
 def people(which, motion, keypoints, body, cells) -> tuple[People, np.ndarray]:

@@ -1,9 +1,10 @@
 """A steadier motion, and what there is to know about it."""
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..champ.motion.report import describe, plot
 from ..champ.motion.smooth import METHODS, smooth
+from .animation import still
 from .types import ChampMotion, to_image
 
 
@@ -73,7 +74,7 @@ class ChampMotionReport(io.ComfyNode):
     @classmethod
     def execute(cls, motion, before=None) -> io.NodeOutput:
         picture = to_image(plot(motion, before))[None]
-        return io.NodeOutput(describe(motion, before), picture, ui=ui.PreviewImage(picture, cls=cls))
+        return io.NodeOutput(describe(motion, before), picture, ui=still(picture, cls))
 
 
 NODES = [ChampSmoothMotion, ChampMotionReport]
