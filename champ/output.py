@@ -3,9 +3,9 @@
 import errno
 import os
 import re
+import secrets
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,7 +51,7 @@ def whole(target: str | Path, *, folder: bool = False, replace: bool = False) ->
         make_folder(target.parent)
         _remove_abandoned(target.parent)
         _check_place(target, folder, replace)
-        room = Path(tempfile.mkdtemp(SUFFIX, PREFIX, target.parent))
+        room = _make_room(target.parent)
         made = room / "whole"
         if folder:
             made.mkdir()
@@ -135,6 +135,12 @@ def _check_place(target: Path, folder: bool, replace: bool) -> None:
         raise OSError(errno.EISDIR if target.is_dir() else errno.EEXIST, "")
     if target.exists() and not replace and not (folder and next(target.iterdir(), None) is None):
         raise OSError(errno.EEXIST, "")
+
+
+def _make_room(folder: Path) -> Path:
+    room = folder / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
+    room.mkdir()  # a folder of tempfile would be its owner's alone, on Windows with all that is moved out of it
+    return room
 
 
 def make_folder(folder: Path) -> None:

@@ -4,6 +4,7 @@ import lzma
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest

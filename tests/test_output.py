@@ -238,7 +238,7 @@ def test_a_folder_that_may_not_be_written_to_is_told_before_the_work(tmp_path, m
     def refuse(*_, **__):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(output.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(output, "_make_room", refuse)
     with pytest.raises(ValueError, match="a.glb cannot be saved in .* folder") as said, whole(tmp_path / "a.glb"):
         raise AssertionError("this is said before anything is made")
     assert os.strerror(number) not in str(said.value)

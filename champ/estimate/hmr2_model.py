@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..model.checkpoint import check_tensors, kind_of, shapes_of
 from ..model.compat import is_oom, managed, operations
+from ..model.finite import all_finite, network_cause
 from ..model.memory import loaded
 from .checkpoint import OFFICIAL, StateDict, half_copy, read_hmr2, save_half
 from .hmr2 import COLUMNS, DECODER_HEADS, HEADS, ROWS, HMR2Net, HMR2Sizes, Prediction
@@ -104,7 +105,12 @@ def predict(hmr2: HMR2, crops: Iterable[Tensor], batch: int | None = None) -> It
                 comfy.model_management.soft_empty_cache()
                 continue
             del waiting[:limit]
-            yield from map(Prediction, *(value.cpu() for value in found))
+            finite = all_finite(found)
+            found = Prediction(*(value.cpu() for value in found))
+            if not finite:
+                cause = network_cause(hmr2.patcher.model, hmr2.dtype)
+                raise ValueError(f"HMR2 gave NaN or infinite values for a picture: {cause}.")
+            yield from map(Prediction, *found)
 
 
 def _fitting(hmr2: HMR2, crops: list[Tensor]) -> Prediction | None:

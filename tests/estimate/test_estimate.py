@@ -57,6 +57,28 @@ def test_the_network_leaves_the_memory(hmr2, crops):
     assert hmr2.patcher not in [entry.model for entry in comfy.model_management.current_loaded_models]
 
 
+def test_the_network_leaves_the_memory_when_it_is_stopped(hmr2, crops):
+    import comfy.model_management
+
+    def stopped():
+        yield crops[0]
+        raise comfy.model_management.InterruptProcessingException
+
+    before = list(predict(hmr2, crops))
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        list(predict(hmr2, stopped(), batch=1))
+    assert hmr2.patcher not in [entry.model for entry in comfy.model_management.current_loaded_models]
+    again = list(predict(hmr2, crops))
+    assert all(torch.equal(a, b) for one, other in zip(before, again) for a, b in zip(one, other))
+
+
+def test_weights_that_are_no_numbers(crops):
+    hmr2 = load_hmr2(NETWORK)
+    hmr2.patcher.model.smpl_head.decshape.bias[0] = float("nan")
+    with pytest.raises(ValueError, match="HMR2 gave NaN .* its weights hold some, first in smpl_head.decshape.bias"):
+        list(predict(hmr2, crops))
+
+
 def test_low_vram(crops):
     """Weights that are moved only when they are used give the same."""
     hmr2 = load_hmr2(NETWORK)
