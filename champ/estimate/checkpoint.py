@@ -1,12 +1,13 @@
 """HMR2's checkpoints on disk: the official Lightning files, and copies of them as safetensors."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..files.errors import reading
+from ..files.errors import DamagedError, reading
 from ..files.tensors import read_safetensors, tensors_in
 from ..output import whole, write_tensors
 
@@ -22,9 +23,13 @@ def read_hmr2(path: str | Path) -> tuple[StateDict, dict[str, str]]:
     Of a training checkpoint only the weights are taken; nothing else in it is even made."""
     path = Path(path)
     with reading(path, "a checkpoint of HMR2", f"download {OFFICIAL} of 4D-Humans again"):
-        if path.suffix.lower() == ".safetensors":
-            return read_safetensors(path)
-        return tensors_in(path, nested=("state_dict",)), {}
+        if path.suffix.lower() != ".safetensors":
+            return tensors_in(path, nested=("state_dict",)), {}
+        state, about = read_safetensors(path)
+        for name in ("heads", "decoder_heads"):
+            if not re.fullmatch(r"[1-9]\d{0,2}", about.get(name, "1")):
+                raise DamagedError(f"it claims {about[name][:20]!r} {name}")
+        return state, about
 
 
 def half_copy(path: str | Path, write: Callable[[Path], None]) -> Path:

@@ -16,27 +16,29 @@ class RefusedError(DamagedError):
 
 
 @contextmanager
-def reading(path: Path, what: str, advice: str) -> Iterator[None]:
-    """Turns whatever a file makes its reader raise into one sentence: `path` cannot be read as `what`; `advice`.
+def reading(path: Path, what: str, advice: str, name: str = "") -> Iterator[None]:
+    """Turns whatever a file makes its reader raise into one sentence: `name` cannot be read as `what`; `advice`.
 
-    A context for the reading alone, since a ValueError from within is taken for the file's fault, too."""
+    A context for the reading alone, since a ValueError from within is taken for the file's fault, too. The name is the
+    file's own where no other is given."""
+    name = name or path.name
     try:
         check_content(path)
         yield
     except RefusedError as error:
         raise ValueError(
-            f"{path.name} was refused and nothing in it was run: it calls {error}, which no "
-            f"{what.partition(' ')[2]} does; {advice}."
+            f"{name} was refused and nothing in it was run: it calls {error}, which no {what.partition(' ')[2]} does; "
+            f"{advice}."
         ) from None
     except DamagedError as error:
-        raise ValueError(f"{path.name} cannot be read as {what}, {error}; {advice}.") from None
+        raise ValueError(f"{name} cannot be read as {what}, {error}; {advice}.") from None
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ValueError(f"{path.name} cannot be read as {what}, the system says: {reason}; {advice}.") from None
+        reason = f"the system says: {error.strerror or type(error).__name__}"
+        raise ValueError(f"{name} cannot be read as {what}, {reason}; {advice}.") from error
     except MemoryError:
-        raise ValueError(f"{path.name} cannot be read as {what}, there is not enough memory; {advice}.") from None
+        raise ValueError(f"{name} cannot be read as {what}, there is not enough memory; {advice}.") from None
     except Exception as error:  # whatever a damaged file makes its reader raise
-        raise ValueError(f"{path.name} cannot be read as {what}, it is damaged; {advice}.") from error
+        raise ValueError(f"{name} cannot be read as {what}, it is damaged; {advice}.") from error
 
 
 def check_content(path: Path) -> None:

@@ -134,6 +134,26 @@ def _view(numbers: Tensor, offset: Any, size: Any, stride: Any) -> Tensor:
     return numbers.as_strided(size, stride, offset)
 
 
+def with_tensors(value: Any, made: dict[int, Any] | None = None) -> Any:
+    """What torch.save has written as it was: dicts, lists and tuples with tensors in the place of their nodes. The
+    file is not needed any more."""
+    made = {} if made is None else made
+    if id(value) in made:
+        return made[id(value)]
+    if is_tensor(value):
+        result: Any = to_tensor(value).clone()
+    elif isinstance(value, Node):
+        raise DamagedError(f"it holds {value.name[:80]}, which does not belong here")
+    elif isinstance(value, dict):
+        result = {key: with_tensors(inner, made) for key, inner in value.items()}
+    elif isinstance(value, list | tuple):
+        result = type(value)(with_tensors(inner, made) for inner in value)
+    else:
+        return value
+    made[id(value)] = result
+    return result
+
+
 def _pickled_storage(node: Node) -> Any:
     if node.name != "torch.storage._load_from_bytes":
         raise DamagedError("it is damaged")

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..files.pictures import read_picture
 from ..output import whole
 
 MAPS = ("depth", "normal", "semantic_map", "dwpose", "mask")
@@ -41,7 +42,7 @@ def load_maps(
     maps: dict[str, Tensor] = {}
     for i in range(start, stop):
         for name, files in frames.items():
-            picture = _read(files[i], "L" if name == "mask" else "RGB")
+            picture = read_picture(files[i], "L" if name == "mask" else "RGB")
             if not maps:
                 size = picture.shape[:2]
             if picture.shape[:2] != size:
@@ -50,7 +51,7 @@ def load_maps(
                     f"{size[1]}x{size[0]}; all maps must have one size."
                 )
             if name not in maps:
-                maps[name] = torch.empty((stop - start, *picture.shape), dtype=torch.uint8)
+                maps[name] = _room_for(stop - start, picture)
             maps[name][i - start] = torch.from_numpy(picture)
         if "mask" in maps and "semantic_map" in maps:
             maps["semantic_map"][i - start][maps["mask"][i - start] == 0] = 0
@@ -101,6 +102,17 @@ def list_frames(folder: Path) -> list[Path]:
     return sorted(files, key=lambda f: [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", f.stem)])
 
 
+def _room_for(frames: int, picture: np.ndarray) -> Tensor:
+    try:
+        return torch.empty((frames, *picture.shape), dtype=torch.uint8)
+    except RuntimeError:
+        size = f"{picture.shape[1]}x{picture.shape[0]}"
+        raise ValueError(
+            f"{frames} frames of {size} take {frames * picture.nbytes / 1e9:.0f} GB for each map, which this machine "
+            "does not have; load fewer at once with start and count, or render smaller maps."
+        ) from None
+
+
 def _check_same_frames(frames: dict[str, list[Path]]) -> None:
     """Every map must have the same frames, told by the last number in their names: a gap in one would shift it."""
     numbers = {name: [_number(f) for f in files] for name, files in frames.items()}
@@ -108,10 +120,17 @@ def _check_same_frames(frames: dict[str, list[Path]]) -> None:
         for previous, file, number in zip(own, frames[name][1:], own[1:]):
             if number == previous:
                 raise ValueError(f"{file.parent} has frame {number} twice ({file.name}); take one of the files away.")
-    union = sorted(set().union(*numbers.values()))
+    union = set().union(*numbers.values())
+    unnumbered = [name for name in union if isinstance(name, str)]
+    if unnumbered and len(unnumbered) < len(union):
+        folder = next(frames[name][0].parent for name, own in numbers.items() if unnumbered[0] in own)
+        raise ValueError(
+            f"{folder} has the picture {unnumbered[0]} without a number beside numbered frames; give it one, or take "
+            "it away."
+        )
     for name, own in numbers.items():
         if len(own) < len(union):
-            missing = min(set(union) - set(own))
+            missing = min(union - set(own))
             other = next(n for n in numbers if missing in numbers[n])
             raise ValueError(
                 f"{name} has {len(own)} frames and lacks number {missing}, which {other} has ({len(numbers[other])} "
@@ -122,13 +141,3 @@ def _check_same_frames(frames: dict[str, list[Path]]) -> None:
 def _number(file: Path) -> int | str:
     found = re.findall(r"\d+", file.stem)
     return int(found[-1]) if found else file.stem
-
-
-def _read(file: Path, mode: str) -> np.ndarray:
-    try:
-        with Image.open(file) as picture:
-            if picture.mode.startswith("I"):  # PIL would clip 16-bit values to white
-                raise ValueError(f"{file} has 16 bits a channel; guidance maps are 8-bit pictures.")
-            return np.array(picture.convert(mode))
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{file} cannot be read as a picture ({error}); render or copy that frame again.") from None

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ..output import save_tensors
 from .latents import ImageCodec
-from .prepare import MAPS, packs
+from .prepare import MAPS, Pack, packs, read_pack
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,8 @@ def encode_packs(files: Sequence[Path], codec: ImageCodec, on_file: Callable[[in
     for done, file in enumerate(files, 1):
         latents = file.with_suffix(".latents")
         if _maker(latents) != codec.digest:
-            with safe_open(file, "pt") as pack:
-                pictures, reference = pack.get_tensor("pictures"), pack.get_tensor("reference")
+            pack, _ = read_pack(file)
+            pictures, reference = pack["pictures"], pack["reference"]
             encoded = torch.cat([codec.encode(part) for part in pictures.flatten(0, 1).split(16)])
             reference = torch.cat([codec.encode(part) for part in reference.split(16)])
             tensors = {"pictures": encoded.unflatten(0, pictures.shape[:2]), "reference": reference}
@@ -53,27 +52,23 @@ def encode_packs(files: Sequence[Path], codec: ImageCodec, on_file: Callable[[in
 
 
 def _maker(latents: Path) -> str | None:
-    if not latents.exists():
-        return None
-    with safe_open(latents, "pt") as encoded:
-        return encoded.metadata()["codec"]
+    return read_pack(latents)[1].get("codec") if latents.exists() else None
 
 
 class PreparedSamples:
     """The samples of packs that encode_packs has seen; their maps are read from the files when they are asked for."""
 
     def __init__(self, folder: Path, split: str, frames: int):
-        self.packs: list[Any] = []
+        self.packs: list[Pack] = []
         self.latents: list[dict[str, Tensor]] = []
         self.where: list[tuple[int, int]] = []  # of each sample: pack and row
         for file in packs(folder, split, frames):
             if not (latents := file.with_suffix(".latents")).exists():
                 continue
-            with safe_open(latents, "pt") as encoded:
-                self.latents.append({name: encoded.get_tensor(name) for name in ("pictures", "reference")})
+            self.latents.append(read_pack(latents)[0])
             rows = len(self.latents[-1]["reference"])
             self.where += [(len(self.packs), row) for row in range(rows)]
-            self.packs.append(safe_open(file, "pt"))
+            self.packs.append(read_pack(file)[0])
         if not self.where:
             raise ValueError(f"No samples in {folder} are encoded; run `encode` on it first.")
 
@@ -84,7 +79,7 @@ class PreparedSamples:
         where = [self.where[i] for i in indices]
 
         def read(name: str) -> Tensor:
-            return torch.stack([self.packs[pack].get_slice(name)[row] for pack, row in where])
+            return torch.stack([self.packs[pack][name][row] for pack, row in where])
 
         def encoded(name: str) -> Tensor:
             return torch.stack([self.latents[pack][name][row] for pack, row in where]).float()

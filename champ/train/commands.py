@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file
 
+from ..files.tensors import read_tensors
 from ..model.checkpoint import find_set
 from ..model.config import UNetSizes
 from ..model.guidance import EncoderSizes
@@ -146,7 +146,7 @@ def run_codec(options: argparse.Namespace) -> None:
     files = packs(options.data, "train", 1)[: options.packs]
     if options.decoder_of:
         codec = Codec()
-        codec.load_state_dict(load_file(options.decoder_of))
+        codec.load_state_dict(read_tensors(options.decoder_of))
         codec.encoder.requires_grad_(False)
     else:
         pictures = torch.cat([pack["pictures"].flatten(0, 1) for pack in read_packs(files[:4], ("pictures",))])

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import comfy.clip_vision
-import cv2
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
+from ..files.pictures import read_picture
 from ..model.images import clip_input
 from ..output import is_part
 from ..render.folder import list_frames
@@ -161,10 +161,7 @@ def person_crop(shown: Tensor, generator: torch.Generator) -> Box:
 
 
 def _read(file: Path) -> Tensor:
-    picture = cv2.imread(str(file), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise ValueError(f"{file} is not a picture that can be read; replace it.")
-    return torch.from_numpy(picture[..., ::-1].copy())
+    return torch.from_numpy(read_picture(file))
 
 
 def _crop(pictures: Tensor, box: Box, size: int) -> Tensor:

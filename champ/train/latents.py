@@ -5,10 +5,10 @@ from pathlib import Path
 
 import comfy.latent_formats
 import comfy.sd
-import comfy.utils
 import torch
 from torch import Tensor
 
+from ..files.tensors import read_tensors
 from .codec import Codec, from_taesd
 
 FORMAT = comfy.latent_formats.SD15()
@@ -18,8 +18,8 @@ class ImageCodec:
     """A VAE of Stable Diffusion 1.5 (or TAESD) as ComfyUI loads it, or a Codec's own weights."""
 
     def __init__(self, file: Path):
+        state = read_tensors(file, ("state_dict",), what="a VAE", advice="choose one that ComfyUI loads")
         self.digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        state = comfy.utils.load_torch_file(str(file), safe_load=True)
         if "encoder.0.weight" in state:
             self.codec: Codec | None = Codec()
             self.codec.load_state_dict(state)

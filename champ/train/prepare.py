@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
+from ..files.errors import reading
+from ..files.tensors import read_safetensors
 from ..output import save_tensors
 from ..people.samples import SyntheticPeople
 
@@ -43,8 +44,15 @@ def packs(folder: Path, split: str, frames: int) -> list[Path]:
 def read_packs(files: list[Path], names: tuple[str, ...]) -> Iterator[Pack]:
     """The named tensors of one file after the other."""
     for file in files:
-        with safe_open(file, "pt") as pack:
-            yield {name: pack.get_tensor(name) for name in names}
+        pack, _ = read_pack(file)
+        yield {name: pack[name] for name in names}
+
+
+def read_pack(file: Path) -> tuple[Pack, dict[str, str]]:
+    """What is in a file of samples or of their latents, where it stays until it is used, and what the file says about
+    itself."""
+    with reading(file, "a file of samples", "take it away and run the command that made it again"):
+        return read_safetensors(file)
 
 
 def _about(people: SyntheticPeople) -> dict[str, str]:
@@ -55,10 +63,10 @@ def _rows(file: Path, people: SyntheticPeople) -> int:
     """How many samples a file holds, 0 if it is not there."""
     if not file.exists():
         return 0
-    with safe_open(file, "pt") as pack:
-        if pack.metadata() != _about(people):
-            raise ValueError(f"{file} holds samples of another size or seed; give these a folder of their own.")
-        return pack.get_slice("reference").get_shape()[0]
+    pack, about = read_pack(file)
+    if about != _about(people):
+        raise ValueError(f"{file} holds samples of another size or seed; give these a folder of their own.")
+    return len(pack["reference"])
 
 
 def _pack(people: SyntheticPeople, indices: range) -> Pack:

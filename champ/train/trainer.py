@@ -16,6 +16,9 @@ from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.optimization import get_scheduler
 from torch import Tensor
 
+from ..files.errors import reading
+from ..files.tensors import mapped
+from ..files.torch_files import read_torch, with_tensors
 from ..output import not_saved, whole
 from .batches import Batch, Samples
 from .muon import Muon
@@ -219,7 +222,9 @@ class Trainer:
             torch.save(state, file)
 
     def _load(self) -> None:
-        state = torch.load(self.folder / CHECKPOINT, map_location=self.accelerator.device, weights_only=True)
+        file = self.folder / CHECKPOINT
+        with reading(file, "a checkpoint of training", f"take {self.folder} away to start anew"):
+            state = with_tensors(read_torch(mapped(file)))
         changed = [f"{k} {v}" for k, v in state["settings"].items() if v != getattr(self.settings, k) and k != "steps"]
         if changed:
             raise ValueError(
@@ -231,7 +236,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         if self.mean:
-            self.mean.values = state["mean"]
+            self.mean.values = [value.to(own.device) for value, own in zip(state["mean"], self.mean.values)]
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hmr2_data import NETWORK, Hostile, dumps, lightning, weights
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from champ.estimate.checkpoint import half_copy, read_hmr2, save_half
 
@@ -128,3 +129,12 @@ def test_a_copy_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="hmr2_fp16.safetensors cannot be saved in .*disk is full.*Or switch the half"):
         half_copy(file, write)
     assert [item.name for item in tmp_path.iterdir()] == ["hmr2.ckpt"]
+
+
+@pytest.mark.parametrize("heads", ["0", "-4", "many", "9" * 5000])
+def test_numbers_of_heads_that_no_network_has(tmp_path, heads):
+    save_file(weights(), tmp_path / "x.safetensors", {"heads": heads, "decoder_heads": "3"})
+    with pytest.raises(
+        ValueError, match=r"x\.safetensors cannot be read as a checkpoint of HMR2, it claims '"
+    ):
+        read_hmr2(tmp_path / "x.safetensors")

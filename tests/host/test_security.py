@@ -13,6 +13,7 @@ FORBIDDEN_NAMES = {"__import__", "compile", "eval", "exec"}
 FORBIDDEN_ATTRIBUTES = {
     "os": ("exec", "fork", "kill", "popen", "posix_spawn", "spawn", "startfile", "system"),
     "pickle": ("load", "Unpickler"),
+    "torch": ("load",),
 }
 FORBIDDEN_KEYWORDS = {("allow_pickle", True), ("weights_only", False), ("shell", True)}
 
@@ -27,8 +28,10 @@ def violations(source: str) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names if alias.name.partition(".")[0] in FORBIDDEN_MODULES}
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
-            if node.module.partition(".")[0] in {*FORBIDDEN_MODULES, *FORBIDDEN_ATTRIBUTES}:
+            names = FORBIDDEN_ATTRIBUTES.get(node.module, ())
+            if node.module.partition(".")[0] in FORBIDDEN_MODULES:
                 found.add(node.module)
+            found |= {f"{node.module}.{a.name}" for a in node.names if names and a.name.startswith((*names, "*"))}
         elif isinstance(node, ast.Name) and node.id in FORBIDDEN_NAMES:
             found.add(node.id)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -58,4 +61,7 @@ np.load(f, allow_pickle=True)
 pickle.loads(b"")
 torch.load(f, weights_only=True)
 """
-    assert violations(bad) == {"socket", "urllib", "os", "eval", "os.system", "allow_pickle=True", "pickle.loads"}
+    assert violations(bad) == {
+        "socket", "urllib", "eval", "os.system", "allow_pickle=True", "pickle.loads",
+        "torch.load",
+    }  # fmt: skip

@@ -180,3 +180,20 @@ def test_maps_to_save_are_checked(tmp_path):
     with pytest.raises(ValueError, match="give one or more maps"):
         save_maps(tmp_path, {})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_without_a_number_is_named(tmp_path):
+    write(tmp_path / "depth", "0001.png")
+    write(tmp_path / "depth", "x.png")
+    with pytest.raises(ValueError, match=r"depth has the picture x without a number beside numbered frames; give it"):
+        load_maps(tmp_path)
+
+
+def test_more_frames_than_there_is_memory_for(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    write(tmp_path / "depth", "0.png")
+    monkeypatch.setattr("torch.empty", full)
+    with pytest.raises(ValueError, match="^1 frames of 7x5 take 0 GB for each map, .*; load fewer at once"):
+        load_maps(tmp_path)

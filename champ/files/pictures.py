@@ -1,0 +1,50 @@
+"""Pictures: only of the kinds that are listed here, and none larger than 4K."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .errors import DamagedError, reading
+
+FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow knows 40 more, one of which starts a program
+PIXELS = 9_000_000  # 4K has 8.8 million
+
+
+def read_picture(path: Path, mode: str = "RGB") -> np.ndarray:
+    """The uint8 pixels of a picture with 8 bits a channel: (H, W, 3) for RGB, (H, W) for L."""
+    with reading(path, "a picture", "render or copy that frame again", f"{path.parent.name}/{path.name}"):
+        with path.open("rb") as file:
+            _check_size(*_webp_size(file.read(30)))
+        try:
+            with Image.open(path, formats=FORMATS) as picture:
+                _check_size(*picture.size)
+                if picture.mode.startswith("I"):  # PIL would clip 16-bit values to white
+                    raise DamagedError("it has 16 bits a channel, and 8 are expected")
+                return np.array(picture if picture.mode == mode else picture.convert(mode))
+        except Image.DecompressionBombError:
+            raise DamagedError(f"it has more than {PIXELS} pixels") from None
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise DamagedError(f"it is damaged, or no {', '.join(FORMATS)}") from None
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > PIXELS:
+        raise DamagedError(f"it has {width}x{height} pixels, and {PIXELS} are the limit")
+
+
+def _webp_size(head: bytes) -> tuple[int, int]:
+    """The size that a WebP claims, whose decoder makes room for it as soon as the file is opened; 0 for others."""
+    if len(head) < 30 or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
+        return 0, 0
+    kind = head[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<L", head, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    width, height = struct.unpack_from("<HH", head, 26)
+    return width & 0x3FFF, height & 0x3FFF
