@@ -22,6 +22,7 @@ from .moves import Move, draw_move
 from .paint import albedo
 from .scene import Light, cast_shadow, draw_background, draw_light
 
+FRAMING_STREAM = 5  # of random numbers, beside a sample's four others; 4 are the rooms of silhouettes.py
 SPARSE = 7  # every how manieth vertex is looked at to find floor and frame
 UP = torch.tensor([0.0, -1.0, 0.0])
 RUN_PIXELS = 1 << 18  # of the supersampled picture that are painted together
@@ -54,21 +55,42 @@ class Sample:
     up: Tensor  # (3,) the floor's normal in the camera frame of the clip
 
 
-class SyntheticPeople:
-    """Endless samples; each depends on the seed, the split and its index alone."""
+@dataclass(frozen=True)
+class Framing:
+    """How much closer than the whole body a picture shows its person, and which part of the body: 1 is the head at the
+    upper edge, -1 the feet at the lower one."""
 
-    def __init__(self, size: int = 128, split: str = "train", frames: int = 1, seed: int = 0):
-        self.size, self.split, self.frames, self.seed = size, split, frames, seed
+    closer: float = 1.0
+    part: float = 0.95
+
+
+WHOLE = Framing()
+
+
+class SyntheticPeople:
+    """Endless samples; each depends on the seed, the split, its index and the share of close framings alone."""
+
+    def __init__(self, size: int = 128, split: str = "train", frames: int = 1, seed: int = 0, close: float = 0.0):
+        self.size, self.split, self.frames, self.seed, self.close = size, split, frames, seed, close
+
+    def _framing(self, draw: Draw) -> Framing:
+        """The same for a sample's pictures and its reference; mostly the upper half of the body where it is close."""
+        if not draw.chance(self.close):
+            return WHOLE
+        return Framing(draw.between(1.2, 2.4), 0.95 if draw.chance(0.65) else draw.between(-0.95, 0.95))
 
     def sample(self, index: int) -> Sample:
         look_draw, scene_draw, motion_draw, reference_draw = (
             Draw(self.split, self.seed, index, stream) for stream in range(4)
         )
+        framing = self._framing(Draw(self.split, self.seed, index, FRAMING_STREAM))
         actor = make_actor(draw_look(look_draw), scene_draw, self.size, self.size)
         move = draw_move(motion_draw)
-        motion, up = place(actor, move, motion_draw, self.frames, self.size, self.size)
+        motion, up = place(actor, move, motion_draw, self.frames, self.size, self.size, framing=framing)
         other = move if reference_draw.chance(0.4) else draw_move(reference_draw)
-        reference_motion, reference_up = place(actor, other, reference_draw, 1, self.size, self.size, turned=0.1)
+        reference_motion, reference_up = place(
+            actor, other, reference_draw, 1, self.size, self.size, turned=0.1, framing=framing
+        )
         guidance = render_guidance(actor.body, motion)
         pictures, masks = draw_pictures(actor, motion, up)
         reference, reference_mask = draw_pictures(actor, reference_motion, reference_up)
@@ -92,7 +114,14 @@ def make_actor(look: Look, draw: Draw, width: int, height: int) -> Actor:
 
 
 def place(
-    actor: Actor, move: Move, draw: Draw, frames: int, width: int, height: int, turned: float = 0.35
+    actor: Actor,
+    move: Move,
+    draw: Draw,
+    frames: int,
+    width: int,
+    height: int,
+    turned: float = 0.35,
+    framing: Framing = WHOLE,
 ) -> tuple[Motion, Tensor]:
     """A clip of a move on the floor, before a camera that looks mostly from the front; `turned` is the share of
     clips from anywhere around. Also returns the direction up in the camera frame."""
@@ -101,6 +130,7 @@ def place(
     azimuth = draw.between(-180, 180) if draw.chance(turned) else draw.between(-50, 50)
     elevation = draw.between(0, 12)
     fill = draw.between(0.72, 0.95) if draw.chance(0.88) else draw.between(0.95, 1.5)
+    fill *= framing.closer
     shift = draw.between(-1, 1), draw.between(-1, 1)
 
     rotations = move(seconds)
@@ -119,9 +149,8 @@ def place(
     frame = torch.tensor([width, height]) * shown
     margin = (frame - size[:2]) / 2
     centre = (low + high)[:2] / 2
-    # Closer than the whole body: keep the head in the picture.
     x = centre[0] + shift[0] * 0.8 * margin[0].clamp_min(0)
-    y = centre[1] + (shift[1] * 0.7 * margin[1] if margin[1] > 0 else 0.95 * margin[1])
+    y = centre[1] + (shift[1] * 0.7 * margin[1] if margin[1] > 0 else framing.part * margin[1])
     distance = focal * shown
     cam_t = cam_t + torch.stack([-x, -y, distance - (low[2] + high[2]) / 2])
     motion = Motion(seen, actor.look.betas, cam_t, focal, width, height, fps, torch.ones(frames), "synthetic person")
@@ -177,6 +206,18 @@ def draw_room(actor: Actor, motion: Motion, up: Tensor = UP) -> Tensor:
     vertices = actor.figure.pose(motion.rotations, motion.cam_t)[0]
     behind = cast_shadow(actor.background, *_shadows(actor.figure, vertices, motion, up))
     return to_pixels(behind)
+
+
+def draw_surface(actor: Actor, motion: Motion, block: int) -> Tensor:
+    """For blocks of so many pixels, (F, H / block, W / block, 4): where on the figure the person in it is, as mean
+    canonical coordinates, and the share of the block that the person covers."""
+    coarse = replace(motion, focal=motion.focal / block, width=motion.width // block, height=motion.height // block)
+    figure, width, height = actor.figure, coarse.width * SAMPLES, coarse.height * SAMPLES
+    vertices = figure.pose(motion.rotations, motion.cam_t)[0]
+    hits = rasterize(vertices, figure.faces, coarse.focal * SAMPLES, width, height)
+    corners = figure.faces.index_select(0, hits.face).t()
+    points, cover = _pixels(_between(figure.canonical.t().contiguous(), corners, hits), hits, coarse)
+    return torch.cat([points / cover.clamp_min(1e-6)[..., None], cover[..., None]], 3)
 
 
 def _between(values: Tensor, corners: Tensor, hits: Hits) -> Tensor:

@@ -9,12 +9,16 @@ from torch import Tensor
 from ..files.errors import reading
 from ..files.tensors import read_safetensors
 from ..output import save_tensors
-from ..people.samples import SyntheticPeople
+from ..people.samples import Sample, SyntheticPeople, draw_surface
 
 PACK = 256  # single frames in a file; clips fill a file with as many frames
 MAPS = ("depth", "normal", "semantic_map", "dwpose")
+SURFACES = ("surface", "reference_surface")
+BLOCK = 8  # pixels of a picture that become one of its latents
 
-Pack = dict[str, Tensor]  # uint8: pictures (N, F, H, W, 3), the maps likewise, masks, reference (N, H, W, 3), its mask
+# uint8: pictures (N, F, H, W, 3), the maps likewise, masks, reference (N, H, W, 3), its mask; float16: surface
+# (N, F, H / 8, W / 8, 4) and that of the reference (N, H / 8, W / 8, 4), as draw_surface has them.
+Pack = dict[str, Tensor]
 
 
 def prepare(
@@ -56,7 +60,8 @@ def read_pack(file: Path) -> tuple[Pack, dict[str, str]]:
 
 
 def _about(people: SyntheticPeople) -> dict[str, str]:
-    return {"size": str(people.size), "seed": str(people.seed)}
+    close = {"close": str(people.close)} if people.close else {}
+    return {"size": str(people.size), "seed": str(people.seed)} | close
 
 
 def _rows(file: Path, people: SyntheticPeople) -> int:
@@ -65,7 +70,10 @@ def _rows(file: Path, people: SyntheticPeople) -> int:
         return 0
     pack, about = read_pack(file)
     if about != _about(people):
-        raise ValueError(f"{file} holds samples of another size or seed; give these a folder of their own.")
+        raise ValueError(
+            f"{file} holds samples of another size, seed or share of close framings; "
+            "give these a folder of their own."
+        )
     return len(pack["reference"])
 
 
@@ -73,4 +81,13 @@ def _pack(people: SyntheticPeople, indices: range) -> Pack:
     samples = [people.sample(i) for i in indices]
     pack = {name: torch.stack([getattr(s, name) for s in samples]) for name in ("pictures", "masks")}
     pack |= {name: torch.stack([getattr(s, name) for s in samples]) for name in ("reference", "reference_mask")}
+    surfaces = [_surfaces(s) for s in samples]
+    pack |= {name: torch.stack([one[name] for one in surfaces]) for name in SURFACES}
     return pack | {name: torch.stack([s.maps[name] for s in samples]) for name in MAPS}
+
+
+def _surfaces(sample: Sample) -> Pack:
+    """Where on the person each block of the pictures and of the reference is."""
+    motions = (sample.motion, sample.reference_motion)
+    surfaces = [draw_surface(sample.actor, motion, BLOCK).half() for motion in motions]
+    return {"surface": surfaces[0], "reference_surface": surfaces[1][0]}
