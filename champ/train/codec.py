@@ -8,6 +8,7 @@ ComfyUI builds TAESD's two networks 64 channels wide throughout. Most of that is
 is trained here is narrower there and has fewer blocks; `to_taesd` lays its weights into the full-size networks, whose
 other weights are zero: ReLU keeps zeros, and a block without weights changes nothing."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,11 +16,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from .fit import fit
 from .precision import bf16_slowdown
-from .prepare import read_packs
+from .prepare import BLOCK, SURFACES, read_packs
 
 CHANNELS = 4  # of SD1.5's latents
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -28,6 +30,8 @@ FULL = 64  # TAESD's
 BLOCKS, FULL_BLOCKS = 2, 3  # between two changes of size
 SCALE = 0.18215  # SD1.5's latents are this much larger than what the UNet sees; ComfyUI divides and multiplies
 NOISE = 0.05  # added to latents in training, because a sampler's latents are never exact
+COUNTS, HEAD_COUNTS = 2, 8  # how much more than the room persons count, and their heads
+CHIN = 0.25  # metres above the origin of the free body at betas 0
 SPREAD = 1e-3  # how much mean and variance of the latents count beside the error of the colours
 
 
@@ -160,17 +164,51 @@ def codec_loss(codec: Codec, latents: Tensor, colours: Tensor, weight: Tensor) -
     return (error.abs() * weight).mean() + 0.5 * edges, decoded
 
 
-def picture_batches(files: list[Path], batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pictures (B, H, W, 3) and masks (B, H, W) of samples in files, targets and references, shuffled without end."""
-    pictures, masks = [], []
+def picture_batches(files: list[Path], batch: int, seed: int, crop: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pictures (B, H, W, 3) of samples in files, targets and references, shuffled without end, and how much more than
+    the room each pixel counts (B, H, W); with `crop` squares of so many pixels, around what counts most."""
+    pictures, counts = [], []
     for pack in read_packs(files, ("pictures", "masks", "reference", "reference_mask")):
         pictures += [pack["pictures"].flatten(0, 1), pack["reference"]]
-        masks += [pack["masks"].flatten(0, 1), pack["reference_mask"]]
-    everything, shown = torch.cat(pictures), torch.cat(masks)
+        counts += [COUNTS * (pack["masks"] > 0).flatten(0, 1).byte(), COUNTS * (pack["reference_mask"] > 0).byte()]
+    for pack, places in zip(read_surfaces(files), range(0, len(counts), 2)):
+        for i, surface in enumerate(pack):
+            head = in_head(surface).repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)
+            counts[places + i][head & (counts[places + i] > 0)] = HEAD_COUNTS
+    everything, shown = torch.cat(pictures), torch.cat(counts)
     generator = torch.Generator().manual_seed(seed)
     while True:
         for rows in torch.randperm(len(everything), generator=generator).split(batch):
-            yield everything[rows], shown[rows]
+            chosen = everything[rows], shown[rows]
+            yield cropped(*chosen, crop, generator) if crop else chosen
+
+
+def read_surfaces(files: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Where on the figure the blocks of targets and references (N, h, w, 4) are, of files that say so."""
+    for file in files:
+        with safe_open(file, "pt") as pack:
+            if set(SURFACES) <= set(pack.keys()):
+                target, reference = (pack.get_tensor(name).float() for name in SURFACES)
+                yield target.flatten(0, 1), reference
+
+
+def in_head(surface: Tensor) -> Tensor:
+    """Which blocks of (N, h, w, 4) show the head."""
+    return (surface[..., 3] > 0.2) & (surface[..., 1] > CHIN) & (surface[..., 0].abs() < 0.13)
+
+
+def cropped(pictures: Tensor, counts: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A square of each picture around a pixel drawn from what counts: the head in half of them, where there is one."""
+    squares = []
+    for picture, count in zip(pictures, counts):
+        most = count.amax() if torch.rand((), generator=generator) < 0.5 else count.amax().clamp_max(1)
+        seen = (count >= most).nonzero()
+        middle = seen[int(torch.randint(len(seen), (), generator=generator))]
+        room = torch.tensor(count.shape) - side
+        shift = torch.randint(-side // 4, side // 4 + 1, (2,), generator=generator)
+        top, left = (middle - side // 2 + shift).clamp_min(0).minimum(room).tolist()
+        squares.append((picture[top : top + side, left : left + side], count[top : top + side, left : left + side]))
+    return torch.stack([picture for picture, _ in squares]), torch.stack([count for _, count in squares])
 
 
 def spread_loss(latents: Tensor) -> Tensor:
@@ -185,12 +223,16 @@ def train_codec(
     steps: int,
     rates: tuple[float, float] = (1e-3, 2e-3),
     seed: int = 0,
+    keep: float = 0.0,
     on_step: Callable[[int, float, float], None] | None = None,
 ) -> None:
-    """Trains encoder and decoder at these rates on uint8 pictures (B, H, W, 3); errors count three times where masks of
-    their persons (B, H, W) are. `on_step` hears step, loss, and PSNR of the batch."""
+    """Trains encoder and decoder at these rates on uint8 pictures (B, H, W, 3), in which pixels count so much more
+    (B, H, W) than others. `keep` holds the latents of all but heads near those of the beginning, for networks that know
+    these already. `on_step` hears step, loss, and PSNR of the batch."""
     generator = torch.Generator().manual_seed(seed)
-    bf16 = bf16_slowdown() < 1
+    device = next(codec.parameters()).device
+    bf16 = device.type != "cpu" or bf16_slowdown() < 1
+    before = copy.deepcopy(codec.encoder).requires_grad_(False) if keep else None
     codec.to(memory_format=torch.channels_last)
     halves = [
         {"params": list(half.parameters()), "lr": rate, "weight_decay": 0}
@@ -198,14 +240,18 @@ def train_codec(
     ]
 
     def loss_of(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, float]:
-        pictures, masks = batch
+        pictures, counts = (x.to(device) for x in batch)
         colours = pictures.permute(0, 3, 1, 2).float() / 255
-        weight = 1 + 2 * (masks[:, None] > 0).float()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        weight = 1 + counts[:, None].float()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             latents = codec.encode(colours).float()
-            noise = NOISE * torch.randn(latents.shape, generator=generator)
+            moved = latents.new_zeros(1) if before is None else (latents - before(colours).float()).square()
+            noise = NOISE * torch.randn(latents.shape, generator=generator).to(device)
             loss, decoded = codec_loss(codec, latents + noise, colours, weight)
         psnr = -10 * math.log10(F.mse_loss(decoded.detach(), colours).item())
+        if before is not None:
+            body = F.max_pool2d(weight, BLOCK) < 1 + HEAD_COUNTS
+            loss = loss + keep * (moved * body).mean()
         return loss + SPREAD * spread_loss(latents), psnr
 
     fit(codec, halves, batches, steps, loss_of, on_step)

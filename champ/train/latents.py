@@ -31,6 +31,12 @@ class ImageCodec:
             self.vae = comfy.sd.VAE(sd=state)
             self.vae.throw_exception_if_invalid()
 
+    def tiny(self) -> Codec:
+        """The codec itself, if it is one of ours."""
+        if self.codec is None:
+            raise ValueError("This VAE is none that `codec` has made, so that it cannot learn on.")
+        return self.codec
+
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
         """Scaled latents (N, 4, h, w), on the CPU, of uint8 pictures (N, 8h, 8w, 3)."""

@@ -10,9 +10,12 @@ from torch.nn.functional import mse_loss, unfold
 from champ.people.samples import SyntheticPeople
 from champ.train.codec import (
     CHANNELS,
+    COUNTS,
+    HEAD_COUNTS,
     SCALE,
     Codec,
     block_basis,
+    cropped,
     from_taesd,
     picture_batches,
     spread_loss,
@@ -123,4 +126,32 @@ def test_batches_repeat_for_a_seed_and_have_targets_and_references(tmp_path):
 
     again = few(1)
     assert all(torch.equal(a, b) for a, b in zip(few(1), again))
+    counts = next(picture_batches(files, 6, 1))[1]
+    assert set(counts.unique().tolist()) == {0, COUNTS, HEAD_COUNTS}
     assert sum(map(len, again)) == 6 and len({x.numpy().tobytes() for x in torch.cat(again)}) == 6
+
+
+def test_crops_show_what_counts():
+    counts = torch.zeros(40, 64, 64, dtype=torch.uint8)
+    counts[:, 20:40, 30:34] = COUNTS
+    counts[:20, 18:20, 30:34] = HEAD_COUNTS
+    pictures = torch.arange(64 * 64).view(1, 64, 64, 1).expand(40, -1, -1, 3)
+    crops, seen = cropped(pictures, counts, 16, torch.Generator().manual_seed(0))
+    assert crops.shape == (40, 16, 16, 3) and seen.shape == (40, 16, 16)
+    assert (seen.amax((1, 2)) > 0).all() and (seen[:20].amax((1, 2)) == HEAD_COUNTS).sum() >= 10
+    for crop, count, whole in zip(crops, seen, counts):
+        top, left = divmod(int(crop[0, 0, 0]), 64)
+        assert torch.equal(count, whole[top : top + 16, left : left + 16])
+
+
+def test_latents_that_are_known_are_kept(codec, pictures):
+    def moved(keep: float) -> float:
+        learned = Codec()
+        learned.load_state_dict(codec.state_dict())
+        few = pictures[:4]
+        batches = iter([(few, torch.zeros(few.shape[:3]))] * 30)
+        train_codec(learned, batches, 30, keep=keep)
+        with torch.no_grad():
+            return float(mse_loss(learned.encode(colours(few)), codec.encode(colours(few))))
+
+    assert moved(10.0) < 0.3 * moved(0.0)
