@@ -11,7 +11,7 @@ from torch.nn.functional import avg_pool2d
 
 from ..output import save_tensors
 from .latents import ImageCodec
-from .prepare import MAPS, Pack, packs, read_pack
+from .prepare import MAPS, SURFACES, Pack, packs, read_pack
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Batch:
     reference: Tensor  # (B, 4, h, w), scaled
     person: Tensor | None = None  # (B, F, h, w), the share of each latent pixel that the person covers
     clip_embeds: Tensor | None = None  # (B, D) of the reference pictures
+    surface: Tensor | None = None  # (B, F, h, w, 4), where on the figure each latent pixel is, as draw_surface has it
+    reference_surface: Tensor | None = None  # (B, h, w, 4)
 
 
 class Samples(Protocol):
@@ -71,6 +73,7 @@ class PreparedSamples:
             self.packs.append(read_pack(file)[0])
         if not self.where:
             raise ValueError(f"No samples in {folder} are encoded; run `encode` on it first.")
+        self.names = set.intersection(*(set(pack) for pack in self.packs))
 
     def __len__(self) -> int:
         return len(self.where)
@@ -85,7 +88,9 @@ class PreparedSamples:
             return torch.stack([self.latents[pack][name][row] for pack, row in where]).float()
 
         person = avg_pool2d((read("masks") > 0).float(), 8)
-        return Batch(encoded("pictures"), {name: read(name) for name in MAPS}, encoded("reference"), person)
+        maps = {name: read(name) for name in MAPS}
+        surfaces = {name: read(name) for name in SURFACES if name in self.names}
+        return Batch(encoded("pictures"), maps, encoded("reference"), person, **surfaces)
 
     def batch(self, read: Batch) -> Batch:
         return read

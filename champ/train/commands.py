@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TypeVar
 
+import comfy.model_management
 import torch
 
 from ..files.tensors import read_tensors
@@ -29,7 +30,7 @@ from .prepare import packs, prepare, read_packs
 from .preview import contact_sheet
 from .silhouettes import Silhouettes, train_silhouettes, with_rooms
 from .stages import STAGES, choose_parameters
-from .start import load_networks, networks_from_unet, with_new_motion
+from .start import load_networks, networks_from_unet, with_new_motion, with_transformers
 from .trainer import Settings, Trainer
 
 Group = TypeVar("Group")
@@ -47,11 +48,17 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--size", type=int, default=128, help="width and height in pixels")
     command.add_argument("--first", type=int, default=0, help="the number of the first sample")
     command.add_argument("--count", type=int, required=True, help="how many samples")
+    command.add_argument("--close", type=float, default=0.0, help="share of framings closer than the whole body")
     command.set_defaults(run=run_prepare)
 
     command = commands.add_parser("codec", help="make the tiny model's image codec from prepared samples")
     command.add_argument("--out", type=Path, required=True, help="the codec's weights; beside it a VAE for ComfyUI")
-    command.add_argument("--decoder-of", type=Path, help="a codec whose encoder stays and whose decoder learns on")
+    start = command.add_mutually_exclusive_group()
+    start.add_argument("--decoder-of", type=Path, help="a codec whose encoder stays and whose decoder learns on")
+    start.add_argument("--init", type=Path, help="a codec, or its file for ComfyUI, both of whose halves learn on")
+    command.add_argument("--keep", type=float, default=0.0, help="how firmly latents stay as those of --init are")
+    command.add_argument("--crop", type=int, default=0, help="train on squares of so many pixels; 0: whole pictures")
+    command.add_argument("--rates", type=float, nargs=2, default=[1e-3, 2e-3], help="of encoder and decoder")
     add_small_network(command)
     command.set_defaults(run=run_codec)
 
@@ -107,6 +114,7 @@ def add_stage(command: argparse.ArgumentParser, stage: str) -> None:
     command.add_argument("--preview-cfg", type=float, default=2.0, help="guidance scale of previews")
     if stage == "stage1":
         command.add_argument("--init", type=Path, help="a checkpoint set to start from")
+        command.add_argument("--transformers", action="store_true", help="give the set of --init those that it lacks")
         command.add_argument("--unet", type=Path, help="SD1.5's UNet, with the names of diffusers, to start both from")
         command.add_argument("--freeze", action="store_true", help="keep ReferenceNet's finest level, as the official")
         command.add_argument("--channels", type=int, nargs="+", default=[64, 128], help="of a new UNet's levels")
@@ -137,7 +145,7 @@ def add_stage(command: argparse.ArgumentParser, stage: str) -> None:
 
 
 def run_prepare(options: argparse.Namespace) -> None:
-    people = SyntheticPeople(options.size, options.split, options.frames)
+    people = SyntheticPeople(options.size, options.split, options.frames, close=options.close)
     prepare(people, options.data, options.first, options.count, report)
 
 
@@ -148,11 +156,16 @@ def run_codec(options: argparse.Namespace) -> None:
         codec = Codec()
         codec.load_state_dict(read_tensors(options.decoder_of))
         codec.encoder.requires_grad_(False)
+    elif options.init:
+        codec = ImageCodec(options.init).tiny().requires_grad_(True)
     else:
         pictures = torch.cat([pack["pictures"].flatten(0, 1) for pack in read_packs(files[:4], ("pictures",))])
         codec = Codec.of(*block_basis(pictures), options.seed)
-    batches = picture_batches(files, options.batch, options.seed)
-    train_codec(codec, batches, options.steps, on_step=meter("PSNR in dB", options.steps))
+    batches = picture_batches(files, options.batch, options.seed, options.crop)
+    on_step = meter("PSNR in dB", options.steps)
+    codec.to(comfy.model_management.get_torch_device())
+    train_codec(codec, batches, options.steps, tuple(options.rates), options.seed, options.keep, on_step)
+    codec.cpu()
     save_tensors(options.out, codec.state_dict(), replace=True)
     half = {name: value.half() for name, value in to_taesd(codec).items()}
     save_tensors(options.out.with_name(options.out.stem + "_vae.safetensors"), half, replace=True)
@@ -210,7 +223,8 @@ def chosen(group: Callable[..., Group], options: argparse.Namespace) -> Group:
 def pictures_start(options: argparse.Namespace) -> Networks:
     """The networks at the beginning of stage 1."""
     if options.init:
-        return load_networks(options.init, "none")
+        networks = load_networks(options.init, "none")
+        return with_transformers(networks, options.seed) if options.transformers else networks
     if options.unet:
         return networks_from_unet(options.unet, tuple(options.encoder), options.seed)
     channels = tuple(options.channels)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from .precision import bf16_slowdown
+
 LEAST = 32  # rows and columns of what counts as a matrix; first and last layers have fewer
 MOMENTUM = 0.95
 SCALE = 0.2  # root mean square of a step, which is about Adam's
@@ -19,11 +21,11 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 def orthogonalized(x: Tensor, steps: int = 5) -> Tensor:
-    """U S V^T to U S' V^T with S' between 0.7 and 1.2, by Newton and Schulz's iteration; on processors in
-    float32, because few of them multiply bfloat16."""
+    """U S V^T to U S' V^T with S' between 0.7 and 1.2, by Newton and Schulz's iteration, in bfloat16 where that is
+    fast."""
     a, b, c = CUBIC
     wide = x.shape[0] <= x.shape[1]
-    y = (x if wide else x.T).to(torch.float32 if x.device.type == "cpu" else torch.bfloat16)
+    y = (x if wide else x.T).to(torch.float32 if x.device.type == "cpu" and bf16_slowdown() > 1 else torch.bfloat16)
     y = y / (y.norm() + 1e-7)
     for _ in range(steps):
         square = y @ y.T

@@ -24,6 +24,7 @@ class Objective:
     same_noise: float = setting(0.0, "share of the clips whose frames all get the same noise, as samplers may do")
     snr_gamma: float = setting(5.0, "min-SNR's bound; 0: every timestep counts the same")
     drop: float = setting(0.1, "how often a batch goes without the reference and its CLIP embedding")
+    matching: float = setting(0.0, "how much it counts where in the reference the attention looks (drawn people only)")
     person: float = setting(0.0, "how much more the person's pixels count than the others, where there are masks")
 
     def schedule(self) -> Any:  # mypy sees none of the attributes of a DDIMScheduler

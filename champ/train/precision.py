@@ -1,10 +1,12 @@
 """Whether bfloat16 is worth its rounding on this processor."""
 
 import time
+from functools import cache
 
 import torch
 
 
+@cache
 def bf16_slowdown() -> float:
     """How many times as long as in float32 a product of matrices takes in bfloat16 on the processor: less than 1 with
     instructions for it, 10 or more without."""

@@ -50,3 +50,12 @@ def with_new_motion(networks: Networks, positions: int, middle: bool, seed: int)
     joined = fresh_networks(sizes, seed)
     Champ(joined).load_state_dict(Champ(networks).state_dict(), strict=False)
     return joined
+
+
+def with_transformers(networks: Networks, seed: int) -> Networks:
+    """The networks with transformers at every level; the new ones add nothing yet."""
+    unet = networks.sizes.unet
+    unet = replace(unet, transformers=(True,) * len(unet.transformers))
+    joined = fresh_networks(replace(networks.sizes, unet=unet), seed)
+    Champ(joined).load_state_dict(Champ(networks).state_dict(), strict=False)
+    return joined

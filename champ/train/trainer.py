@@ -21,6 +21,7 @@ from ..files.tensors import mapped
 from ..files.torch_files import read_torch, with_tensors
 from ..output import not_saved, whole
 from .batches import Batch, Samples
+from .matching import Matching, Surfaces
 from .muon import Muon
 from .networks import Champ
 from .objective import TIMESTEPS, Objective, loss, setting
@@ -88,6 +89,15 @@ def _append(file: Path, line: str) -> None:
         raise ValueError(not_saved(file, error)) from None
 
 
+def surfaces_of(batch: Batch, device: torch.device) -> Surfaces:
+    if batch.surface is None or batch.reference_surface is None or batch.surface.shape[1] > 1:
+        raise ValueError(
+            "--matching needs single pictures that say where on the person their pixels are; use it in stage 1, with "
+            "people drawn by this version of `prepare`."
+        )
+    return Surfaces(batch.surface[:, 0].to(device), batch.reference_surface.to(device))
+
+
 class Trainer:
     """Trains the parameters of a model that are marked, and keeps its state in a folder."""
 
@@ -106,6 +116,7 @@ class Trainer:
             settings.schedule, optimizer, num_warmup_steps=settings.warmup, num_training_steps=settings.steps
         )
         self.noise_schedule = objective.schedule()
+        self.matching = Matching(model) if objective.matching else None
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.step = 0
         self._reader, self._ahead = ThreadPoolExecutor(1), dict[int, Future]()
@@ -177,13 +188,16 @@ class Trainer:
         if clip_embeds is None or drop:
             clip_embeds = torch.zeros(samples, self.model.context_dim)
         reference = None if drop else batch.reference.to(device)
+        if self.matching:
+            self.matching.listen(surfaces_of(batch, device))
         prediction = self.wrapped(noisy, timesteps, maps, reference, clip_embeds.to(device))
         pixels = None
         if objective.person and batch.person is not None:
             pixels = 1 + objective.person * batch.person.repeat_interleave(self.settings.draws, 1)[:, :, None]
             pixels = pixels.to(device)
         weights = objective.weights(self.noise_schedule, timesteps)
-        return loss(prediction, target, weights, pixels)
+        value = loss(prediction, target, weights, pixels)
+        return value + objective.matching * self.matching.loss() if self.matching else value
 
     def _take(self, number: int) -> tuple[Any, torch.Generator]:
         """What was read for a part of a step, with its random numbers; the next part is read meanwhile."""

@@ -34,7 +34,7 @@ def test_a_step_is_as_long_as_adams_and_forgets_how_steep_it_was():
         weight.grad = factor * draw(64, 32, 3, 3)
         optimizer.step()
         steps.append(weight.detach())
-    assert float((steps[1] - steps[0]).norm() / steps[0].norm()) < 1e-3
+    assert float((steps[1] - steps[0]).norm() / steps[0].norm()) < 0.05  # in bfloat16, where that is fast
     assert float(steps[0].square().mean().sqrt()) == pytest.approx(0.1 * SCALE, rel=0.25)
 
 

@@ -9,7 +9,7 @@ from champ.model.checkpoint import MAPS
 from champ.train.export import export
 from champ.train.fresh import fresh_networks
 from champ.train.networks import Champ
-from champ.train.start import load_networks, networks_from_unet, with_new_motion
+from champ.train.start import load_networks, networks_from_unet, with_new_motion, with_transformers
 
 
 def predict(networks, frames: int) -> torch.Tensor:
@@ -35,6 +35,15 @@ def test_fresh_networks_depend_on_the_seed_alone(sizes):
 def test_fresh_networks_predict_nothing(sizes):
     """The last layer of the denoiser is zero, so that the loss begins at the size of the target."""
     assert predict(fresh_networks(sizes, 0), 3).abs().max() == 0
+
+
+def test_new_transformers_change_nothing(sizes, random_networks):
+    fewer = replace(sizes, unet=replace(sizes.unet, transformers=(False, True)), motion=None)
+    networks = random_networks(fewer)
+    more = with_transformers(networks, 0)
+    assert more.sizes.unet.transformers == (True, True)
+    assert len(list(Champ(more).parameters())) > len(list(Champ(networks).parameters()))
+    torch.testing.assert_close(predict(more, 1), predict(networks, 1))
 
 
 def test_new_motion_modules_change_nothing(sizes, random_networks):

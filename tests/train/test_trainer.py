@@ -97,6 +97,20 @@ def test_another_setting_does_not_go_on(sizes, tmp_path):
         trainer(sizes, tmp_path, "stage1", lr=1e-4)
 
 
+def test_matching_needs_to_know_what_is_seen(sizes, tmp_path):
+    one = trainer(sizes, tmp_path, "stage1", Objective(matching=0.1, drop=0))
+    with pytest.raises(ValueError, match="--matching needs single pictures"):
+        one.train_step()
+    batch = RandomSamples(1).read([0, 1], torch.Generator())
+    surface = torch.rand(2, 1, 4, 4, 4)
+    batch = replace(batch, surface=surface, reference_surface=surface[:, 0])
+    values = []
+    for weight in (0.0, 0.1):
+        one.objective = replace(one.objective, matching=weight)
+        values.append(float(one.batch_loss(batch, torch.Generator().manual_seed(0))))
+    assert values[1] > values[0] + 0.01
+
+
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
 def test_a_stage_moves_its_own_weights_alone(sizes, tmp_path, stage):
     one = trainer(sizes, tmp_path, stage, steps=3)
