@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from ..calibrate.branch import Picture
 from ..calibrate.correspondences import people_of_motion
@@ -19,8 +20,9 @@ from ..metrics.perceptual import LPIPS, load_lpips, lpips
 from ..model.checkpoint import find_set
 from ..model.reference import encode_reference
 from ..output import save_picture, whole
-from ..people.samples import Sample, SyntheticPeople, draw_room
+from ..people.samples import Sample, SyntheticPeople, draw_room, draw_surface
 from ..sampling.noise import NOISES
+from .codec import in_head
 from .latents import FORMAT, ImageCodec
 from .networks import Networks
 from .preview import sample_clip
@@ -31,6 +33,9 @@ Method = Callable[[Sample], Tensor]  # the pictures (F, H, W, 3) uint8 that it m
 Scores = dict[str, float]
 
 DIFFERS = 24  # levels of 255 in some colour by which a pixel is off the room that shows the person
+FRONT = 0.1  # metres in front of the body's middle where the face begins, on the free body at betas 0
+FACE = 0.25  # of the head that must be face where it is seen from the front
+DETAIL = 5  # the finest part of a head's width that is no detail of its face
 SHOWN = 6  # frames of a contact sheet
 
 
@@ -46,9 +51,9 @@ class Sampling:
     seed: int = 0
 
 
-def held_out(size: int, frames: int, count: int, first: int = 0) -> list[Sample]:
-    """People whom training never sees, always the same."""
-    people = SyntheticPeople(size, "held_out", frames)
+def held_out(size: int, frames: int, count: int, first: int = 0, close: float = 0.0) -> list[Sample]:
+    """People whom training never sees, always the same, a share of them shown closer than the whole body."""
+    people = SyntheticPeople(size, "held_out", frames, close=close)
     return [people.sample(first + i) for i in range(count)]
 
 
@@ -84,8 +89,12 @@ def sampled(networks: Networks, codec: ImageCodec, sampling: Sampling) -> Method
 def off_the_room(pictures: Tensor, *rooms: Tensor) -> Tensor:
     """(F, H, W) bool: where pictures (F, H, W, 3) differ from each of these of the room without its person; the largest
     connected region, because what is wrong in the room is not the person."""
-    apart = torch.stack([(pictures.int() - room.int()).abs().amax(-1) for room in rooms]).amin(0) > DIFFERS
-    return torch.stack([_largest(frame.byte()) for frame in apart])
+    return torch.stack([_largest(frame.byte()) for frame in apart_from(pictures, rooms)])
+
+
+def apart_from(pictures: Tensor, rooms: Sequence[Tensor]) -> Tensor:
+    """(F, H, W) bool: where pictures (F, H, W, 3) differ from each of the rooms."""
+    return torch.stack([(pictures.int() - room.int()).abs().amax(-1) for room in rooms]).amin(0) > DIFFERS
 
 
 def _largest(mask: Tensor) -> Tensor:
@@ -101,16 +110,75 @@ def rooms_of(clip: Sample, codec: ImageCodec | None = None) -> list[Tensor]:
     return [room] if codec is None else [room, codec.decode(codec.encode(room))]
 
 
-def measure(made: Tensor, clip: Sample, rooms: Sequence[Tensor], perceptual: LPIPS | None = None) -> Scores:
-    """Means over the frames. Flicker is in levels of 255."""
+@dataclass(frozen=True)
+class Head:
+    """Where the head is in the frames, and its face where that is seen from the front."""
+
+    box: Tensor  # (F, H, W) bool
+    face: Tensor  # (F, H, W) bool, nothing where it is turned away
+    width: int  # of the largest box, in pixels
+
+
+def head_of(clip: Sample) -> Head:
+    surface = draw_surface(clip.actor, clip.motion, 1)
+    head = in_head(surface)
+    rows, columns = head.any(2), head.any(1)
+    box = _between_ends(rows)[:, :, None] & _between_ends(columns)[:, None]
+    face = head & (surface[..., 2] > FRONT)
+    face &= (face.sum((1, 2)) >= FACE * head.sum((1, 2)).clamp_min(1))[:, None, None]
+    return Head(box, face, int(columns.sum(1).max()))
+
+
+def _between_ends(line: Tensor) -> Tensor:
+    """True from the first True to the last of each row."""
+    forward = line.int().cummax(1)[0]
+    backward = line.int().flip(1).cummax(1)[0].flip(1)
+    return (forward > 0) & (backward > 0)
+
+
+def details(pictures: Tensor, width: float) -> Tensor:
+    """(F, H, W) of uint8 (F, H, W, 3): brightness without what is as wide as `width` pixels and more."""
+    grey = [cv2.cvtColor(picture.numpy(), cv2.COLOR_RGB2GRAY).astype(np.float32) for picture in pictures]
+    return torch.from_numpy(np.stack([one - cv2.GaussianBlur(one, (0, 0), width) for one in grey]))
+
+
+def correlation(made: Tensor, true: Tensor, mask: Tensor) -> Tensor:
+    """Pearson's, of values (F, H, W) of each frame where its mask is; NaN where there is none."""
+    found = []
+    for a, b, m in zip(made.double(), true.double(), mask):
+        a, b = a[m] - a[m].mean(), b[m] - b[m].mean()
+        found.append((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-9) if m.any() else a.new_tensor(torch.nan))
+    return torch.stack(found)
+
+
+def ghost(made: Tensor, clip: Sample, rooms: Sequence[Tensor]) -> Tensor:
+    """The share of what the reference's person hides, and nobody hides in the true frame, that shows no room."""
+    free = max_pool2d(clip.masks.float(), 3, 1, 1) == 0  # pixels at the edge show both
+    left = (clip.reference_mask > 0) & free
+    return (apart_from(made, rooms) & left).sum((1, 2)) / left.sum((1, 2))
+
+
+def measure(
+    made: Tensor,
+    clip: Sample,
+    rooms: Sequence[Tensor],
+    perceptual: LPIPS | None = None,
+    head: Head | None = None,
+) -> Scores:
+    """Means over the frames. Flicker is in levels of 255; `head` is head_of(clip), if that is known already."""
     true, person = clip.pictures, clip.masks > 0
+    head = head or head_of(clip)
+    fine = max(head.width / DETAIL, 1.0)
     scores = {
         "person PSNR": psnr(made, true, person),
         "person SSIM": ssim(made, true, person),
+        "face PSNR": psnr(made, true, head.box),
+        "face details": correlation(details(made, fine), details(true, fine), head.face),
         "background PSNR": psnr(made, true, ~person),
         "background SSIM": ssim(made, true, ~person),
         "IoU": iou(find(made), person),
         "IoU off the room": iou(off_the_room(made, *rooms), person),
+        "ghost": ghost(made, clip, rooms),
         "flicker": 255 * flicker(made, true),
         "person flicker": 255 * flicker(made, true, person),
         "L1": l1(made, true),
@@ -132,9 +200,9 @@ def compare(
     found: dict[str, list[Scores]] = {name: [] for name in methods}
     for i, clip in enumerate(clips):
         made = {name: method(clip) for name, method in methods.items()}
-        rooms = rooms_of(clip, codec)
+        rooms, head = rooms_of(clip, codec), head_of(clip)
         for name, pictures in made.items():
-            found[name].append(measure(pictures, clip, rooms, perceptual))
+            found[name].append(measure(pictures, clip, rooms, perceptual, head))
         if sheets is not None:
             save_picture(sheets / f"clip_{i:03}.png", sheet(clip, made))
         if on_clip is not None:
@@ -153,7 +221,7 @@ def table(found: Mapping[str, Sequence[Scores]]) -> str:
     return "\n".join(lines)
 
 
-DIGITS = {"person PSNR": 2, "background PSNR": 2, "flicker": 2, "person flicker": 2, "L1": 4}
+DIGITS = {"person PSNR": 2, "face PSNR": 2, "background PSNR": 2, "flicker": 2, "person flicker": 2, "L1": 4}
 
 
 def sheet(clip: Sample, made: Mapping[str, Tensor]) -> np.ndarray:
@@ -190,6 +258,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--networks", type=Path, help="the folder of a checkpoint set")
     command.add_argument("--vae", type=Path, help="a VAE that ComfyUI loads, or a Codec's weights")
     command.add_argument("--clips", type=int, default=8, help="held-out people")
+    command.add_argument("--close", type=float, default=0.0, help="share of framings closer than the whole body")
     command.add_argument("--first", type=int, default=0, help="the number of the first one")
     command.add_argument("--frames", type=int, default=16, help="of a clip")
     command.add_argument("--size", type=int, default=128, help="width and height in pixels")
@@ -217,7 +286,7 @@ def run(options: argparse.Namespace) -> None:
         for cfg in options.cfg:
             methods[f"{name}, cfg {cfg:g}"] = sampled(networks, codec, replace(sampling, cfg=cfg))
     perceptual = load_lpips(*options.lpips) if options.lpips else None
-    clips = held_out(options.size, options.frames, options.clips, options.first)
+    clips = held_out(options.size, options.frames, options.clips, options.first, options.close)
     found = compare(clips, methods, codec, perceptual, options.out, report)
     text = table(found)
     with whole(options.out / "table.md", replace=True) as made:

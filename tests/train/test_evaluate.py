@@ -43,7 +43,32 @@ def test_true_pictures_have_the_best_scores():
         scores = measure(clip.pictures, clip, rooms_of(clip))
         assert scores["IoU off the room"] > 0.97 and scores["IoU"] > 0.85
         assert scores["person PSNR"] == float("inf") and scores["person SSIM"] == pytest.approx(1)
-        assert scores["flicker"] == scores["L1"] == 0
+        assert scores["flicker"] == scores["L1"] == 0 and scores["ghost"] < 0.01  # but for mixed pixels at the edge
+        assert scores["face PSNR"] == float("inf")
+
+
+def test_a_face_without_eyes_and_mouth_lacks_its_details():
+    from champ.train.evaluate import head_of, held_out, measure, rooms_of
+
+    (clip,) = held_out(128, 2, 1, close=1.0)
+    head = head_of(clip)
+    assert head.face.any() and not (head.face & ~head.box).any() and 10 < head.width < 64
+    blank = clip.pictures.clone()
+    for picture, face in zip(blank, head.face):
+        picture[face] = picture[face].float().mean(0).byte()
+    true, without = (measure(x, clip, rooms_of(clip), head=head) for x in (clip.pictures, blank))
+    assert true["face details"] == pytest.approx(1) and without["face details"] < 0.5
+    assert without["face PSNR"] < 30 < without["background PSNR"]
+
+
+def test_the_reference_in_the_place_of_the_frame_is_a_ghost(clips):
+    """A copy shows the reference's person where the frame shows none, and an empty room shows nobody."""
+    from champ.train.evaluate import copied, ghost, rooms_of
+
+    for clip in clips:
+        rooms = rooms_of(clip)
+        assert ghost(copied(clip), clip, rooms).min() > 0.9
+        assert ghost(rooms[0], clip, rooms).max() == 0
 
 
 def test_an_empty_room_has_no_person(clips):
