@@ -73,13 +73,15 @@ class Matching:
                     attention.register_forward_pre_hook(self._listen, with_kwargs=True)
 
     def listen(self, surfaces: Surfaces | None) -> None:
-        """To the next evaluation of the denoiser, for as many samples; None: to nothing."""
+        """To the evaluations of the denoiser until the loss is asked for, of as many samples; None: to nothing."""
         self.surfaces, self.losses = surfaces, []
         self._shares: dict[int, tuple[Tensor, Tensor]] = {}
 
     def loss(self) -> Tensor | float:
-        """The mean cross entropy of where it looks and where it shall."""
-        return sum(self.losses) / len(self.losses) if self.losses else 0.0
+        """The mean cross entropy of where it looked and where it shall. It listens no longer: previews look, too."""
+        losses = self.losses
+        self.listen(None)
+        return sum(losses) / len(losses) if losses else 0.0
 
     def _wanted(self, tokens: int) -> tuple[Tensor, Tensor]:
         assert self.surfaces is not None

@@ -32,13 +32,14 @@ def test_the_whole_way(tmp_path, codec):
     from champ.model.checkpoint import find_set
     from champ.model.loading import load_denoiser
 
-    data, still, moving, out = (tmp_path / name for name in ("data", "still", "moving", "set"))
+    data, plain, still, moving, out = (tmp_path / name for name in ("data", "plain", "still", "moving", "set"))
     for split, frames, count in (("train", 1, 3), ("held_out", 1, 1), ("train", 2, 1), ("held_out", 2, 1)):
         run("prepare", "--data", data, "--split", split, "--frames", frames, "--count", count, "--size", 64)
     run("encode", "--data", data, "--vae", codec)
     common = ["--data", data, "--vae", codec, "--threads", 1, "--steps", 1, "--lr", 1e-3, "--preview-steps", 2]
-    small = ["--channels", 32, 64, "--encoder", 4, 4, 8, 32]
-    run("stage1", *common, *small, "--out", still, "--draws", 2, "--mean", 0.9, "--person", 1)
+    small = ["--channels", 32, 64, "--encoder", 4, 4, 8, 32, "--plain", 1]
+    run("stage1", *common, *small, "--out", plain, "--draws", 2, "--mean", 0.9, "--person", 1)
+    run("stage1", *common, "--init", plain / "model", "--transformers", "--matching", 0.1, "--out", still)
     run("stage2", *common, "--init", still / "model", "--out", moving, "--frames", 2, "--batch", 1, "--checkpointing")
     run("export", "--networks", moving / "model", "--out", out, "--about", "license=none")
 
@@ -49,6 +50,21 @@ def test_the_whole_way(tmp_path, codec):
     assert sum(file.stat().st_size for file in out.iterdir()) < 0.6 * sum(
         file.stat().st_size for file in (moving / "model").iterdir()
     )
+
+
+def test_a_codec_learns_on(tmp_path):
+    from champ.train.codec import Codec
+    from champ.train.latents import ImageCodec
+
+    run("prepare", "--data", tmp_path, "--count", 3, "--size", 64, "--close", 1)
+    common = ["--data", tmp_path, "--batch", 2, "--threads", 1, "--crop", 32]
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
+    run("codec", *common, "--out", first, "--steps", 3)
+    shipped = tmp_path / "first_vae.safetensors"
+    run("codec", *common, "--out", second, "--steps", 2, "--init", shipped, "--keep", 1, "--rates", 1e-4, 1e-4)
+    before, after = (ImageCodec(file).tiny() for file in (shipped, second))
+    moved = [float((a - b).abs().max()) for a, b in zip(before.parameters(), after.parameters())]
+    assert 0 < max(moved) < 1e-3 and isinstance(after, Codec)
 
 
 def test_training_on_drawn_people_runs_nothing_of_smplx(tmp_path, codec):
