@@ -21,7 +21,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from champ.server import WINDOWS, Failure, Server
+from champ.server import WINDOWS, Failure, Server, link_folder
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
@@ -211,12 +211,7 @@ def link_pack(custom_nodes: Path, checkout: Path = ROOT) -> Path:
         link.unlink()
     elif link.exists():
         raise Failure(f"{link} is not a link to this checkout: move it away and run again")
-    if sys.platform == "win32":
-        import _winapi
-
-        _winapi.CreateJunction(str(checkout), str(link))  # needs no administrator, unlike a symbolic link
-    else:
-        link.symlink_to(checkout, target_is_directory=True)
+    link_folder(link, checkout)
     return link
 
 

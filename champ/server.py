@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 WINDOWS = os.name == "nt"
+TETHERED = Path(__file__).with_name("tethered.py")
 
 
 class Failure(Exception):
@@ -47,8 +48,18 @@ def free_port(wanted: int = 0) -> int:
         return probe.getsockname()[1]
 
 
+def link_folder(link: Path, folder: Path) -> None:
+    """Makes `link` another name of a folder."""
+    if sys.platform == "win32":
+        import _winapi
+
+        _winapi.CreateJunction(str(folder), str(link))  # needs no administrator, unlike a symbolic link
+    else:
+        link.symlink_to(folder, target_is_directory=True)
+
+
 class Server:
-    """A ComfyUI of our own on loopback, with its own folders, that ends with the `with` block.
+    """A ComfyUI of our own on loopback, with its own folders, that ends with the `with` block, or with this process.
 
     `base` gets models/, custom_nodes/, input/, user/ and temp/, so that nothing is written into `comfyui`.
     """
@@ -67,8 +78,9 @@ class Server:
         self.log = base / "server.log"
         self.environment = environment or {}
         self.command = [
-            str(python), str(comfyui / "main.py"), "--port", str(self.port), "--base-directory", str(base),
-            "--database-url", "sqlite:///:memory:", "--disable-api-nodes", "--disable-auto-launch", *options,
+            str(python), str(TETHERED), str(comfyui / "main.py"), "--port", str(self.port),
+            "--base-directory", str(base), "--database-url", "sqlite:///:memory:",
+            "--disable-api-nodes", "--disable-auto-launch", *options,
         ]  # fmt: skip
 
     @property
@@ -83,7 +95,7 @@ class Server:
         group = {"creationflags": 0x200} if WINDOWS else {"start_new_session": True}  # CREATE_NEW_PROCESS_GROUP
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=self.base, **group
+                self.command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, cwd=self.base, **group
             )  # type: ignore[call-overload]
         try:
             self.wait_until_ready()
@@ -119,6 +131,7 @@ class Server:
                 except subprocess.TimeoutExpired:
                     os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self.process.stdin.close()  # type: ignore[union-attr]
 
     def failure(self, message: str, lines: int = 25) -> Failure:
         tail = self.log.read_text(errors="replace").splitlines()[-lines:]

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -59,15 +60,37 @@ def is_running(pid: int) -> bool:
     return subprocess.run(["ps", "-p", str(pid)], capture_output=True).returncode == 0
 
 
+def gone(pids: list[int]) -> None:
+    """Waits until the processes have ended."""
+    deadline = time.monotonic() + 10
+    while any(map(is_running, pids)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_running, pids))
+
+
 def test_nothing_is_left_after_the_block_even_after_an_error(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         with fake_server(tmp_path, ANSWERING) as server:
             child = int(server.log.read_text().split()[1])
             assert is_running(server.process.pid) and is_running(child)
             raise KeyboardInterrupt
-    deadline = time.monotonic() + 10
-    while is_running(child) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_running(child)
+    gone([child])
     assert server.process.returncode is not None
     assert free_port(server.port) == server.port
+
+
+def test_nothing_is_left_when_the_process_that_started_it_is_killed(tmp_path):
+    code = f"""
+import pathlib, sys, time
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from tests.test_server import ANSWERING, fake_server
+with fake_server(pathlib.Path({str(tmp_path)!r}), ANSWERING) as server:
+    print(server.process.pid, flush=True)
+    time.sleep(600)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pids = [int(holder.stdout.readline()), int((tmp_path / "base" / "server.log").read_text().split()[1])]
+    assert all(map(is_running, pids))
+    holder.kill()
+    holder.wait()
+    gone(pids if os.name != "nt" else pids[:1])  # Windows has no groups of processes to end
