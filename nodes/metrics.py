@@ -5,30 +5,16 @@ from pathlib import Path
 
 import comfy.model_management
 import folder_paths
-import torch
 from comfy_api.latest import io, ui
 
-from ..champ.metrics import images as pictures
-from ..champ.metrics import perceptual
+from ..champ.metrics.measure import I3D, LPIPS, NETWORKS, PROTOCOLS, RESNET, VGG, Table, by_frames, by_network
+from ..champ.metrics.perceptual import check_length
 from ..champ.model.compat import managed
 from ..champ.model.memory import loaded
 from .files import register_folder
 from .types import progress, to_bytes
 
 register_folder("champ_metrics", {".pth", ".pt", ".safetensors"})
-
-VGG, LPIPS, I3D, RESNET = "vgg16-397923af.pth", "lpips_vgg.pth", "i3d_pretrained_400.pt", "resnet-50-kinetics.pth"
-
-# What each protocol calls a measure, and how it computes it.
-PROTOCOLS = {
-    "clean": {"L1": pictures.l1, "PSNR": pictures.psnr, "SSIM": pictures.ssim},
-    "benchmark": {
-        "L1": pictures.benchmark_l1,
-        "PSNR": pictures.benchmark_psnr,
-        "PSNR*": pictures.benchmark_psnr_star,
-        "SSIM": pictures.benchmark_ssim,
-    },
-}
 
 
 class ChampMeasure(io.ComfyNode):
@@ -72,37 +58,21 @@ class ChampMeasure(io.ComfyNode):
     @classmethod
     def execute(cls, images, truth, protocol, lpips, fid_vid, fvd, mask=None) -> io.NodeOutput:
         # Files that are missing are missed before anything is computed.
-        networks = [
-            ("LPIPS", perceptual.load_lpips, [VGG, LPIPS], lpips),
-            ("FID-VID", perceptual.load_resnet3d, [RESNET], fid_vid),
-            ("FVD", perceptual.load_i3d, [I3D], fvd),
-        ]
-        files = {name: (load, [_weights(name, f) for f in needed]) for name, load, needed, wanted in networks if wanted}
+        wanted = {"LPIPS": lpips, "FID-VID": fid_vid, "FVD": fvd}
+        files = {name: [_weights(name, file) for file in NETWORKS[name][1]] for name in NETWORKS if wanted[name]}
         if fid_vid or fvd:
-            perceptual.check_length(len(images))
+            check_length(len(images))
         made, true = (to_bytes(clip[..., :3]) for clip in (images, truth))
-        inside = None if mask is None else (mask > 0.5).cpu()
-        if inside is not None and len(inside) == 1:
-            inside = inside.expand(len(made), -1, -1)
-        pictures.check_pair(made, true, inside)
-        parts = {"whole": None} if inside is None else {"whole": None, "person": inside, "background": ~inside}
-
-        measures = PROTOCOLS[protocol] | {"flicker": pictures.flicker}
-        table: dict[str, dict[str, float]] = {}
-        for name, measure in measures.items():
-            table[name] = {part: _mean(_frame_by_frame(measure, made, true, m)) for part, m in parts.items()}
-        for name, (load, paths) in files.items():
-            network = load(*paths)
+        person = None if mask is None else (mask > 0.5).cpu()
+        if person is not None and len(person) == 1:
+            person = person.expand(len(made), -1, -1)
+        table = by_frames(made, true, person, protocol, progress)
+        for name, paths in files.items():
+            network = NETWORKS[name][0](*paths)
             devices = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
             patcher = managed(network, *devices)
             with loaded(patcher, whole=True):
-                if name == "LPIPS":
-                    options = {"benchmark": protocol == "benchmark", "on_frame": progress()}
-                    distances = {part: perceptual.lpips(network, made, true, m, **options) for part, m in parts.items()}
-                    table[name] = {part: _mean(values) for part, values in distances.items()}
-                else:
-                    distance = perceptual.fvd if name == "FVD" else perceptual.fid_vid
-                    table[name] = {"whole": distance(network, made, true, progress())}
+                table[name] = by_network(name, network, made, true, person, protocol, progress)
         report = _report(table, len(made), protocol)
         first = [table[name]["whole"] for name in ("L1", "PSNR", "SSIM")]
         return io.NodeOutput(report, *first, ui=ui.PreviewText(report))
@@ -115,26 +85,7 @@ def _weights(measure: str, name: str) -> Path:
     return Path(path)
 
 
-def _frame_by_frame(
-    measure: pictures.Measure, made: torch.Tensor, true: torch.Tensor, mask: torch.Tensor | None
-) -> torch.Tensor:
-    """A measure of every frame, or of every frame and the next, with progress and a way to cancel."""
-    on_frame, values = progress(), []
-    reach = 2 if measure is pictures.flicker else 1
-    for i in range(len(made)):
-        here = slice(i, i + reach)
-        values.append(measure(made[here], true[here], None if mask is None else mask[here]))
-        on_frame(i + 1, len(made))
-    return torch.cat(values)
-
-
-def _mean(values: torch.Tensor) -> float:
-    """Over the frames in which there is something to measure; infinite, as PSNR has it, only if all are equal."""
-    finite = values[values.isfinite()]
-    return float(finite.mean() if len(finite) else values.nanmean())
-
-
-def _report(table: dict[str, dict[str, float]], frames: int, protocol: str) -> str:
+def _report(table: Table, frames: int, protocol: str) -> str:
     lines = [f"{frames} {'frame' if frames == 1 else 'frames'}, {protocol}."]
     for name, values in table.items():
         words = [f"{part} {_number(value)}" for part, value in values.items()]

@@ -16,6 +16,7 @@ from ..calibrate.branch import Picture
 from ..calibrate.correspondences import people_of_motion
 from ..calibrate.procrustes import align_clip
 from ..metrics.images import flicker, iou, l1, psnr, ssim
+from ..metrics.means import mean_of_clips
 from ..metrics.perceptual import LPIPS, load_lpips, lpips
 from ..model.checkpoint import find_set
 from ..model.reference import encode_reference
@@ -215,8 +216,7 @@ def table(found: Mapping[str, Sequence[Scores]]) -> str:
     names = list(next(iter(found.values()))[0])
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for method, scores in found.items():
-        means = (np.nanmean([one[name] for one in scores]) for name in names)
-        cells = (f"{mean:.{DIGITS.get(name, 3)}f}" for name, mean in zip(names, means))
+        cells = (f"{mean:.{DIGITS.get(name, 3)}f}" for name, mean in mean_of_clips(scores).items())
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -1,0 +1,62 @@
+"""The most memory that a server's process takes while a row is made."""
+
+import http.client
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..server import Failure, Server
+
+INTERVAL = 1.0  # seconds between two looks
+
+
+@contextmanager
+def watched(server: Server) -> Iterator[dict[str, int | None]]:
+    """Gives bytes of main and of graphics memory, which are complete when the block ends.
+
+    Linux keeps the peak of the main memory itself; elsewhere, and on the graphics card, it is the most seen."""
+    peak: dict[str, int | None] = {"main": None, "graphics": None}
+    process = Path(f"/proc/{server.process.pid}")
+    if exact := sys.platform == "linux":
+        (process / "clear_refs").write_text("5")  # forgets the peak of earlier rows
+    over = threading.Event()
+
+    def look() -> None:
+        while True:
+            with suppress(Failure, OSError, ValueError, http.client.HTTPException):
+                _raise(peak, "graphics", _graphics(server))
+                if not exact:
+                    _raise(peak, "main", _resident(server.process.pid))
+            if over.wait(INTERVAL):
+                return
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        looking.join()
+    if exact:
+        for line in (process / "status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                peak["main"] = 1024 * int(line.split()[1])
+
+
+def _raise(peak: dict[str, int | None], kind: str, size: int | None) -> None:
+    if size is not None:
+        peak[kind] = max(size, peak[kind] or 0)
+
+
+def _graphics(server: Server) -> int | None:
+    """What torch has taken of the first graphics card."""
+    device = server.json("/system_stats")["devices"][0]
+    return None if device["type"] == "cpu" else device["torch_vram_total"]
+
+
+def _resident(process: int) -> int:
+    import psutil
+
+    return psutil.Process(process).memory_info().rss

@@ -1,0 +1,132 @@
+"""What is in a batch's folder, as results.csv, report.html and measures.md."""
+
+import csv
+import html
+import io
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+from ..metrics.means import mean_of_clips
+from .folder import THUMBNAIL, BatchFolder, write_whole
+
+STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; width: 100%; }
+td, th { padding: .35rem .6rem; text-align: left; vertical-align: top; }
+tr { border-top: 1px solid #ddd; } th { border: 0; } td.number { text-align: right; white-space: nowrap; }
+img { height: 120px; display: block; } .failed td { background: #fdecea; } .left td { color: #888; }
+pre { white-space: pre-wrap; max-height: 24rem; overflow: auto; font-size: 12px; }
+"""
+FIXED = ("name", "state", "seconds", "main_memory_mb", "graphics_memory_mb", "worker", "made", "files", "message")
+
+
+def overview(folder: BatchFolder, names: Sequence[str]) -> list[dict]:
+    """A row of results.csv for each row of the table, from what lies in the folder."""
+    return [_row(folder, name) for name in names]
+
+
+def _row(folder: BatchFolder, name: str) -> dict[str, object]:
+    manifest, message = folder.manifest(name), folder.message(name)
+    row: dict[str, object] = {"name": name, "state": "done" if manifest else "failed" if message else "left"}
+    if manifest:
+        peak, measured = manifest["peak_memory"], folder.measures(name) or {}
+        row |= {
+            "seconds": manifest["seconds"],
+            "main_memory_mb": _megabytes(peak["main"]),
+            "graphics_memory_mb": _megabytes(peak["graphics"]),
+            "worker": manifest["worker"]["host"],
+            "made": manifest["made"],
+            "files": len(manifest["files"]),
+            **measured.get("scores", {}),
+        }
+        message = measured.get("problem", "")
+    row["message"] = message.replace("\n", "; ")
+    return row
+
+
+def _megabytes(size: int | None) -> int | None:
+    return None if size is None else round(size / 1e6)
+
+
+def measures(rows: Sequence[Mapping]) -> list[dict[str, float]]:
+    """The scores of the rows that are measured."""
+    found = ({name: value for name, value in row.items() if name not in FIXED} for row in rows)
+    return [scores for scores in found if scores]
+
+
+def write(folder: BatchFolder, names: Sequence[str], title: str) -> None:
+    rows = overview(folder, names)
+    write_whole(folder.folder / "results.csv", as_csv(rows))
+    write_whole(folder.folder / "report.html", as_html(folder, rows, title))
+    if scores := measures(rows):
+        write_whole(folder.folder / "measures.md", as_table(scores))
+
+
+def as_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    names = dict.fromkeys([*FIXED[:-1], *(name for row in rows for name in row if name not in FIXED), "message"])
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(names), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def as_table(scores: Sequence[Mapping[str, float]]) -> str:
+    """Markdown: the means over the rows, as `champ.train.evaluate` takes them over its clips."""
+    found = mean_of_clips(scores)
+    lines = [f"| rows | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
+    lines.append(f"| {len(scores)} | {' | '.join(f'{value:.4g}' for value in found.values())} |")
+    return "\n".join(lines) + "\n"
+
+
+def as_html(folder: BatchFolder, rows: Sequence[Mapping[str, object]], title: str) -> str:
+    """A page without scripts, whose pictures and links lie beside it; what failed comes first."""
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in FIXED]
+    ordered = sorted(rows, key=lambda row: ("failed", "done", "left").index(str(row["state"])))
+    heads = ["", "name", "seconds", "memory, MB", "graphics, MB", *names, ""]
+    return "\n".join(
+        [
+            "<!doctype html>",
+            f'<html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>',
+            f"<h1>{html.escape(title)}</h1>",
+            *(f"<p>{html.escape(line)}</p>" for line in summary(rows)),
+            "<table><tr>" + "".join(f"<th>{html.escape(head)}</th>" for head in heads) + "</tr>",
+            *(_html_row(folder, row, names) for row in ordered),
+            "</table></html>\n",
+        ]
+    )
+
+
+def summary(rows: Sequence[Mapping]) -> list[str]:
+    states = [row["state"] for row in rows]
+    counts = ((states.count("done"), "done"), (states.count("failed"), "set aside"), (states.count("left"), "left"))
+    lines = [f"{len(rows)} rows: " + ", ".join(f"{count} {word}" for count, word in counts if count) + "."]
+    if seconds := [row["seconds"] for row in rows if row["state"] == "done"]:
+        lines.append(f"A row took {sum(seconds) / len(seconds):.1f} s on average, {max(seconds):.1f} s at most.")
+    if scores := measures(rows):
+        found = ", ".join(f"{name} {value:.4g}" for name, value in mean_of_clips(scores).items())
+        lines.append(f"Means of {len(scores)} measured rows: {found}.")
+    return lines
+
+
+def _html_row(folder: BatchFolder, row: Mapping[str, object], names: Sequence[str]) -> str:
+    name, state = str(row["name"]), str(row["state"])
+    place = {"done": f"clips/{quote(name)}/", "failed": f"failed/{quote(name)}/"}.get(state)
+    picture = ""
+    if state == "done" and (folder.clips / name / THUMBNAIL).exists():
+        picture = f'<img loading="lazy" alt="" src="{place}{THUMBNAIL}">'
+    numbers = [row.get(key) for key in ("seconds", "main_memory_mb", "graphics_memory_mb", *names)]
+    words = html.escape(str(row["message"]))
+    if state == "failed":
+        words += f' <a href="{place}log.txt">log</a>'
+    cells = [
+        f"<td>{picture}</td>",
+        f'<td><a href="{place}">{html.escape(name)}</a></td>' if place else f"<td>{html.escape(name)}</td>",
+        *(f'<td class="number">{_number(value)}</td>' for value in numbers),
+        f"<td>{words}</td>",
+    ]
+    return f'<tr class="{state}">{"".join(cells)}</tr>'
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)

@@ -1,0 +1,208 @@
+"""The run of a batch: gives rows to workers, takes them back from those that die, and puts results in their place."""
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..server import Failure
+from .folder import MEASURES, BatchFolder, is_full, write_whole
+from .jobs import Job, Make, Measure, Outcome
+from .order import Order
+from .plan import Task
+from .pool import Event, Lost, NotReady, Ready
+from .progress import Progress
+from .workflow import Workflow
+
+TRIES = 3  # of a row before it is set aside, and of starting a worker before that is given up
+LOOK = 1.0  # seconds between two looks at the cluster
+REPORT = 60.0  # seconds between two reports
+
+
+class Workers(Protocol):
+    """What the run needs of a pool."""
+
+    def fill(self, wanted: int) -> None: ...
+    def idle(self) -> list[int]: ...
+    def busy(self) -> int: ...
+    def alive(self) -> int: ...
+    def give(self, worker: int, job: Job) -> None: ...
+    def wait(self, seconds: float) -> Sequence[Event]: ...
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How rows with a true clip are measured."""
+
+    protocol: str = "clean"
+    networks: tuple[str, ...] = ()
+
+
+@dataclass
+class Run:
+    """One go at the rows that are left."""
+
+    folder: BatchFolder
+    workflow: Workflow
+    savers: tuple[str, ...]
+    result: str | None
+    pool: Workers
+    say: Callable[[str], None]
+    stage: str | None = None
+    measuring: Measuring | None = None
+    limit: int = 1 << 30  # workers
+    keep_free: float = 0.0  # bytes of the disk
+    tasks: dict[str, Task] = field(default_factory=dict)
+    messages: dict[str, list[str]] = field(default_factory=dict)
+    to_measure: deque[str] = field(default_factory=deque)
+    unready: int = 0  # workers that did not start, one after the other
+
+    def go(self, tasks: Sequence[Task], done: Sequence[Task] = (), report: Callable[[], None] = lambda: None) -> None:
+        """Makes the tasks, and measures them and those that are done but not measured. `report` is called now and
+        then."""
+        self.tasks = {task.name: task for task in (*tasks, *done)}
+        self.order = Order(tasks, self.workflow)
+        self.to_measure.extend(task.name for task in done if self.is_to_be_measured(task))
+        self.progress = Progress(len(tasks), self.say)
+        reported = time.monotonic()
+        while self.work_left() or self.pool.busy():
+            self.pool.fill(min(self.limit, self.work_left() + self.pool.busy()))
+            for worker in self.pool.idle():
+                if (job := self.next_job(worker)) is not None:
+                    self.pool.give(worker, job)
+            for event in self.pool.wait(LOOK):
+                self.handle(event)
+            self.progress.show(self.pool.busy())
+            if time.monotonic() - reported > REPORT:
+                report()
+                reported = time.monotonic()
+        self.progress.end()
+
+    def work_left(self) -> int:
+        return len(self.order) + len(self.to_measure)
+
+    def is_to_be_measured(self, task: Task) -> bool:
+        return self.measuring is not None and task.truth is not None and not self.is_measured(task.name)
+
+    def is_measured(self, name: str) -> bool:
+        """In the way that is asked for; a row that could not be measured is tried again."""
+        found, asked = self.folder.measures(name) or {}, self.measuring
+        return (
+            asked is not None
+            and bool(found.get("scores"))
+            and found.get("protocol") == asked.protocol
+            and set(asked.networks) <= set(found.get("networks", ()))
+        )
+
+    def next_job(self, worker: int) -> Job | None:
+        while self.to_measure:
+            name = self.to_measure.popleft()
+            if (job := self.measure_job(self.tasks[name])) is not None:
+                return job
+        if self.keep_free and (free := self.folder.free_bytes()) < self.keep_free:
+            raise self.full(f"{free / 1e6:.0f} MB are free, --keep-free is {self.keep_free / 1e6:.0f}")
+        name_ = self.order.take(worker)
+        if name_ is None:
+            return None
+        self.progress.begin()
+        attempt = self.folder.attempt()
+        return Make(self.tasks[name_], self.workflow, attempt, self.savers, self.result, self.stage)
+
+    def measure_job(self, task: Task) -> Measure | None:
+        assert self.measuring is not None and task.truth is not None
+        manifest = self.folder.manifest(task.name) or {}
+        made = tuple(self.folder.clips / task.name / file for file in manifest.get("result", ()))
+        if not made:
+            self.write_measures(task.name, {}, "the row has no clip that could be measured")
+            return None
+        return Measure(task.name, made, task.truth, task.truth_mask, self.measuring.protocol, self.measuring.networks)
+
+    def handle(self, event: Event) -> None:
+        if isinstance(event, Ready):
+            self.unready = 0
+        elif isinstance(event, NotReady):
+            self.not_ready(event)
+        elif isinstance(event, Lost):
+            self.lost(event)
+        elif isinstance(event.job, Make):
+            self.made(event.job, event.outcome)
+        else:
+            self.measured(event.job, event.outcome)
+
+    def not_ready(self, event: NotReady) -> None:
+        """One worker that cannot start is left out; where none can, there is nothing to wait for."""
+        self.unready += 1
+        self.say(f"a worker did not start: {event.message}")
+        if self.unready >= TRIES:
+            self.limit = self.pool.alive()
+            if not self.limit:
+                raise Failure(f"no worker starts, {self.left_text()}; the last one said: {event.message}")
+
+    def lost(self, event: Lost) -> None:
+        self.order.forget(event.worker)
+        job = event.job
+        if job is None:
+            self.unready += not event.node_gone
+            if self.unready > TRIES:
+                raise Failure(f"workers end while they start, {self.left_text()}; the last one: {event.message}")
+        elif event.node_gone:
+            self.say(f"a node has gone; {job.name} goes to another one")
+            self.to_measure.append(job.name) if isinstance(job, Measure) else self.order.give_back(job.name)
+        elif isinstance(job, Measure):
+            self.write_measures(job.name, {}, f"the worker ended: {event.message}")
+        else:
+            self.failed(job, f"the worker ended: {event.message}", "")
+
+    def made(self, job: Make, outcome: Outcome) -> None:
+        if outcome.full:
+            raise self.full(outcome.message)
+        if outcome.message:
+            self.failed(job, outcome.message, outcome.log, outcome.final)
+            return
+        try:
+            self.folder.accept(job.name, job.attempt)
+        except OSError as error:
+            if is_full(error):
+                raise self.full(str(error)) from None
+            self.failed(job, f"its files could not be moved into their place: {error}", "")
+            return
+        self.progress.done()
+        if self.is_to_be_measured(job.task):
+            self.to_measure.append(job.name)
+
+    def failed(self, job: Make, message: str, log: str, final: bool = False) -> None:
+        messages = self.messages.setdefault(job.name, [])
+        messages.append(message)
+        if final or len(messages) >= TRIES:
+            self.folder.set_aside(job.name, messages, log, self.workflow.filled(job.task.named()))
+            self.progress.set_aside()
+            self.say(f"{job.name} is set aside: {message}")
+        else:
+            self.order.try_later(job.name)
+            self.say(f"{job.name} failed and will be tried again: {message}")
+
+    def measured(self, job: Measure, outcome: Outcome) -> None:
+        if outcome.message:
+            self.say(f"{job.name} could not be measured: {outcome.message}")
+        self.write_measures(job.name, outcome.scores, outcome.message)
+
+    def write_measures(self, name: str, scores: Mapping[str, float], problem: str) -> None:
+        assert self.measuring is not None
+        found = {**vars(self.measuring), "scores": dict(scores), "problem": problem}
+        try:
+            write_whole(self.folder.clips / name / MEASURES, json.dumps(found, indent=1))
+        except OSError as error:
+            if is_full(error):
+                raise self.full(str(error)) from None
+            raise
+
+    def full(self, why: str) -> Failure:
+        return Failure(
+            f"the disk is full ({why}): free some space and give the same command again; {self.left_text()}, and what "
+            f"is done in {self.folder.folder} will not be made again"
+        )
+
+    def left_text(self) -> str:
+        return f"{self.work_left() + self.pool.busy()} rows are left"

@@ -1,0 +1,85 @@
+"""All measures of a clip against the true one."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from . import images, perceptual
+
+Table = dict[str, dict[str, float]]  # measure -> part of the picture -> value
+OnFrame = Callable[[int, int], None]
+
+VGG, LPIPS, I3D, RESNET = "vgg16-397923af.pth", "lpips_vgg.pth", "i3d_pretrained_400.pt", "resnet-50-kinetics.pth"
+
+# What each protocol calls a measure, and how it computes it.
+PROTOCOLS = {
+    "clean": {"L1": images.l1, "PSNR": images.psnr, "SSIM": images.ssim},
+    "benchmark": {
+        "L1": images.benchmark_l1,
+        "PSNR": images.benchmark_psnr,
+        "PSNR*": images.benchmark_psnr_star,
+        "SSIM": images.benchmark_ssim,
+    },
+}
+# The measures that need networks: how those are read, and from which files.
+NETWORKS: dict[str, tuple[Callable[..., nn.Module], list[str]]] = {
+    "LPIPS": (perceptual.load_lpips, [VGG, LPIPS]),
+    "FID-VID": (perceptual.load_resnet3d, [RESNET]),
+    "FVD": (perceptual.load_i3d, [I3D]),
+}
+
+
+def parts(person: Tensor | None) -> dict[str, Tensor | None]:
+    """What is measured: the whole picture, and with a mask (F, H, W) the person and the background, too."""
+    return {"whole": None} if person is None else {"whole": None, "person": person, "background": ~person}
+
+
+def by_frames(
+    made: Tensor, true: Tensor, person: Tensor | None, protocol: str, on_measure: Callable[[], OnFrame] | None = None
+) -> Table:
+    """The measures without networks of uint8 clips (F, H, W, 3). `on_measure` gives what hears of each one's frames."""
+    images.check_pair(made, true, person)
+    table: Table = {}
+    for name, measure in (PROTOCOLS[protocol] | {"flicker": images.flicker}).items():
+        table[name] = {}
+        for part, mask in parts(person).items():
+            on_frame = on_measure() if on_measure else None
+            table[name][part] = mean(_frame_by_frame(measure, made, true, mask, on_frame))
+    return table
+
+
+def by_network(
+    name: str, network: nn.Module, made: Tensor, true: Tensor, person: Tensor | None, protocol: str,
+    on_measure: Callable[[], OnFrame] | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """One of NETWORKS; the distances between videos are of the whole picture alone."""
+    on_frame = on_measure() if on_measure else None
+    if name != "LPIPS":
+        distance = perceptual.fvd if name == "FVD" else perceptual.fid_vid
+        return {"whole": distance(network, made, true, on_frame)}  # type: ignore[operator]
+    benchmark = protocol == "benchmark"
+    return {
+        part: mean(perceptual.lpips(network, made, true, mask, benchmark=benchmark, on_frame=on_frame))  # type: ignore
+        for part, mask in parts(person).items()
+    }
+
+
+def mean(values: Tensor) -> float:
+    """Over the frames in which there is something to measure; infinite, as PSNR has it, only if all are equal."""
+    finite = values[values.isfinite()]
+    return float(finite.mean() if len(finite) else values.nanmean())
+
+
+def _frame_by_frame(
+    measure: images.Measure, made: Tensor, true: Tensor, mask: Tensor | None, on_frame: OnFrame | None
+) -> Tensor:
+    """A measure of every frame, or of every frame and the next."""
+    values = []
+    reach = 2 if measure is images.flicker else 1
+    for i in range(len(made)):
+        here = slice(i, i + reach)
+        values.append(measure(made[here], true[here], None if mask is None else mask[here]))
+        if on_frame:
+            on_frame(i + 1, len(made))
+    return torch.cat(values)
