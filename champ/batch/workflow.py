@@ -225,9 +225,9 @@ def convert(slot: Slot, value: object) -> object:
     if slot.kind == "COMBO":
         return _choice(slot.limits.get("options"), value)
     if slot.kind == "STRING" and not isinstance(value, str):
-        if isinstance(value, (int, float)):
-            return str(value)
-        raise ValueError(f"is {value!r} where text is expected")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"is {value!r} where text is expected")
+        return str(value)
     if not isinstance(value, (str, int, float)):
         raise ValueError(f"is {value!r} where a single value is expected")
     return value

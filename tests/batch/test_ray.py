@@ -1,0 +1,300 @@
+"""Batches on a real Ray with real ComfyUI servers: two nodes of one core on this machine, and a Ray of its own for the
+command. Rows are small; most tests share two warm workers."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import dev
+from champ.batch import command, report
+from champ.batch import pool as ray_pool
+from champ.batch.folder import BatchFolder
+from champ.batch.jobs import Setup
+from champ.batch.plan import Places, plan
+from champ.batch.pool import Pool
+from champ.batch.run import Run
+from champ.batch.table import read_table
+from champ.batch.workflow import Workflow
+from champ.server import Failure
+
+pytest.importorskip("ray", reason="batches need `pip install -e .[batch]`")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters are made for Linux")
+
+EVENTS = Path(__file__).with_name("events.py")
+
+
+def node(kind: str, title: str, **inputs) -> dict:
+    return {"class_type": kind, "_meta": {"title": title}, "inputs": inputs}
+
+
+def workflow(event: bool = True) -> dict:
+    body = {"gender": 0.5, "age": 30, "height": 1.7, "weight": 0.5, "muscle": 0.5, "proportions": 0.5}
+    size = {"width": 64, "height": 64}
+    motion = {"motion": "walk", "frames": 3, "fps": 8.0, "loop": True, "travel": False}
+    camera = {"azimuth": "0", "elevation": "0", "fill": 0.85, "fov": 2.93, "follow": False}
+    nodes = {
+        "1": node("ChampFreeBody", "Body", **body),
+        "2": node("ChampBuiltInMotion", "Motion", body=["1", 0], **motion, **size),
+        "3": node("ChampCamera", "Camera", motion=["2", 0], body=["1", 0], **camera, **size),
+        "4": node("ChampRenderMaps", "Maps", motion=["3", 0], body=["1", 0]),
+        "5": node("BatchTestEvent", "Event", images=["4", 1], event="none", file=""),
+        "6": node("SaveImage", "Result", images=["5", 0], filename_prefix="normal"),
+        "7": node("ChampSaveMotion", "Motion file", motion=["3", 0], name="motion", format="Champ (.safetensors)"),
+    }
+    if not event:
+        del nodes["5"]
+        nodes["6"]["inputs"]["images"] = ["4", 1]
+    return nodes
+
+
+MOTIONS, ANGLES = ("walk", "dance"), ("0", "40", "80", "120", "160", "200")
+ROWS = [
+    {"name": f"{motion}_{angle}", "Motion.motion": motion, "Camera.azimuth": angle}
+    for angle in ANGLES
+    for motion in MOTIONS
+]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Whose custom nodes and models the workers have."""
+    folder = tmp_path_factory.mktemp("base")
+    for name in ("custom_nodes", "models", "input"):
+        (folder / name).mkdir()
+    shutil.copy(EVENTS, folder / "custom_nodes")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings():
+    """Ray reports nothing, and keeps its files in a place with a short path, which its sockets need."""
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster(settings):
+    """Two nodes of one core, to which this process is connected."""
+    from ray.cluster_utils import Cluster
+
+    options = {"num_cpus": 1, "object_store_memory": 80_000_000}
+    made = Cluster(initialize_head=True, head_node_args=options)
+    made.second = made.add_node(**options)
+    made.wait_for_nodes()
+    ray_pool.connect(made.address, ship=False)
+    yield made
+    ray_pool.disconnect()
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pool(comfyui, base, cluster):
+    share = ray_pool.choose_share(1)
+    made = Pool(Setup(comfyui, base, (*share.options, "--disable-metadata"), threads=1), share)
+    yield made
+    made.close()
+
+
+class Batch:
+    """A table's run on a pool; what it said, and what is in its folder."""
+
+    def __init__(self, folder: Path, pool: Pool, info: dict, **options):
+        self.folder, self.pool, self.info, self.options = BatchFolder(folder), pool, info, options
+        self.said: list[str] = []
+
+    def run(self, rows: list[dict], nodes: dict | None = None) -> list[dict]:
+        table = self.folder.folder.with_suffix(".jsonl")
+        table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        flow = Workflow("w.json", nodes or workflow())
+        self.tasks = plan(read_table(table), flow, self.info, Places(table.parent, table.parent))
+        options = command.parser().parse_args([str(table), "--out", str(self.folder.folder)])
+        left, done = command.choose(self.tasks, flow, self.folder, options)
+        run = Run(self.folder, flow, ("6", "7"), "6", self.pool, self.said.append, **self.options)
+        self.made = [task.name for task in left]
+        with self.folder.held():
+            try:
+                run.go(left, done)
+            finally:
+                report.write(self.folder, [task.name for task in self.tasks], "test")
+        return report.overview(self.folder, [task.name for task in self.tasks])
+
+    def manifest(self, name: str) -> dict:
+        found = self.folder.manifest(name)
+        assert found is not None
+        return found
+
+
+@pytest.fixture(scope="module")
+def info(pool):
+    return command.first_info(pool)
+
+
+@pytest.fixture
+def batch(tmp_path, pool, info):
+    return Batch(tmp_path / "out", pool, info)
+
+
+def states(rows: list[dict]) -> dict[str, str]:
+    return {row["name"]: row["state"] for row in rows}
+
+
+def test_twelve_rows_and_a_poisonous_one(batch, server):
+    poison = {"name": "poison", "Event.event": "fail"}
+    rows = batch.run([*ROWS[:5], poison, *ROWS[5:]])
+    assert states(rows) == {row["name"]: "done" for row in ROWS} | {"poison": "failed"}
+    aside = batch.folder.failed / "poison"
+    assert (aside / "message.txt").read_text().count("this row is poisonous") == 3
+    assert "RuntimeError: this row is poisonous" in (aside / "log.txt").read_text()
+    with open(batch.folder.folder / "results.csv", newline="") as file:
+        assert [line["name"] for line in csv.DictReader(file)] == [row["name"] for row in rows]
+    assert (batch.folder.folder / "report.html").read_text().count('src="clips/') == 12
+
+    for row in ROWS[:3]:  # the same as on a server of its own, to the bit
+        prompt = workflow(event=False)
+        prompt["2"]["inputs"]["motion"], prompt["3"]["inputs"]["azimuth"] = row["Motion.motion"], row["Camera.azimuth"]
+        prompt["6"]["inputs"]["filename_prefix"] = prompt["7"]["inputs"]["name"] = f"single/{row['name']}"
+        outputs = server.run(prompt)["outputs"]
+        single = server.base / "output" / "single"
+        clip = batch.folder.clips / row["name"]
+        pictures = sorted(clip.glob("*.png"))
+        assert len(pictures) == len(outputs["6"]["images"]) == 3
+        for picture, item in zip(pictures, outputs["6"]["images"]):
+            assert np.array_equal(np.array(Image.open(picture)), np.array(Image.open(single / item["filename"])))
+        ours, single_ones = (
+            load_file(file) for file in (clip / "motion_00001.safetensors", single / f"{row['name']}_00001.safetensors")
+        )
+        assert ours.keys() == single_ones.keys() and all(torch.equal(ours[key], single_ones[key]) for key in ours)
+
+    manifests = [batch.manifest(row["name"]) for row in ROWS]
+    assert sum("Motion" in one["stages"] for one in manifests) <= 6  # of twelve: the others had it in the cache
+    assert all("Maps" in one["stages"] and one["peak_memory"]["main"] > 10**8 for one in manifests)
+
+    again = batch.run(ROWS)
+    assert batch.made == [] and set(states(again).values()) == {"done"}
+    assert [batch.manifest(row["name"]) for row in ROWS] == manifests
+
+
+def test_a_changed_row_is_not_replaced_unasked(batch):
+    batch.run(ROWS[:1])
+    with pytest.raises(Failure, match=r"1 rows in .*out were made with other inputs.*\(walk_0\).*--redo"):
+        batch.run([{**ROWS[0], "Camera.azimuth": "5"}])
+
+
+def wait_for(file: Path) -> list[int]:
+    deadline = time.monotonic() + 90
+    while not file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return [int(word) for word in file.read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def meanwhile(act: Callable[[], None], *files: Path) -> None:
+    """Does something in another thread once these rows wait, and lets them go on."""
+
+    def run() -> None:
+        for file in files:
+            wait_for(file)
+        act()
+        for file in files:
+            file.with_name(f"{file.name}.go").touch()
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def test_a_killed_server_and_a_killed_worker_cost_one_try(batch, tmp_path):
+    file, pids = tmp_path / "waits", []
+
+    def kill():
+        pids.extend(wait_for(file))
+        os.kill(pids[1], signal.SIGKILL)  # the actor; its server ends with it
+
+    meanwhile(kill, file)
+    waits = {"name": "waits", "Event.event": "wait", "Event.file": str(file)}
+    dies = {"name": "dies", "Event.event": "die once", "Event.file": str(tmp_path / "died")}
+    assert set(states(batch.run([waits, dies, *ROWS[:2]])).values()) == {"done"}
+    assert not any(map(is_running, pids))
+    assert any("waits failed and will be tried again: the worker ended" in line for line in batch.said)
+    assert any("dies failed and will be tried again: ComfyUI stopped" in line for line in batch.said)
+
+
+def test_a_full_disk_stops_all(batch):
+    with pytest.raises(Failure, match="the disk is full .*No space left on device.* free some space"):
+        batch.run([{"name": "full", "Event.event": "fill the disk"}, *ROWS])
+    while batch.pool.busy():  # the command would end the workers
+        batch.pool.wait(1)
+    rows = batch.run([{"name": "full", "Event.event": "none"}, *ROWS[:2]])
+    assert set(states(rows).values()) == {"done"}
+
+
+def test_a_node_that_goes_gives_its_row_back(batch, tmp_path, cluster):
+    files = [tmp_path / "waits0", tmp_path / "waits1"]
+    meanwhile(lambda: cluster.remove_node(cluster.second, allow_graceful=False), *files)
+    rows = batch.run([{"name": file.name, "Event.event": "wait", "Event.file": str(file)} for file in files] + ROWS[:2])
+    assert set(states(rows).values()) == {"done"}
+    assert sum("a node has gone; waits" in line for line in batch.said) == 1
+    assert not any("failed" in line for line in batch.said)
+
+
+def test_the_command_goes_on_where_it_was_killed(comfyui, base, cluster, pool, tmp_path):
+    """First with Ray on this machine alone, as the command starts it, then on a cluster to which files are sent."""
+    pool.close()
+    nodes = {
+        "1": node("LoadImage", "Person", image="none.png"),
+        "2": node("ImageScaleBy", "Scale", image=["1", 0], upscale_method="area", scale_by=2.0),
+        "3": node("BatchTestEvent", "Event", images=["2", 0], event="none", file=""),
+        "4": node("SaveImage", "Result", images=["3", 0], filename_prefix="scaled"),
+    }
+    (tmp_path / "w.json").write_text(json.dumps(nodes))
+    for level, name in enumerate(("anna", "bob")):
+        Image.new("RGB", (8, 8), (level, 0, 0)).save(tmp_path / f"{name}.png")
+    (tmp_path / "clips.csv").write_text(
+        "name,reference,Scale.scale_by,Event.event,Event.file\n"
+        f"first,anna.png,1,,\nwaits,anna.png,2,wait,{tmp_path / 'waits'}\nbob,bob.png,2,,\n"
+    )
+    line = [sys.executable, "-m", "champ.batch", str(tmp_path / "clips.csv"), "--workflow", str(tmp_path / "w.json")]
+    line += ["--out", str(tmp_path / "out"), "--comfyui", str(comfyui), "--base", str(base), "--keep-free", "0"]
+    place = tmp_path / "out" / "clips"
+
+    first = subprocess.Popen([*line, "--cpus", "1", "--workers", "1"], cwd=dev.ROOT, stdout=subprocess.DEVNULL)
+    pids = wait_for(tmp_path / "waits")
+    first.kill()
+    first.wait()
+    made = (place / "first" / "manifest.json").read_text()
+    assert [path.name for path in place.iterdir()] == ["first"]
+    deadline = time.monotonic() + 60
+    while any(map(is_running, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+    second = [*line, "--address", cluster.address, "--ship", "--cpus", "1"]
+    told = subprocess.run(second, cwd=dev.ROOT, capture_output=True, text=True, timeout=300)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "2 rows to make, 1 done before" in told.stdout and "3 rows: 3 done." in told.stdout
+    assert (place / "first" / "manifest.json").read_text() == made
+    picture = np.array(Image.open(place / "bob" / "scaled_00001_.png"))
+    assert picture.shape == (16, 16, 3) and (picture == (1, 0, 0)).all()
+    assert json.loads((place / "bob" / "manifest.json").read_text())["inputs"]["Person.image"]["file"] == "bob.png"
+    assert {entry.name for entry in (tmp_path / "out").iterdir()} == {".lock", "clips", "results.csv", "report.html"}

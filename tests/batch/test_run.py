@@ -1,0 +1,210 @@
+"""Rows are given, given back, tried again and set aside; workers that say what a test wants stand in for servers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from champ.batch.folder import FORMAT, MANIFEST, BatchFolder
+from champ.batch.jobs import Job, Make, Outcome
+from champ.batch.plan import Task
+from champ.batch.pool import Event, Finished, Lost, NotReady, Ready
+from champ.batch.progress import Progress, duration
+from champ.batch.run import Measuring, Run
+from champ.batch.workflow import Workflow
+from champ.server import Failure
+
+WORKFLOW = Workflow("w.json", {"1": {"class_type": "X", "inputs": {"seed": 0}}})
+
+
+class Scripted:
+    """Workers whose answers a function makes of the worker's number, the job, and how often it was tried."""
+
+    def __init__(self, answer: Callable[[int, Job, int], Event], count: int = 2):
+        self.answer, self.count = answer, count
+        self.ready: list[int] = []
+        self.jobs: dict[int, Job] = {}
+        self.starting: list[int] = []
+        self.started = 0
+        self.given: list[str] = []
+
+    def fill(self, wanted):
+        while len(self.ready) + len(self.starting) < min(wanted, self.count):
+            self.started += 1
+            self.starting.append(self.started)
+
+    def idle(self):
+        return [worker for worker in self.ready if worker not in self.jobs]
+
+    def busy(self):
+        return len(self.jobs)
+
+    def alive(self):
+        return len(self.ready) + len(self.starting)
+
+    def give(self, worker, job):
+        self.given.append(job.name)
+        self.jobs[worker] = job
+
+    def wait(self, seconds):
+        events: list[Event] = []
+        for worker in self.starting:
+            events.append(self.start(worker))
+            if isinstance(events[-1], Ready):
+                self.ready.append(worker)
+        self.starting = []
+        for worker, job in list(self.jobs.items()):
+            del self.jobs[worker]
+            event = self.answer(worker, job, self.given.count(job.name))
+            if isinstance(event, Lost):
+                self.ready.remove(worker)
+            elif isinstance(job, Make) and not event.outcome.message:
+                job.attempt.mkdir(parents=True)
+                manifest = {"format": FORMAT, "files": [], "result": ["clip.png"]}
+                (job.attempt / MANIFEST).write_text(json.dumps(manifest))
+            events.append(event)
+        return events
+
+    def start(self, worker) -> Event:
+        return Ready(worker, {}, {})
+
+
+def well(worker: int, job: Job, tries: int) -> Event:
+    return Finished(worker, job, Outcome())
+
+
+@pytest.fixture
+def run(tmp_path):
+    said: list[str] = []
+
+    def start(answer, names: str, pool=None, **options) -> tuple[Run, Scripted, list[str]]:
+        pool = pool or Scripted(answer)
+        folder = BatchFolder(tmp_path / "out")
+        made = Run(folder, WORKFLOW, ("1",), "1", pool, said.append, **options)
+        truth = tmp_path / "truth.png" if options.get("measuring") else None
+        with folder.held():
+            made.go([Task(name, {}, {("1", "seed"): i}, truth=truth) for i, name in enumerate(names)])
+        return made, pool, said
+
+    return start
+
+
+def test_every_row_is_made_once(run, tmp_path):
+    _, pool, _ = run(well, "abcdefg")
+    assert sorted(pool.given) == list("abcdefg")
+    assert sorted(path.name for path in (tmp_path / "out" / "clips").iterdir()) == list("abcdefg")
+
+
+def test_a_row_that_fails_three_times_is_set_aside_and_the_rest_goes_on(run, tmp_path):
+    def answer(worker, job, tries):
+        fails = job.name == "b" or (job.name == "c" and tries < 3)
+        return Finished(worker, job, Outcome(f"failure {tries}", "the log") if fails else Outcome())
+
+    _, pool, said = run(answer, "abcd")
+    assert pool.given.count("b") == 3 and pool.given.count("c") == 3
+    assert sorted(path.name for path in (tmp_path / "out" / "clips").iterdir()) == ["a", "c", "d"]
+    aside = tmp_path / "out" / "failed" / "b"
+    assert (aside / "message.txt").read_text() == "try 1: failure 1\ntry 2: failure 2\ntry 3: failure 3\n"
+    assert (aside / "log.txt").read_text() == "the log"
+    assert json.loads((aside / "workflow.json").read_text())["1"]["inputs"] == {"seed": 1}
+    assert "b is set aside: failure 3" in said
+    assert pool.given.index("d") < [i for i, name in enumerate(pool.given) if name == "b"][1]  # again, but last
+
+
+def test_what_comfyui_refuses_is_not_tried_again(run):
+    _, pool, _ = run(lambda w, job, n: Finished(w, job, Outcome("refused", final=True)), "ab")
+    assert sorted(pool.given) == ["a", "b"]
+
+
+def test_a_worker_that_dies_gives_its_row_back_which_counts_unless_its_node_has_gone(run, tmp_path):
+    def dies(node_gone: bool):
+        def answer(worker, job, tries):
+            if job.name == "b" and tries < 5:
+                return Lost(worker, job, node_gone, "killed")
+            return well(worker, job, tries)
+
+        return answer
+
+    _, pool, _ = run(dies(node_gone=True), "abc")
+    assert pool.given.count("b") == 5 and (tmp_path / "out" / "clips" / "b").exists()
+    _, pool, _ = run(dies(node_gone=False), "b")
+    assert pool.given.count("b") == 3
+    assert "try 3: the worker ended: killed" in (tmp_path / "out" / "failed" / "b" / "message.txt").read_text()
+
+
+def test_a_full_disk_stops_all_with_a_sentence(run, tmp_path):
+    def answer(worker, job, tries):
+        return Finished(
+            worker, job, Outcome("No space left on device", full=job.name == "c") if job.name == "c" else Outcome()
+        )
+
+    with pytest.raises(Failure, match="the disk is full .*free some space and give the same command again; . rows are"):
+        run(answer, "abcdef")
+    assert (tmp_path / "out" / "clips" / "a").exists() and not (tmp_path / "out" / "clips" / "f").exists()
+    with pytest.raises(Failure, match=r"the disk is full \(\d+ MB are free, --keep-free is"):
+        run(well, "a", keep_free=1e18)
+
+
+def test_workers_that_do_not_start(run):
+    class OneStarts(Scripted):
+        def start(self, worker):
+            return Ready(worker, {}, {}) if worker == 1 else NotReady(worker, "no torch here")
+
+    pool = OneStarts(well, 3)
+    run(well, "abcdef", pool)
+    assert sorted(pool.given) == list("abcdef") and pool.started <= 6
+
+    class NoneStarts(Scripted):
+        def start(self, worker):
+            return NotReady(worker, "no torch here")
+
+    with pytest.raises(Failure, match="no worker starts, 2 rows are left; the last one said: no torch here"):
+        run(well, "ab", NoneStarts(well, 2))
+
+
+def test_rows_are_measured_when_they_are_done(run, tmp_path):
+    def answer(worker, job, tries):
+        if isinstance(job, Make):
+            return well(worker, job, tries)
+        assert [path.name for path in job.made] == ["clip.png"] and job.protocol == "benchmark"
+        problem = job.name == "b"
+        return Finished(worker, job, Outcome("sizes differ") if problem else Outcome(scores={"PSNR": 30.0}))
+
+    made, pool, said = run(answer, "ab", measuring=Measuring("benchmark", ("LPIPS",)))
+    found = {name: made.folder.measures(name) for name in "ab"}
+    assert found["a"] == {"protocol": "benchmark", "networks": ["LPIPS"], "scores": {"PSNR": 30.0}, "problem": ""}
+    assert found["b"]["problem"] == "sizes differ" and "b could not be measured: sizes differ" in said
+    assert made.is_measured("a") and not made.is_measured("b")
+    for other in (Measuring("clean"), Measuring("benchmark", ("LPIPS", "FVD"))):
+        made.measuring = other
+        assert not made.is_measured("a")
+
+
+def test_progress_tells_rate_and_time_left():
+    now = [0.0]
+    said: list[str] = []
+    progress = Progress(100, said.append, lambda: now[0])
+    now[0] = 50.0  # workers start, which is not counted
+    assert progress.line(0) == "0 of 100 done, waiting for a worker"
+    progress.begin()
+    now[0] = 110.0
+    for _ in range(4):
+        progress.done()
+    progress.set_aside()
+    assert progress.line(2) == "4 of 100 done, 1 set aside, 2 at work, 4.0 rows a minute, about 24 min left"
+    progress.show(2)
+    progress.show(2)
+    assert said == [progress.line(2)]
+    assert [duration(s) for s in (5, 600, 4 * 3600 + 130)] == ["5 s", "10 min", "4 h 2 min"]
+
+
+def test_paths_of_jobs_are_in_the_batch(run, tmp_path):
+    seen: list[Path] = []
+
+    def answer(worker, job, tries):
+        seen.append(job.attempt)
+        return well(worker, job, tries)
+
+    run(answer, "ab")
+    assert len(set(seen)) == 2 and all(path.parent == tmp_path / "out" / "work" for path in seen)
