@@ -1,5 +1,7 @@
 """Outputs that are whole or not there: made in a room beside their place, and moved there when they are complete."""
 
+from __future__ import annotations
+
 import errno
 import os
 import re
@@ -10,12 +12,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Of a room's name. It ends in nothing that a loader looks for, but a folder in it may hold such files.
 PREFIX, SUFFIX = ".champ_", ".part"
@@ -82,6 +86,8 @@ def is_part(name: str) -> bool:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """A safetensors file with the permissions of any other new file: their writer lets only its owner read it."""
+    from safetensors.torch import save_file  # torch is for those alone who write tensors
+
     path.touch()
     permissions = stat.S_IMODE(path.stat().st_mode)
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}

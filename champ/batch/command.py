@@ -214,8 +214,8 @@ def make(
         rows = report.overview(folder, names)
         try:
             report.write(folder, names, options.table.stem)
-        except OSError as error:
-            say(f"report.html and results.csv could not be written: {error}")
+        except ValueError as error:
+            say(f"the report: {error}")
         for line in report.summary(rows):
             say(line)
     say(f"this took {duration(time.monotonic() - started)}; see {folder.folder / 'report.html'}")

@@ -132,16 +132,6 @@ def is_full(error: BaseException | None) -> bool:
     return False
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is never there by half: beside its place first, and on the disk before it is moved there."""
-    beside = path.with_name(f".{path.name}.part")
-    with open(beside, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
-
-
 def _read_json(path: Path) -> dict | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

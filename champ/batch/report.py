@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 from ..metrics.means import mean_of_clips
-from .folder import THUMBNAIL, BatchFolder, write_whole
+from ..output import whole
+from .folder import THUMBNAIL, BatchFolder
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222; }
@@ -56,10 +57,12 @@ def measures(rows: Sequence[Mapping]) -> list[dict[str, float]]:
 
 def write(folder: BatchFolder, names: Sequence[str], title: str) -> None:
     rows = overview(folder, names)
-    write_whole(folder.folder / "results.csv", as_csv(rows))
-    write_whole(folder.folder / "report.html", as_html(folder, rows, title))
+    texts = {"results.csv": as_csv(rows), "report.html": as_html(folder, rows, title)}
     if scores := measures(rows):
-        write_whole(folder.folder / "measures.md", as_table(scores))
+        texts["measures.md"] = as_table(scores)
+    for name, text in texts.items():
+        with whole(folder.folder / name, replace=True) as made:
+            made.write_text(text, encoding="utf-8", newline="")
 
 
 def as_csv(rows: Sequence[Mapping[str, object]]) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ..output import whole
 from ..server import Failure
-from .folder import MEASURES, BatchFolder, is_full, write_whole
+from .folder import MEASURES, BatchFolder, is_full
 from .jobs import Job, Make, Measure, Outcome
 from .order import Order
 from .plan import Task
@@ -192,8 +193,9 @@ class Run:
         assert self.measuring is not None
         found = {**vars(self.measuring), "scores": dict(scores), "problem": problem}
         try:
-            write_whole(self.folder.clips / name / MEASURES, json.dumps(found, indent=1))
-        except OSError as error:
+            with whole(self.folder.clips / name / MEASURES, replace=True) as made:
+                made.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        except ValueError as error:
             if is_full(error):
                 raise self.full(str(error)) from None
             raise

@@ -16,12 +16,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from .fit import fit
 from .precision import bf16_slowdown
-from .prepare import BLOCK, SURFACES, read_packs
+from .prepare import BLOCK, SURFACES, read_pack, read_packs
 
 CHANNELS = 4  # of SD1.5's latents
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -171,8 +170,8 @@ def picture_batches(files: list[Path], batch: int, seed: int, crop: int = 0) -> 
     for pack in read_packs(files, ("pictures", "masks", "reference", "reference_mask")):
         pictures += [pack["pictures"].flatten(0, 1), pack["reference"]]
         counts += [COUNTS * (pack["masks"] > 0).flatten(0, 1).byte(), COUNTS * (pack["reference_mask"] > 0).byte()]
-    for pack, places in zip(read_surfaces(files), range(0, len(counts), 2)):
-        for i, surface in enumerate(pack):
+    for surfaces, places in zip(read_surfaces(files), range(0, len(counts), 2)):
+        for i, surface in enumerate(surfaces):
             head = in_head(surface).repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)
             counts[places + i][head & (counts[places + i] > 0)] = HEAD_COUNTS
     everything, shown = torch.cat(pictures), torch.cat(counts)
@@ -186,10 +185,10 @@ def picture_batches(files: list[Path], batch: int, seed: int, crop: int = 0) -> 
 def read_surfaces(files: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
     """Where on the figure the blocks of targets and references (N, h, w, 4) are, of files that say so."""
     for file in files:
-        with safe_open(file, "pt") as pack:
-            if set(SURFACES) <= set(pack.keys()):
-                target, reference = (pack.get_tensor(name).float() for name in SURFACES)
-                yield target.flatten(0, 1), reference
+        pack, _ = read_pack(file)
+        if set(SURFACES) <= set(pack):
+            target, reference = (pack[name].float() for name in SURFACES)
+            yield target.flatten(0, 1), reference
 
 
 def in_head(surface: Tensor) -> Tensor:

@@ -71,8 +71,7 @@ def _rows(file: Path, people: SyntheticPeople) -> int:
     pack, about = read_pack(file)
     if about != _about(people):
         raise ValueError(
-            f"{file} holds samples of another size, seed or share of close framings; "
-            "give these a folder of their own."
+            f"{file} holds samples of another size, seed or share of close framings; give these a folder of their own."
         )
     return len(pack["reference"])
 

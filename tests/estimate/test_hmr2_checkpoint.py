@@ -134,7 +134,5 @@ def test_a_copy_that_cannot_be_written_leaves_nothing(tmp_path):
 @pytest.mark.parametrize("heads", ["0", "-4", "many", "9" * 5000])
 def test_numbers_of_heads_that_no_network_has(tmp_path, heads):
     save_file(weights(), tmp_path / "x.safetensors", {"heads": heads, "decoder_heads": "3"})
-    with pytest.raises(
-        ValueError, match=r"x\.safetensors cannot be read as a checkpoint of HMR2, it claims '"
-    ):
+    with pytest.raises(ValueError, match=r"x\.safetensors cannot be read as a checkpoint of HMR2, it claims '"):
         read_hmr2(tmp_path / "x.safetensors")
