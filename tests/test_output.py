@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import shutil
 import signal
 import stat
@@ -22,14 +23,13 @@ from champ import output
 from champ.output import is_part, save_picture, save_tensors, system_error, whole
 
 
-def child(code: str) -> subprocess.Popen:
-    """Python code in a process of its own, which says "ready" when it has come so far."""
-    started = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)],
+def child(code: str, *before: str) -> subprocess.Popen:
+    """Python code in a process of its own, behind the words of another command."""
+    return subprocess.Popen(
+        [*before, sys.executable, "-c", textwrap.dedent(code)],
         cwd=dev.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    return started
 
 
 @pytest.fixture
@@ -165,15 +165,15 @@ def test_a_killed_run_leaves_nothing_that_looks_like_an_output(tmp_path):
     assert {item.name for item in tmp_path.iterdir()} == {"maps", "other"}
 
 
-LIMITED = """
-    import resource, sys
+WRITERS = """
+    import os, sys
     from pathlib import Path
     import numpy as np, torch
     from PIL import Image
     from champ.output import save_picture, save_tensors, whole
     folder = Path({folder!r})
     noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # Python ignores the signal that comes with it
+    {first}
 
     def checkpoint():
         with whole(folder / "checkpoint.pt", replace=True) as made, open(made, "wb") as file:
@@ -205,21 +205,43 @@ LIMITED = """
             make()
         except ValueError as error:
             print(error)
+    print(os.listdir(folder))
 """
+OUTPUTS = ["checkpoint.pt", "motion.npz", "body.glb", "preview.webp", "maps", "sheet.png", "weights.safetensors"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no limit for files")
 def test_no_writer_leaves_half_a_file_when_it_can_write_no_more(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"the last one that was complete")
-    said = child(LIMITED.format(folder=str(tmp_path))).communicate(timeout=60)[0].splitlines()
-    names = ["checkpoint.pt", "motion.npz", "body.glb", "preview.webp", "maps", "sheet.png", "weights.safetensors"]
-    assert said == [
-        f"{name} cannot be saved in {tmp_path}: the file is larger than this disk or system allows; choose another "
-        "disk, or make it smaller."
-        for name in names
-    ]
-    assert [item.name for item in tmp_path.iterdir()] == ["checkpoint.pt"]
+    # Python ignores the signal that comes with it.
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
+    said = child(WRITERS.format(folder=str(tmp_path), first=limit)).communicate(timeout=60)[0].splitlines()
+    why = "the file is larger than this disk or system allows; choose another disk, or make it smaller."
+    assert said == [*(f"{name} cannot be saved in {tmp_path}: {why}" for name in OUTPUTS), "['checkpoint.pt']"]
     assert (tmp_path / "checkpoint.pt").read_bytes() == b"the last one that was complete"
+
+
+@pytest.mark.parametrize(
+    "options, why",
+    [
+        ("size=100k", "the disk is full (0 MB free); free some space and try again."),
+        ("size=9m,ro", "that disk can only be read; choose another folder."),
+    ],
+)
+def test_a_disk_that_is_full_or_can_only_be_read(tmp_path, options, why):
+    """A real one, in a space of its own where the system allows that."""
+    mount = [
+        "unshare",
+        "-rm",
+        "sh",
+        "-c",
+        f'mount -t tmpfs -o {options} tmpfs {shlex.quote(str(tmp_path))} && "$@"',
+        "-",
+    ]
+    if not shutil.which("unshare") or subprocess.run([*mount, "true"], capture_output=True).returncode:
+        pytest.skip("this system lets nobody mount a small disk")
+    said = child(WRITERS.format(folder=str(tmp_path), first=""), *mount).communicate(timeout=60)[0].splitlines()
+    assert said == [*(f"{name} cannot be saved in {tmp_path}: {why}" for name in OUTPUTS), "[]"]
 
 
 def test_a_full_disk_says_how_much_is_free(tmp_path, monkeypatch):
