@@ -183,13 +183,29 @@ def test_a_thousand_frames(champ):
     assert found.shape == (1000, 4, 2, 2) and torch.isfinite(found).all()
 
 
-def test_cancelling(champ):
+def test_cancelling(champ, monkeypatch):
     model = with_windows(champ.model, LENGTH, OVERLAP)
     sigmas = trailing_sigmas(model.get_model_object("model_sampling"), 1)
-    latent = torch.zeros(FRAMES, 4, 8, 12)
-    comfy.model_management.interrupt_current_processing()
-    with pytest.raises(comfy.model_management.InterruptProcessingException):
-        comfy.sample.sample_custom(model, latent, 3.5, ddim(), sigmas, *champ.conditioning(FRAMES), latent)
+    latent, noise = torch.zeros(FRAMES, 4, 8, 12), torch.randn(FRAMES, 4, 8, 12)
+    positive, negative = champ.conditioning(FRAMES)
+
+    def sample():
+        return comfy.sample.sample_custom(model, noise, 3.5, ddim(), sigmas, positive, negative, latent)
+
+    wanted = sample()
+    forward, windows = champ.model.model.diffusion_model._forward, []
+
+    def cancel(*args, **kwargs):
+        windows.append(len(args[0]))
+        comfy.model_management.interrupt_current_processing()
+        return forward(*args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(champ.model.model.diffusion_model, "_forward", cancel)
+        with pytest.raises(comfy.model_management.InterruptProcessingException):
+            sample()
+    assert windows == [2 * LENGTH]  # the first window is the last
+    assert torch.equal(sample(), wanted)
 
 
 def test_copies_of_the_model_keep_the_windows(champ):
