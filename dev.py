@@ -172,7 +172,7 @@ def install(comfyui: Path, torch_index: str | None, develop: bool) -> None:
         pip("installing this pack's requirements", "install", "-r", "requirements.txt")
         done = {"base": base}
     if develop and done.get("extras") != extras:
-        pip("installing the development tools", "install", "--editable", ".[dev,gl,train]")
+        pip("installing the development tools", "install", "--editable", ".[dev,gl,train,batch]")
         done["extras"] = extras
     stamp_file.write_text(json.dumps(done))
 

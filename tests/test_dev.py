@@ -128,7 +128,7 @@ def test_what_changed_is_installed_again(pip_calls, tmp_path):
     dev.install(tmp_path / "comfyui", None, develop=False)
     assert len(pip_calls) == 2
     dev.install(tmp_path / "comfyui", None, develop=True)
-    assert [call[1:3] for call in pip_calls[2:]] == [("--editable", ".[dev,gl,train]")]
+    assert [call[1:3] for call in pip_calls[2:]] == [("--editable", ".[dev,gl,train,batch]")]
     (tmp_path / "comfyui" / "requirements.txt").write_text("a newer ComfyUI")
     dev.install(tmp_path / "comfyui", None, develop=True)
     assert len(pip_calls) == 6

@@ -74,6 +74,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             raise Failure(f"--{name} is {getattr(options, name)}: give 1 or more")
     if options.workflow is None and options.stage is None:
         raise Failure("give the workflow that is to be run with --workflow, in API format")
+    if options.measure and options.stage:
+        raise Failure("--measure compares clips with true ones, and --stage maps makes none: leave one of them out")
     if any(getattr(options, name) for name in NETWORKS) and not options.measure:
         raise Failure("--lpips, --fid-vid and --fvd say what is measured: give --measure, too")
     return options, argv[split + 1 :]

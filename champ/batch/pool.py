@@ -255,14 +255,13 @@ def connect(address: str | None, ship: bool) -> None:
     environment: dict[str, object] = {"env_vars": {"PYTHONPATH": os.pathsep.join(_search_path())}}
     if ship:
         environment = {"working_dir": str(PACK), "excludes": NOT_SHIPPED}
-    options = {"log_to_driver": False, "logging_level": "error", "runtime_env": environment}
-    if address is None:
-        ray.init(address="local", include_dashboard=False, **options)
-        return
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "runtime_env": environment}
+    where = {"address": "local", "include_dashboard": False} if address is None else {"address": address}
     try:
-        ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise Failure(f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
+        ray.init(**where, **options)
+    except Exception as error:  # of many kinds, some of them plain exceptions
+        what = "Ray does not start here" if address is None else f"there is no Ray cluster at {address}"
+        raise Failure(f"{what}: {str(error).strip().splitlines()[0]}") from error
 
 
 def disconnect() -> None:

@@ -1,7 +1,7 @@
 """Reads the SMPL files that people have: original chumpy pickles, cleaned pickles, .npz, .safetensors, .pth."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,13 @@ class SmplBody(Body):
         vertices, joints = lbs(betas, rotations, template, self.shapedirs, self.posedirs, self.joint_regressor,
                                parents, self.weights, pose2rot=False)  # fmt: skip
         return Posed(vertices + transl[:, None], joints + transl[:, None])
+
+    def only(self, chosen: Tensor) -> "SmplBody":
+        body = super().only(chosen)
+        assert isinstance(body, SmplBody)
+        moves = self.posedirs.unflatten(1, (-1, 3))[:, chosen]
+        moves = torch.cat([moves, moves.new_zeros(len(moves), len(PARENTS), 3)], dim=1)  # none for the joints
+        return replace(body, posedirs=moves.flatten(1))
 
 
 def load_smpl(path: str | Path) -> SmplBody:

@@ -6,14 +6,13 @@ touches the floor stays where it is.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..body.body import Body
 from ..body.skeleton import JOINTS
-from ..body.smpl import SmplBody
 from .camera import frame_person
 from .motion import Motion
 from .rotation import rot_x, rot_y, rot_z
@@ -212,27 +211,6 @@ def rotations_at(preset: Preset, cycles: Tensor) -> Tensor:
     return rotations
 
 
-def feet_alone(body: Body) -> Body:
-    """The body's feet, which are all that touches the floor in these motions, with its shape and its joints; the joints
-    stand behind the skin as 24 points more."""
-    feet, rest = torch.isin(body.part_labels, FEET), body.rest()
-    skin, joints = rest.vertices[0, feet], rest.joints[0]
-    one_each = torch.eye(len(joints))
-    correctives = {}
-    if isinstance(body, SmplBody):
-        moves = body.posedirs.unflatten(1, (-1, 3))[:, feet]
-        moves = torch.cat([moves, moves.new_zeros(len(moves), len(joints), 3)], dim=1)
-        correctives = {"posedirs": moves.flatten(1)}
-    return replace(
-        body,
-        template=torch.cat([skin, joints]),
-        shapedirs=body.shapedirs.new_zeros(len(skin) + len(joints), 3, body.shapedirs.shape[2]),
-        joint_regressor=torch.cat([torch.zeros(len(joints), len(skin)), one_each], dim=1),
-        weights=torch.cat([body.weights[feet], one_each]),
-        **correctives,
-    )
-
-
 def root_path(
     preset: Preset, body: Body, cycles: Tensor, on_pose: Callable[[int, int], None] = lambda done, total: None
 ) -> Tensor:
@@ -240,7 +218,7 @@ def root_path(
 
     Each step moves the root against the movement of the feet's own skin, weighted by exp(-height / 5 mm).
     """
-    feet = feet_alone(body)
+    feet = body.only(torch.isin(body.part_labels, FEET))  # nothing else touches the floor in these motions
     count = len(feet.template) - len(JOINTS)
     lowest, steps, last = [], [torch.zeros(1, 3)], None
     for i, part in enumerate(cycles.split(POSES)):

@@ -25,12 +25,14 @@ from champ.batch import command, report
 from champ.batch import pool as ray_pool
 from champ.batch.folder import BatchFolder
 from champ.batch.jobs import Setup
-from champ.batch.plan import Places, plan
+from champ.batch.plan import Places, for_stage, plan, result_node
 from champ.batch.pool import Pool
-from champ.batch.run import Run
+from champ.batch.run import Measuring, Run
 from champ.batch.table import read_table
-from champ.batch.workflow import Workflow
+from champ.batch.workflow import Workflow, read_workflow
 from champ.server import Failure
+
+from ..conftest import SMALL_DWPOSE, stand_ins
 
 pytest.importorskip("ray", reason="batches need `pip install -e .[batch]`")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Ray's clusters are made for Linux")
@@ -77,6 +79,8 @@ def base(tmp_path_factory):
     for name in ("custom_nodes", "models", "input"):
         (folder / name).mkdir()
     shutil.copy(EVENTS, folder / "custom_nodes")
+    shutil.copytree(SMALL_DWPOSE, folder / "models" / "dwpose")
+    stand_ins(folder)
     return folder
 
 
@@ -86,6 +90,8 @@ def settings():
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_enable_worker_prestart", "0")  # processes that nobody needs yet
+        patch.setenv("RAY_prestart_worker_first_driver", "0")
         patch.delenv("RAY_ADDRESS", raising=False)
         yield
 
@@ -95,7 +101,7 @@ def cluster(settings):
     """Two nodes of one core, to which this process is connected."""
     from ray.cluster_utils import Cluster
 
-    options = {"num_cpus": 1, "object_store_memory": 80_000_000}
+    options = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_log_monitor": False}
     made = Cluster(initialize_head=True, head_node_args=options)
     made.second = made.add_node(**options)
     made.wait_for_nodes()
@@ -127,7 +133,8 @@ class Batch:
         self.tasks = plan(read_table(table), flow, self.info, Places(table.parent, table.parent))
         options = command.parser().parse_args([str(table), "--out", str(self.folder.folder)])
         left, done = command.choose(self.tasks, flow, self.folder, options)
-        run = Run(self.folder, flow, ("6", "7"), "6", self.pool, self.said.append, **self.options)
+        savers, result = tuple(flow.savers(self.info)), result_node(flow, self.info)
+        run = Run(self.folder, flow, savers, result, self.pool, self.said.append, **self.options)
         self.made = [task.name for task in left]
         with self.folder.held():
             try:
@@ -190,6 +197,34 @@ def test_twelve_rows_and_a_poisonous_one(batch, server):
     again = batch.run(ROWS)
     assert batch.made == [] and set(states(again).values()) == {"done"}
     assert [batch.manifest(row["name"]) for row in ROWS] == manifests
+
+
+def test_done_rows_are_measured_without_being_made_again(batch):
+    batch.run(ROWS[:2])
+    truth = [{**row, "truth": str(batch.folder.clips / ROWS[0]["name"])} for row in ROWS[:2]]
+    batch.options = {"measuring": Measuring("benchmark")}
+    first, second = batch.run(truth)
+    assert batch.made == [] and set(states([first, second]).values()) == {"done"}
+    assert second["PSNR*"] < first["PSNR*"] == 100 and first["L1"] == 0
+    means = (batch.folder.folder / "measures.md").read_text().splitlines()[-1]
+    assert means.startswith("| 2 | ")
+
+
+def test_maps_for_training(batch, comfyui):
+    batch.options = {"stage": "maps"}
+    flow = for_stage(read_workflow(command.MAPS_WORKFLOW), "maps")
+    rows = batch.run([{"name": "dance", "video": str(SMALL_DWPOSE / "dance.mp4")}], flow.nodes)
+    assert states(rows) == {"dance": "done"}
+    clip = batch.folder.clips / "dance"
+    assert (clip / "motion_00001.safetensors").exists() and (clip / "thumbnail.jpg").exists()
+    sys.path.append(str(comfyui))
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = True
+    from champ.train.data import find_videos
+
+    [found] = find_videos(batch.folder.folder)  # which refuses folders that are not complete
+    assert len(found) == len(list((clip / "images").iterdir())) > 10
 
 
 def test_a_changed_row_is_not_replaced_unasked(batch):

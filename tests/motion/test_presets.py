@@ -6,7 +6,7 @@ import torch
 from champ.body.free import free_body_betas
 from champ.body.skeleton import JOINTS
 from champ.body.smpl import load_smpl
-from champ.motion.presets import FEET, POSES, PRESETS, feet_alone, make_motion, perform, rotations_at
+from champ.motion.presets import FEET, POSES, PRESETS, make_motion, perform, rotations_at
 
 SMPL = Path(__file__).parents[1] / "data" / "smpl" / "SMPL_small_synth.npz"
 
@@ -82,10 +82,11 @@ def test_left_and_right_are_not_exchanged(body):
 def test_feet_alone_move_as_those_of_the_whole_body(body, smpl):
     if smpl:
         body = load_smpl(SMPL).with_betas(torch.tensor([1.5, -1.0, 0.5]))
-    feet = feet_alone(body)
+    chosen = torch.isin(body.part_labels, FEET)
+    feet = body.only(chosen)
     rotations = rotations_at(PRESETS["dance"], torch.rand(5, generator=torch.Generator().manual_seed(0)))
     posed, alone = body.pose(rotations), feet.pose(rotations)
-    whole = torch.cat([posed.vertices[:, torch.isin(body.part_labels, FEET)], posed.joints], dim=1)
+    whole = torch.cat([posed.vertices[:, chosen], posed.joints], dim=1)
     torch.testing.assert_close(alone.vertices, whole, atol=1e-6, rtol=0)
     torch.testing.assert_close(alone.joints, posed.joints, atol=1e-6, rtol=0)
 

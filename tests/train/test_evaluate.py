@@ -133,3 +133,13 @@ def test_the_table_has_a_row_for_each_method(sizes, random_networks, codec, clip
     assert float(lines[2].split("|")[2]) == pytest.approx(copy, abs=0.006)
     assert model == model and model < 20  # nothing was learnt
     assert torch.equal(methods["model"](clips[0]), methods["model"](clips[0]))
+
+
+def test_means_are_those_of_batches():
+    """The table of a batch (`champ.batch`) and that of `evaluate` say the same of the same clips."""
+    from champ.batch.report import as_table
+    from champ.train.evaluate import table
+
+    scores = [{"PSNR": 31.25, "LPIPS": 0.125}, {"PSNR": float("nan"), "LPIPS": 0.25}, {"PSNR": 32.5, "LPIPS": 0.5}]
+    assert table({"3": scores}).splitlines()[-1] == "| 3 | 31.875 | 0.292 |"
+    assert as_table(scores).splitlines()[-1] == "| 3 | 31.88 | 0.2917 |"
