@@ -45,21 +45,21 @@ def _set(folder: str, source: str, inside: str, encoder: int, encoders: dict[str
 
 FILES = [
     WeightFile(
-        "dwpose", "yolox_l.onnx", "yzd-v/DWPose", "yolox_l.onnx", "finds people; runs on the CPU", DWPOSE,
+        "dwpose", "yolox_l.onnx", "yzd-v/DWPose", "yolox_l.onnx", "finds people", DWPOSE,
         216_746_733, "7860ae79de6c89a3c1eb72ae9a2756c0ccfbe04b7791bb5880afabd97855a411",
     ),
     WeightFile(
-        "dwpose", "dw-ll_ucoco_384.onnx", "yzd-v/DWPose", "dw-ll_ucoco_384.onnx", "finds keypoints; runs on the CPU",
+        "dwpose", "dw-ll_ucoco_384.onnx", "yzd-v/DWPose", "dw-ll_ucoco_384.onnx", "finds keypoints",
         DWPOSE, 134_399_116, "724f4ff2439ed61afb86fb8a1951ec39c6220682803b4a8bd4f598cd913b1843",
     ),
     WeightFile(
         "dwpose", "yolox_l.torchscript.pt", "hr16/yolox-onnx", "yolox_l.torchscript.pt",
-        "finds people; runs on the graphics card", DWPOSE,
+        "finds people, as yolox_l.onnx does", DWPOSE,
         217_697_649, "80bc14b13c260c24b3014cd42c02994bf52296ab8fa2d80a60b6afe08c93ef42",
     ),
     WeightFile(
         "dwpose", "dw-ll_ucoco_384_bs5.torchscript.pt", "hr16/DWPose-TorchScript-BatchSize5",
-        "dw-ll_ucoco_384_bs5.torchscript.pt", "finds keypoints; runs on the graphics card", DWPOSE,
+        "dw-ll_ucoco_384_bs5.torchscript.pt", "finds keypoints, as dw-ll_ucoco_384.onnx does", DWPOSE,
         135_059_124, "d86a0b2b59fddc0901a7076e9f59c9f8602602133ed72511c693fd11eea23d91",
     ),
     WeightFile(

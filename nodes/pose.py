@@ -1,18 +1,16 @@
 """People's 2D keypoints in a clip, with DWPose."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
-import comfy.model_management
 import cv2
 import numpy as np
 import torch
-from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
-from ..champ.estimate.dwpose import estimate_poses
-from ..champ.estimate.network import EXTENSIONS, FrozenNetwork, ScriptNetwork, read_network
+from ..champ.estimate.dwpose import find_poses
+from ..champ.estimate.dwpose_model import in_use, load_dwpose
+from ..champ.estimate.network import EXTENSIONS
 from ..champ.estimate.shots import find_shots
 from ..champ.render.pose import SHOT, Pose, canvas_size, from_pose_keypoint, shots_of, to_pose_keypoint
 from ..champ.render.skeleton import draw_skeleton
@@ -24,13 +22,6 @@ from .video import Pictures, clip_input, pictures
 register_dwpose(EXTENSIONS)
 
 FPS = 24.0  # of the preview of pictures, which do not say
-
-
-@dataclass(frozen=True)
-class DWPose:
-    detector: FrozenNetwork
-    pose_network: FrozenNetwork
-    patchers: list[ModelPatcher]  # of those of the two that ComfyUI can move, which OpenCV's are not
 
 
 class ChampLoadDWPose(io.ComfyNode):
@@ -46,14 +37,13 @@ class ChampLoadDWPose(io.ComfyNode):
                 io.Combo.Input(
                     "detector",
                     options=dwpose_files("yolo"),
-                    tooltip="Finds people: yolox_l.torchscript.pt, which runs on the graphics card if there is one, or "
-                    "yolox_l.onnx, which always runs on the CPU.",
+                    tooltip="Finds people: yolox_l as .onnx, .torchscript.pt or .pth. All of them find the same.",
                 ),
                 io.Combo.Input(
                     "pose_network",
                     options=dwpose_files("dw-"),
-                    tooltip="Finds the keypoints of one person: dw-ll_ucoco_384_bs5.torchscript.pt, which runs on the "
-                    "graphics card if there is one, or dw-ll_ucoco_384.onnx, which always runs on the CPU.",
+                    tooltip="Finds the keypoints of one person: dw-ll_ucoco_384 as .onnx, .torchscript.pt or .pth. All "
+                    "of them find the same.",
                 ),
             ],
             outputs=[ChampDWPose.Output(display_name="dwpose", tooltip="For Estimate Pose.")],
@@ -66,12 +56,7 @@ class ChampLoadDWPose(io.ComfyNode):
 
     @classmethod
     def execute(cls, detector, pose_network) -> io.NodeOutput:
-        networks = [read_network(dwpose_file(name)) for name in (detector, pose_network)]
-        device = comfy.model_management.get_torch_device()
-        offload = comfy.model_management.unet_offload_device()
-        with_weights = [network for network in networks if isinstance(network, ScriptNetwork)]
-        patchers = [ModelPatcher(network, device, offload) for network in with_weights]
-        return io.NodeOutput(DWPose(*networks, patchers))
+        return io.NodeOutput(load_dwpose(dwpose_file(detector), dwpose_file(pose_network)))
 
 
 class ChampEstimatePose(io.ComfyNode):
@@ -105,16 +90,28 @@ class ChampEstimatePose(io.ComfyNode):
     @classmethod
     def execute(cls, clip, dwpose) -> io.NodeOutput:
         frames = pictures(clip)
-        on_frame = progress()
-        comfy.model_management.load_models_gpu(dwpose.patchers)
-        people = estimate_poses(frames, dwpose.detector, dwpose.pose_network, on_frame)
-        if not any(people):
-            warn(f"Nobody was found in {len(frames)} frames; is there a person, upright and not too small?")
-        keypoints = to_pose_keypoint(people, frames.width, frames.height, find_shots(watched(frames, on_frame)))
         fps = frames.fps or FPS
         step = preview_step(len(frames), fps)
-        overlay = skeletons_over(watched(frames, on_frame), people, step)
-        return io.NodeOutput(keypoints, to_image(overlay), ui=animated(overlay, fps / step))
+        on_frame = progress()
+        people: list[list[Pose]] = []
+        overlay: list[torch.Tensor] = []
+
+        def looked_at() -> Iterator[np.ndarray]:
+            """The frames, each of them decoded once; who is in them is known when the next one is asked for."""
+            for picture, poses in find_poses(frames, dwpose.detector, dwpose.pose_network):
+                if len(people) % step == 0:
+                    overlay.append(skeletons_over(picture, poses))
+                people.append(poses)
+                on_frame(len(people), len(frames))
+                yield picture
+
+        with in_use(dwpose):
+            shots = find_shots(looked_at())
+        if not any(people):
+            warn(f"Nobody was found in {len(frames)} frames; is there a person, upright and not too small?")
+        keypoints = to_pose_keypoint(people, frames.width, frames.height, shots)
+        shown = torch.stack(overlay)
+        return io.NodeOutput(keypoints, to_image(shown), ui=animated(shown, fps / step))
 
 
 def watched(frames: Pictures, on_frame) -> Iterator[np.ndarray]:
@@ -150,18 +147,14 @@ def people_in(pose_keypoints: list[dict], clip, on_frame) -> Watched:
     return Watched(frames, width, height, people, shot)
 
 
-def skeletons_over(frames: Iterator[np.ndarray], people: list[list[Pose]], step: int) -> torch.Tensor:
-    """(F, H, W, 3) uint8: each `step`-th frame at half its brightness with the skeletons on it, made small."""
-    overlay = []
-    for i, (picture, poses) in enumerate(zip(frames, people)):
-        if i % step == 0:
-            height, width = picture.shape[:2]
-            drawn = draw_skeleton(poses, width, height)
-            drawn = np.where(drawn.any(axis=2, keepdims=True), drawn, picture // 2)
-            scale = min(1.0, PREVIEW_SIZE / max(height, width))
-            size = max(1, round(width * scale)), max(1, round(height * scale))
-            overlay.append(torch.from_numpy(cv2.resize(drawn, size, interpolation=cv2.INTER_AREA)))
-    return torch.stack(overlay)
+def skeletons_over(picture: np.ndarray, poses: list[Pose]) -> torch.Tensor:
+    """(H, W, 3) uint8: a frame at half its brightness with the skeletons on it, made small."""
+    height, width = picture.shape[:2]
+    drawn = draw_skeleton(poses, width, height)
+    drawn = np.where(drawn.any(axis=2, keepdims=True), drawn, picture // 2)
+    scale = min(1.0, PREVIEW_SIZE / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return torch.from_numpy(cv2.resize(drawn, size, interpolation=cv2.INTER_AREA))
 
 
 NODES = [ChampLoadDWPose, ChampEstimatePose]

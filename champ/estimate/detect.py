@@ -1,9 +1,10 @@
 """Where people are in a picture: YOLOX with the conventions of DWPose's own tool."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import cv2
 import numpy as np
-
-from .network import FrozenNetwork
 
 SIZE = 640  # pixels, of the square that the network takes
 GREY = 114  # of the part of the square that the picture does not cover
@@ -14,18 +15,38 @@ OVERLAP = 0.45  # intersection over union from which the lower-scored of two box
 SCORE = 0.3  # of a person in the end
 
 
-def find_people(picture: np.ndarray, detector: FrozenNetwork) -> np.ndarray:
-    """(N, 5) x0, y0, x1, y1, score in pixels of an RGB picture, best first; N is 0 when there is nobody.
+class Detector(Protocol):
+    name: str
+    batch: int  # how many pictures it likes to take at once
+
+    def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
+        """(N, 8400, 85) of (N, 3, 640, 640)."""
+
+
+def find_people(pictures: Sequence[np.ndarray], detector: Detector) -> list[np.ndarray]:
+    """For each of several RGB pictures (N, 5) x0, y0, x1, y1, score in its pixels, best first; N is 0 for nobody.
 
     DWPose's tool takes the whole picture when it finds nobody. A gap is better: it can be filled from the frames
     around it, an invented person cannot be told from a real one.
     """
-    square, scale = letterbox(picture)
-    outputs = detector(square[None])
-    boxes, scores = decode(outputs[0], detector.name)
-    kept = suppress(boxes, scores)
-    kept = kept[scores[kept] > SCORE]
-    return np.concatenate([boxes[kept] / scale, scores[kept, None]], axis=1)
+    squares, scales = zip(*map(letterbox, pictures))
+    outputs = detector(np.stack(squares))
+    check([output.shape for output in outputs], detector.name)
+    found = []
+    for output, scale in zip(outputs[0], scales):
+        boxes, scores = decode(output)
+        kept = suppress(boxes, scores)
+        kept = kept[scores[kept] > SCORE]
+        found.append(np.concatenate([boxes[kept] / scale, scores[kept, None]], axis=1))
+    return found
+
+
+def check(shapes: Sequence[tuple[int, ...]], name: str) -> None:
+    """Whether what a network gives for pictures is what YOLOX does."""
+    cells = sum((SIZE // stride) ** 2 for stride in STRIDES)
+    if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][1] != cells or shapes[0][2] <= 5 + PERSON:
+        given = " and ".join(map(str, shapes))
+        raise ValueError(f"{name} gives values of shape {given} where YOLOX gives (1, {cells}, 85); choose yolox_l.")
 
 
 def letterbox(picture: np.ndarray) -> tuple[np.ndarray, float]:
@@ -39,19 +60,15 @@ def letterbox(picture: np.ndarray) -> tuple[np.ndarray, float]:
     return np.ascontiguousarray(square[..., ::-1].transpose(2, 0, 1), dtype=np.float32), scale
 
 
-def decode(output: np.ndarray, name: str = "The detector") -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (8400, 4) x0, y0, x1, y1 and the person's scores (8400,) of the network's (1, 8400, 85).
+def decode(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (8400, 4) x0, y0, x1, y1 and the person's scores (8400,) of the network's (8400, 85).
 
     In the raw form xy is the centre's offset from its cell, in cells, and wh is the logarithm of the size, in cells:
     centre = (xy + cell) stride, size = exp(wh) stride. Some files have this done inside.
     """
     cells = [np.stack(np.meshgrid(np.arange(SIZE // s), np.arange(SIZE // s)), axis=-1).reshape(-1, 2) for s in STRIDES]
     strides = np.repeat(STRIDES, [len(cell) for cell in cells])[:, None]
-    if output.ndim != 3 or output.shape[1] != len(strides) or output.shape[2] <= 5 + PERSON:
-        raise ValueError(
-            f"{name} gives values of shape {output.shape} where YOLOX gives (1, {len(strides)}, 85); choose yolox_l."
-        )
-    values = output[0].astype(np.float64)
+    values = values.astype(np.float64)
     centre, size = values[:, :2], values[:, 2:4]
     if centre.max() <= SIZE // STRIDES[0]:  # a raw offset is a few cells, and no more than all of them
         centre, size = (centre + np.concatenate(cells)) * strides, np.exp(size) * strides

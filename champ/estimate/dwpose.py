@@ -1,14 +1,15 @@
 """133 keypoints of every person in a clip: DWPose with the conventions of its own tool."""
 
-from collections.abc import Callable, Iterable, Sized
-from typing import Protocol
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
 
 from ..render.pose import Pose
-from .detect import find_people
-from .network import FrozenNetwork
+from .detect import Detector, find_people
 
 WIDTH, HEIGHT = 288, 384  # of the crop that the network takes
 PADDING = 1.25  # how much larger than the box the crop is
@@ -18,39 +19,49 @@ MEAN = np.array([123.675, 116.28, 103.53])  # of ImageNet's RGB, 0..255
 STD = np.array([58.395, 57.12, 57.375])
 
 
-class Clip(Iterable[np.ndarray], Sized, Protocol):
-    """RGB pictures (H, W, 3) uint8, as many as it says."""
+class PoseNetwork(Protocol):
+    name: str
+    batch: int  # how many crops it likes to take at once
+
+    def __call__(self, crops: np.ndarray) -> list[np.ndarray]:
+        """(N, 133, 576) and (N, 133, 768), in any order, of (N, 3, 384, 288)."""
 
 
-def estimate_poses(
-    pictures: Clip,
-    detector: FrozenNetwork,
-    pose_net: FrozenNetwork,
-    on_frame: Callable[[int, int], None] | None = None,
-) -> list[list[Pose]]:
-    """The people of every picture, best box first; none where nobody is found."""
-    poses: list[list[Pose]] = []
-    waiting: list[tuple[list[Pose], np.ndarray, np.ndarray]] = []  # where the pose goes, its box, the crop
+class _Frame(NamedTuple):
+    picture: np.ndarray
+    people: list[Pose]
+    boxes: np.ndarray  # (N, 5); those of people that are not in the list yet are waiting
 
-    def flush() -> None:
-        crops = np.stack([picture for _, _, picture in waiting])
-        found = decode(pose_net(crops), np.stack([box for _, box, _ in waiting]), pose_net.name)
-        for (people, box, _), keypoints, scores in zip(waiting, *found):
-            people.append(Pose.from_whole_body(keypoints, scores, box.astype(np.float32)))
-        waiting.clear()
 
-    for picture in pictures:
-        people: list[Pose] = []
-        poses.append(people)
-        for box in find_people(picture, detector):
-            waiting.append((people, box, crop(picture, box)))
-            if len(waiting) == pose_net.batch:  # people of several pictures share a run of the network
-                flush()
-        if on_frame:
-            on_frame(len(poses), len(pictures))
-    if waiting:
-        flush()
-    return poses
+def find_poses(
+    pictures: Iterable[np.ndarray], detector: Detector, pose_network: PoseNetwork
+) -> Iterator[tuple[np.ndarray, list[Pose]]]:
+    """Each RGB picture (H, W, 3) uint8 with its people, best box first; none where nobody is found.
+
+    Several pictures go through the detector at once, and people of several pictures through the pose network. A few
+    pictures wait for that, and no more."""
+    source = iter(pictures)
+    frames: deque[_Frame] = deque()
+    waiting: deque[tuple[_Frame, np.ndarray, np.ndarray]] = deque()  # with the box and the crop
+    while taken := list(islice(source, detector.batch)):
+        for picture, boxes in zip(taken, find_people(taken, detector)):
+            frames.append(frame := _Frame(picture, [], boxes))
+            waiting.extend((frame, box, crop(picture, box)) for box in boxes)
+        while len(waiting) >= pose_network.batch or (waiting and len(frames) >= pose_network.batch):
+            _estimate([waiting.popleft() for _ in range(min(pose_network.batch, len(waiting)))], pose_network)
+        while frames and len(frames[0].people) == len(frames[0].boxes):
+            yield frames[0].picture, frames[0].people
+            frames.popleft()
+    while waiting:
+        _estimate([waiting.popleft() for _ in range(min(pose_network.batch, len(waiting)))], pose_network)
+    yield from ((frame.picture, frame.people) for frame in frames)
+
+
+def _estimate(people: list[tuple[_Frame, np.ndarray, np.ndarray]], pose_network: PoseNetwork) -> None:
+    frames, boxes, crops = zip(*people)
+    found = decode(pose_network(np.stack(crops)), np.stack(boxes), pose_network.name)
+    for frame, box, keypoints, scores in zip(frames, boxes, *found):
+        frame.people.append(Pose.from_whole_body(keypoints, scores, box.astype(np.float32)))
 
 
 def window(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -77,16 +88,22 @@ def decode(outputs: list[np.ndarray], boxes: np.ndarray, name: str = "The networ
     (N, 133, 576), and along y, (N, 133, 768), with two bins for each pixel of the crop.
 
     A point is at the maxima and as certain as the smaller of them; one without certainty is at -1."""
+    check([output.shape for output in outputs], name)
     outputs = sorted(outputs, key=lambda output: output.shape[-1])
-    expected = [(len(boxes), POINTS, BINS * length) for length in (WIDTH, HEIGHT)]
-    if [output.shape for output in outputs] != expected:
-        found = " and ".join(str(output.shape) for output in outputs)
-        raise ValueError(
-            f"{name} gives values of shape {found} where DWPose gives {expected[0]} and {expected[1]}; choose "
-            "dw-ll_ucoco_384."
-        )
     scores = np.minimum(outputs[0].max(axis=-1), outputs[1].max(axis=-1))
     bins = np.stack([output.argmax(axis=-1) for output in outputs], axis=-1)
     bins[scores <= 0] = -1
     centre, size = window(boxes[:, None])
     return bins / BINS / (WIDTH, HEIGHT) * size + centre - size / 2, scores
+
+
+def check(shapes: Sequence[tuple[int, ...]], name: str) -> None:
+    """Whether what a network gives for crops is what DWPose does."""
+    expected = [(shapes[0][0], POINTS, BINS * length) for length in (WIDTH, HEIGHT)]
+    found = sorted(map(tuple, shapes), key=lambda shape: shape[-1])
+    if found != expected:
+        given = " and ".join(map(str, found))
+        raise ValueError(
+            f"{name} gives values of shape {given} where DWPose gives {expected[0]} and {expected[1]}; choose "
+            "dw-ll_ucoco_384."
+        )

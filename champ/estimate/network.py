@@ -1,107 +1,103 @@
-"""Networks that are frozen in files: ONNX through OpenCV on the CPU, TorchScript through torch on any device."""
+"""The networks of DWPose from files of any of their formats. A file is data: nothing in it is run, no path in it is
+opened."""
 
-import re
-import warnings
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
-EXTENSIONS = {".onnx", ".pt"}
-# What TorchScript has for touching files, and all that is more than torch's own operators on tensors.
-FORBIDDEN = re.compile(rb"\b(save|from_file)\s*\(|\bops\.(?!prim\.|aten\.)\w+|\btorch\.classes\b")
+from ..files.errors import DamagedError, reading
+from ..files.tensors import mapped
+from ..files.torch_files import TorchArchive
+from .architectures import read_checkpoint
+from .graph import Graph
+from .onnx import read_onnx
+from .torchscript import read_torchscript
+
+EXTENSIONS = {".onnx", ".pt", ".pth"}
+MAX_BATCH = 64  # pictures that a network may have been made for; the community's take 1 and 5
+ALIKE = 0.05  # of the difference between two pictures, that between two ways to compute what is made of one
 
 
-class FrozenNetwork(nn.Module):
-    """Float32 pictures (N, 3, H, W) in, a list of float32 arrays (N, ...) out; the outputs are in no certain order.
+class Network(nn.Module):
+    """Pictures (N, 3, H, W) in, tensors (N, ...) out, which are in no certain order."""
 
-    A module, so that ComfyUI can move the weights that torch has; those of OpenCV stay where they are.
-    """
-
-    batch = 1  # how many pictures go in at once, no fewer: the rest is padded
-
-    def __init__(self, name: str):
+    def __init__(self, name: str, graph: Graph, batch: int | None):
+        """`batch` is how many pictures the graph was made for; None: any number."""
         super().__init__()
-        self.name = name
+        if batch is not None and not 1 <= batch <= MAX_BATCH:
+            raise DamagedError(f"it was made for {batch} pictures at once")
+        self.name, self.graph, self.batch = name, graph, batch or 1
+        self.takes_any = True if batch is None else None  # None: not tried yet
+        self.checked: set[tuple[int, ...]] = set()
 
-    def forward(self, pictures: np.ndarray) -> list[np.ndarray]:
-        count = len(pictures)
-        padding = np.zeros((-count % self.batch, *pictures.shape[1:]), dtype=np.float32)
-        padded = np.concatenate([pictures, padding])
+    def check(self, height: int, width: int) -> list[tuple[int, ...]]:
+        """Shapes of what it makes of one picture of this size; a ValueError for a network that takes none."""
         try:
-            runs = [self.run(padded[i : i + self.batch]) for i in range(0, count, self.batch)]
-        except torch.OutOfMemoryError:
-            raise
-        except (cv2.error, RuntimeError) as error:
+            shapes = self.graph.check((self.batch, 3, height, width))
+            if any(not shape or shape[0] != self.batch for shape in shapes):
+                raise DamagedError("what it gives is not made for each picture")
+        except DamagedError as error:
             raise ValueError(
-                f"{self.name} does not take pictures of {pictures.shape[3]}x{pictures.shape[2]} pixels, "
-                f"{self.batch} at once; choose the file that is meant for this ({_reason(error)})."
+                f"{self.name} does not take pictures of {width}x{height} pixels: {error}. Choose the file that is "
+                "meant for this, or download it again."
             ) from None
-        return [np.concatenate(parts)[:count] for parts in zip(*runs)]
-
-    def run(self, pictures: np.ndarray) -> list[np.ndarray]:
-        raise NotImplementedError
-
-
-class OnnxNetwork(FrozenNetwork):
-    def __init__(self, file: Path):
-        super().__init__(file.name)
-        # From memory, because OpenCV cannot open every name that Windows allows.
-        content = np.fromfile(file, dtype=np.uint8)
-        try:
-            self.net = cv2.dnn.readNetFromONNX(content)
-        except cv2.error as error:
-            raise ValueError(
-                f"OpenCV {cv2.__version__} cannot read {file.name} as an ONNX network; download it again, or take the "
-                f"TorchScript version ({_reason(error)})."
-            ) from None
-        self.outputs = self.net.getUnconnectedOutLayersNames()
-
-    def run(self, pictures: np.ndarray) -> list[np.ndarray]:
-        self.net.setInput(pictures)
-        return list(self.net.forward(self.outputs))
-
-
-class ScriptNetwork(FrozenNetwork):
-    def __init__(self, file: Path):
-        super().__init__(file.name)
-        # The community's dw-ll_ucoco_384_bs5.torchscript.pt was traced for batches of 5.
-        batch = re.search(r"_bs(\d+)", file.name)
-        self.batch = int(batch[1]) if batch else 1
-        # torch.jit.load runs no Python: its own unpickler only knows tensors and the file's own classes, and code is
-        # TorchScript, which only reaches torch's operators. Those of them that could do harm are refused before.
-        try:
-            _check_code(file)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # that TorchScript is old is nothing a user can change
-                self.script = torch.jit.load(str(file), map_location="cpu").eval()
-        except RuntimeError as error:
-            raise ValueError(
-                f"{file.name} cannot be read as a TorchScript network; download it again, or take the ONNX version "
-                f"({_reason(error)})."
-            ) from None
+        self.checked.add((self.batch, 3, height, width))
+        return [(1, *shape[1:]) for shape in shapes]
 
     @torch.no_grad()
-    def run(self, pictures: np.ndarray) -> list[np.ndarray]:
-        weight = next(self.script.parameters())
-        outputs = self.script(torch.from_numpy(pictures).to(weight.device, weight.dtype))
-        outputs = [outputs] if isinstance(outputs, torch.Tensor) else outputs
-        return [output.float().cpu().numpy() for output in outputs]
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        if len(pictures) != self.batch and self._takes_any(pictures):
+            return self._run(pictures)
+        return self._padded(pictures)
+
+    def _run(self, pictures: Tensor) -> list[Tensor]:
+        """Nothing is run for a shape for which it was not looked at what it takes."""
+        shape = tuple(pictures.shape)
+        if shape not in self.checked:
+            self.graph.check(shape)
+            self.checked.add(shape)
+        return list(self.graph(pictures))
+
+    def _padded(self, pictures: Tensor) -> list[Tensor]:
+        """In batches of the size that the network was made for, of which the last is filled up."""
+        padding = pictures.new_zeros(-len(pictures) % self.batch, *pictures.shape[1:])
+        parts = [self._run(part) for part in torch.cat([pictures, padding]).split(self.batch)]
+        return [torch.cat(same)[: len(pictures)] for same in zip(*parts)]
+
+    def _takes_any(self, pictures: Tensor) -> bool:
+        """Whether several pictures at once give what each of them gives in a batch of the right size. Tried once, with
+        coloured clouds."""
+        if self.takes_any is None:
+            noise = torch.rand((3 if self.batch == 2 else 2, 3, 4, 4), generator=torch.Generator().manual_seed(0))
+            clouds = functional.interpolate(noise, pictures.shape[2:], mode="bilinear").to(pictures)
+            tried = pictures.min() + (pictures.max() - pictures.min()).clamp(min=1) * clouds
+            expected = self._padded(tried)
+            try:
+                found = self._run(tried)
+            except DamagedError:
+                found = []
+            self.takes_any = len(found) == len(expected) and all(map(_alike, found, expected))
+        return self.takes_any
 
 
-def read_network(file: Path) -> FrozenNetwork:
-    return OnnxNetwork(file) if file.suffix == ".onnx" else ScriptNetwork(file)
+def _alike(found: Tensor, expected: Tensor) -> bool:
+    """By the difference between the first two pictures, which must not vanish."""
+    if found.shape != expected.shape:
+        return False
+    apart = (expected[0] - expected[1]).abs().max()
+    return bool((found - expected).abs().max() < ALIKE * apart)
 
 
-def _check_code(file: Path) -> None:
-    reader = torch._C.PyTorchFileReader(str(file))  # the reader of torch.jit.load, so that both see the same
-    for record in reader.get_all_records():
-        found = FORBIDDEN.search(reader.get_record(record)) if record.endswith(".py") else None
-        if found:
-            raise ValueError(f"{file.name} uses {found[0].decode()!r}, which DWPose does not need; it was not loaded.")
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())
+def read_network(file: Path) -> Network:
+    """Told apart by what is in the file: ONNX, a TorchScript archive, or a checkpoint of the training."""
+    with reading(file, "a network of DWPose", "download it again"):
+        with file.open("rb") as content:
+            head = content.read(4)
+        if head == b"PK\3\4" and TorchArchive(mapped(file)).names("code/"):
+            return Network(file.name, *read_torchscript(file))
+        if head == b"PK\3\4" or file.suffix.lower() != ".onnx":
+            return Network(file.name, read_checkpoint(file), None)
+        graph, batch = read_onnx(file)
+        return Network(file.name, graph, batch or 1)

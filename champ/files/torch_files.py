@@ -19,7 +19,7 @@ from .zips import Archive, Bytes
 
 # Tensors, and what trainers save beside the weights: configurations, callbacks, states of optimisers.
 NAMES = (
-    rf"{ARRAY_NAMES}|(torch|yacs|omegaconf|pytorch_lightning|lightning|pathlib|typing|argparse)\.[\w.]+"
+    rf"{ARRAY_NAMES}|(torch|yacs|omegaconf|pytorch_lightning|lightning|mmengine|mmcv|pathlib|typing|argparse)\.[\w.]+"
     r"|(__builtin__|builtins)\.(list|tuple|int|float|complex|str|bytes|bool|slice|getattr)"
 )
 LEGACY = 0x1950A86A20F9469CFC6C  # what files of torch before 1.6 begin with

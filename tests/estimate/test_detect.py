@@ -12,14 +12,14 @@ OFFICIAL = Path(__file__).parents[1] / "data" / "dwpose_io" / "official.npz"
 class Detector:
     """Gives always the same."""
 
-    name = "yolox.onnx"
+    name, batch = "yolox.onnx", 4
 
     def __init__(self, output):
         self.output = output
 
     def __call__(self, pictures):
-        assert pictures.shape == (1, 3, 640, 640) and pictures.dtype == np.float32
-        return [self.output]
+        assert pictures.shape[1:] == (3, 640, 640) and pictures.dtype == np.float32
+        return [np.repeat(self.output, len(pictures), axis=0)]
 
 
 def test_boxes_are_those_of_the_official_code():
@@ -27,7 +27,8 @@ def test_boxes_are_those_of_the_official_code():
     output = np.zeros((1, 8400, 85), dtype=np.float32)
     output[0, official["rows"]] = official["values"]
     width, height = official["size"]
-    found = find_people(np.zeros((height, width, 3), np.uint8), Detector(output))
+    [found, again] = find_people([np.zeros((height, width, 3), np.uint8)] * 2, Detector(output))
+    np.testing.assert_array_equal(found, again)
     np.testing.assert_allclose(found[:, :4], official["boxes"], atol=1e-3)
     assert (np.diff(found[:, 4]) < 0).all() and found[-1, 4] > 0.3
 
@@ -47,14 +48,14 @@ def test_the_square_is_the_picture_in_bgr_on_grey(width, height, columns, rows):
 
 def test_raw_and_decoded_outputs_are_told_apart():
     """A box in the middle cell of the coarsest grid; x and y of its centre lie in cells of 32 pixels."""
-    raw = np.zeros((1, 8400, 85), dtype=np.float32)
-    raw[0, 8000 + 20 * 10 + 5] = [0.25, 0.5, np.log(2), np.log(4), 0.8, 0.5, *[0] * 79]
+    raw = np.zeros((8400, 85), dtype=np.float32)
+    raw[8000 + 20 * 10 + 5] = [0.25, 0.5, np.log(2), np.log(4), 0.8, 0.5, *[0] * 79]
     boxes, scores = decode(raw)
     expected = [168 - 32, 336 - 64, 168 + 32, 336 + 64]
     np.testing.assert_allclose(boxes[8205], expected, rtol=1e-6)
     assert scores[8205] == pytest.approx(0.4)
     decoded = raw.copy()
-    decoded[0, :, :4] = np.stack([*(boxes[:, :2] + boxes[:, 2:]).T / 2, *(boxes[:, 2:] - boxes[:, :2]).T], axis=1)
+    decoded[:, :4] = np.stack([*(boxes[:, :2] + boxes[:, 2:]).T / 2, *(boxes[:, 2:] - boxes[:, :2]).T], axis=1)
     np.testing.assert_allclose(decode(decoded)[0], boxes, rtol=1e-5, atol=1e-4)
 
 
@@ -71,9 +72,10 @@ def test_nobody_is_nobody():
     output = np.zeros((1, 8400, 85), dtype=np.float32)
     output[0, 100, 4:7] = [1, 0.29, 0]
     output[0, 4000, 4:7] = [1, 0, 0.9]
-    assert find_people(np.zeros((10, 20, 3), np.uint8), Detector(output)).shape == (0, 5)
+    [found] = find_people([np.zeros((10, 20, 3), np.uint8)], Detector(output))
+    assert found.shape == (0, 5)
 
 
 def test_another_network_is_refused():
     with pytest.raises(ValueError, match=r"yolox.onnx gives values of shape \(1, 300, 6\) .*; choose yolox_l\.$"):
-        find_people(np.zeros((8, 8, 3), np.uint8), Detector(np.zeros((1, 300, 6), np.float32)))
+        find_people([np.zeros((8, 8, 3), np.uint8)], Detector(np.zeros((1, 300, 6), np.float32)))

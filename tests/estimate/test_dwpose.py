@@ -2,9 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from champ.body.free import load_free_body
-from champ.estimate.dwpose import MEAN, STD, crop, decode, estimate_poses, window
+from champ.estimate.dwpose import MEAN, STD, crop, decode, find_poses, window
 from champ.estimate.network import read_network
 from champ.motion.presets import make_motion
 from champ.render.guidance import render_guidance
@@ -13,9 +14,22 @@ from champ.render.pose import THRESHOLD
 DATA = Path(__file__).parents[1] / "data"
 
 
+class OnTheCpu:
+    """A network from a file, as a function of arrays."""
+
+    batch = 1
+
+    def __init__(self, name, size):
+        self.name, self.network = name, read_network(DATA / "dwpose" / name)
+        self.network.check(*size)
+
+    def __call__(self, pictures):
+        return [output.numpy() for output in self.network(torch.from_numpy(pictures))]
+
+
 @pytest.fixture(scope="module")
 def networks():
-    return [read_network(DATA / "dwpose" / name) for name in ("yolox_l.onnx", "dw-ll_ucoco_384.onnx")]
+    return OnTheCpu("yolox_l.onnx", (640, 640)), OnTheCpu("dw-ll_ucoco_384.onnx", (384, 288))
 
 
 def spikes(bins, peaks):
@@ -61,10 +75,9 @@ def test_a_drawn_skeleton_is_found_again(networks):
     motion = make_motion("dance", body, 3, width=256, height=384)
     *_, maps, _, drawn = render_guidance(body, motion)
     clip = [maps[0].numpy(), np.zeros((384, 256, 3), np.uint8), maps[2].numpy()]
-    steps = []
-    poses = estimate_poses(clip, *networks, lambda *step: steps.append(step))
+    seen, poses = zip(*find_poses(clip, *networks))
     assert [len(people) for people in poses] == [1, 0, 1]
-    assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert all(picture is frame for picture, frame in zip(seen, clip, strict=True))
     for i in (0, 2):
         [pose] = poses[i]
         assert (pose.body[:, 2] >= THRESHOLD).all() and not (pose.left_hand[:, 2] >= THRESHOLD).any()
@@ -79,10 +92,16 @@ class TwoPeople:
 
     name = "two"
 
+    def __init__(self, batch):
+        self.batch, self.sizes = batch, []
+
     def __call__(self, pictures):
-        output = np.zeros((1, 8400, 85), dtype=np.float32)
+        self.sizes.append(len(pictures))
+        output = np.zeros((len(pictures), 8400, 85), dtype=np.float32)
         for cell, limit, score in ((8105, 100, 0.9), (8115, 250, 0.8)):
-            output[0, cell, 2:6] = [np.log(5), np.log(10), float(pictures[0, :, 50, 50].min() > limit), score]
+            output[:, cell, 2:4] = np.log([5, 10])
+            output[:, cell, 4] = pictures[:, :, 50, 50].min(axis=1) > limit
+            output[:, cell, 5] = score
         return [output]
 
 
@@ -100,16 +119,34 @@ class CountingPoseNet:
         return [np.full((len(crops), 133, length), light, dtype=np.float32) for length in (576, 768)]
 
 
-@pytest.mark.parametrize(("batch", "sizes"), [(1, [1] * 5), (2, [2, 2, 1]), (5, [5])])
-def test_people_of_several_frames_share_a_batch_and_keep_their_places(batch, sizes):
-    network = CountingPoseNet(batch)
+@pytest.mark.parametrize(
+    ("detected", "batch", "sizes"), [(1, 1, [1] * 5), (1, 2, [2, 2, 1]), (4, 5, [5]), (3, 2, [2, 1, 2])]
+)
+def test_people_of_several_frames_share_a_batch_and_keep_their_places(detected, batch, sizes):
+    detector, network = TwoPeople(detected), CountingPoseNet(batch)
     clip = [np.full((640, 640, 3), light, np.uint8) for light in (255, 0, 200, 255)]
-    poses = estimate_poses(clip, TwoPeople(), network)
+    seen, poses = zip(*find_poses(clip, detector, network))
+    assert sum(detector.sizes) == 4 and max(detector.sizes) == detected
     assert network.sizes == sizes
+    assert all(picture is frame for picture, frame in zip(seen, clip, strict=True))
     assert [len(people) for people in poses] == [2, 0, 1, 2]
     assert [pose.box[4] for pose in poses[3]] == [pytest.approx(0.9), pytest.approx(0.8)]
     assert poses[3][0].box[0] < 200 < poses[3][1].box[0]
     assert poses[0][0].body[0, 2] > poses[2][0].body[0, 2]
+
+
+def test_few_frames_wait_however_long_the_clip_is():
+    """One person in the first frame, and nobody after that, would let all others wait for a full batch."""
+    taken = []
+
+    def clip():
+        for i in range(100):
+            taken.append(i)
+            yield np.full((64, 64, 3), 200 if i == 0 else 0, np.uint8)
+
+    for given, _ in enumerate(find_poses(clip(), TwoPeople(4), CountingPoseNet(8))):
+        assert len(taken) - given <= 12
+    assert given == 99
 
 
 def test_another_network_is_refused():

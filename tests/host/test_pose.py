@@ -1,4 +1,4 @@
-"""Estimate Pose in the real host: what it finds in a video and in pictures, with both forms of the small networks."""
+"""Estimate Pose in the real host: what it finds in a video and in pictures, with small networks in all formats."""
 
 import json
 import shutil
@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import dev
@@ -115,3 +116,15 @@ def test_only_listed_files_are_read(server, name):
 def test_exchanged_files_are_explained(server):
     with pytest.raises(Failure, match="dw-ll_ucoco_384.onnx does not take pictures of 640x640 pixels"):
         server.run(estimate(detector=POSE_NETWORK))
+
+
+def test_checkpoints_are_listed_beside_the_others_and_run(server):
+    """In small widths, with random weights: what they find is nothing to speak of."""
+    sys.path.append(str(dev.ROOT))
+    from tests.estimate.full_dwpose import RtmPose, YoloX, filled
+
+    folder = server.base / "models" / "dwpose"
+    torch.save({"model": filled(YoloX(1 / 16, 1 / 3)).state_dict()}, folder / "yolox_l.pth")
+    pose = filled(RtmPose(1 / 16, 1 / 6, tokens=(16, 8)))
+    torch.save({"meta": {}, "state_dict": pose.state_dict()}, folder / "dw-ll_ucoco_384.pth")
+    assert len(keypoints(server.run(estimate("yolox_l.pth", "dw-ll_ucoco_384.pth")))) == FRAMES

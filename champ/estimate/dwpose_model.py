@@ -1,0 +1,104 @@
+"""DWPose in ComfyUI's hands: moved and cast as ComfyUI decides, run on batches that fit, and released after use."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.model_management
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..model.compat import is_oom, load_whole, managed
+from ..model.memory import release
+from . import detect, dwpose
+from .network import Network, read_network
+
+DETECTOR_BATCH, POSE_BATCH = 4, 8  # pictures at once on a graphics card
+WORKING = 100  # numbers in memory at once for each pixel of a picture: 32 in the network, and what torch needs
+
+
+class Runner:
+    """A network as a function of arrays: pictures (N, 3, H, W) in, a list of arrays (N, ...) out."""
+
+    def __init__(self, network: Network, batch: int):
+        device = comfy.model_management.get_torch_device()
+        self.name, self.limit = network.name, 1 if device.type == "cpu" else batch
+        self.dtype = torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
+        self.patcher = managed(network.to(self.dtype), device, comfy.model_management.unet_offload_device())
+
+    @property
+    def least(self) -> int:
+        """How many pictures are computed even if there are fewer."""
+        network = self.patcher.model
+        return network.batch if network.takes_any is False else 1
+
+    @property
+    def batch(self) -> int:
+        return max(self.limit, self.least)
+
+    @torch.no_grad()
+    def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
+        """In batches that halve when memory runs out."""
+        parts: list[list[Tensor]] = []
+        start = 0
+        while start < len(pictures):
+            found = self._fitting(pictures[start : start + self.batch])
+            if found is None:
+                self.limit = max(1, min(self.limit, len(pictures)) // 2)
+                comfy.model_management.soft_empty_cache()
+                continue
+            start += len(found[0])
+            parts.append(found)
+        return [torch.cat(same).numpy() for same in zip(*parts)]
+
+    def _fitting(self, pictures: np.ndarray) -> list[Tensor] | None:
+        """None when the memory does not suffice for several pictures; what was made of them is gone then."""
+        try:
+            return self._finite(torch.from_numpy(pictures).to(self.patcher.load_device))
+        except Exception as error:
+            if len(pictures) <= self.least or not is_oom(error):
+                raise
+        return None
+
+    def _finite(self, pictures: Tensor) -> list[Tensor]:
+        """With 32 bits where 16 are too few for the numbers on the way."""
+        network = self.patcher.model
+        found = [output.float().cpu() for output in network(pictures.to(self.dtype))]
+        if all(bool(output.isfinite().all()) for output in found):
+            return found
+        if self.dtype == torch.float32:
+            raise ValueError(f"{self.name} gives values that are no numbers; download it again.")
+        logging.info("%s needs more than 16 bits and is run with 32.", self.name)
+        self.dtype = torch.float32
+        network.to(self.dtype)
+        return self._finite(pictures)
+
+
+@dataclass(frozen=True, eq=False)
+class DWPose:
+    detector: Runner
+    pose_network: Runner
+
+
+def load_dwpose(detector: Path, pose_network: Path) -> DWPose:
+    finder, pose_net = read_network(detector), read_network(pose_network)
+    detect.check(finder.check(detect.SIZE, detect.SIZE), finder.name)
+    dwpose.check(pose_net.check(dwpose.HEIGHT, dwpose.WIDTH), pose_net.name)
+    return DWPose(Runner(finder, DETECTOR_BATCH), Runner(pose_net, POSE_BATCH))
+
+
+@contextmanager
+def in_use(dwpose_networks: DWPose) -> Iterator[None]:
+    """Both networks are loaded in here, and make room afterwards, whatever happens."""
+    runners = (dwpose_networks.detector, dwpose_networks.pose_network)
+    sizes = (detect.SIZE**2 * DETECTOR_BATCH, dwpose.HEIGHT * dwpose.WIDTH * POSE_BATCH)
+    try:
+        working = WORKING * max(sizes) * runners[0].dtype.itemsize
+        load_whole([runner.patcher for runner in runners], memory_required=working)
+        yield
+    finally:
+        for runner in runners:
+            release(runner.patcher)

@@ -1,0 +1,228 @@
+"""A network as a list of steps, each an operator of a fixed list: what the readers of ONNX and TorchScript make of a
+file. Only these operators ever run, and none before the memory and the work of all of them are known."""
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..files.errors import DamagedError
+
+MAX_STEPS = 20_000  # YOLOX-L has 400, or 700 when it was converted and converted again
+# For each picture:
+MAX_VALUES = 2**26  # numbers in memory at once; YOLOX-L has 2**24
+MAX_WORK = 2**40  # multiplications with an addition; YOLOX-L takes 2**36
+MAX_CONSTANT = 2**17  # numbers of a shape, an index or a grid, which is made of constants alone
+
+CHECKING = ContextVar("CHECKING", default=False)  # whether only shapes are computed
+
+# Operators that take more than a moment for each number of their results, in ONNX and in torch.
+CONVOLUTIONS = {"Conv", "_convolution", "conv2d", "convolution"}
+PRODUCTS = {"Gemm", "MatMul", "addmm", "baddbmm", "bmm", "linear", "matmul", "mm"}
+POOLINGS = {"AveragePool", "MaxPool", "avg_pool2d", "max_pool2d"}
+
+
+class Ref(str):
+    """The name of a value, among the arguments of a step."""
+
+
+class Step(NamedTuple):
+    operator: str  # as the file calls it
+    function: Callable[..., Any]
+    args: Sequence[Any]  # constants, Refs, and lists of both
+    kwargs: dict[str, Any]
+    outputs: Sequence[str]  # one name: the result as it is; several: its parts
+
+
+class Graph(nn.Module):
+    """Pictures in, a tuple of tensors out.
+
+    Floats are weights, which ComfyUI moves and casts, and a result is where its arguments are. Shapes, indices and
+    grids are small and stay on the CPU until they meet what was made of the pictures (see `together`)."""
+
+    def __init__(self, steps: list[Step], picture: str, outputs: list[str], tensors: dict[str, Tensor]):
+        super().__init__()
+        if len(steps) > MAX_STEPS:
+            raise DamagedError(f"it has more than {MAX_STEPS} steps")
+        steps = fused(steps, outputs)
+        self.steps, self.picture, self.outputs = steps, picture, outputs
+        # Copies, so that the file is not needed any more.
+        self.host = {name: tensor.clone() for name, tensor in tensors.items() if not tensor.is_floating_point()}
+        self.names = [name for name in tensors if name not in self.host]
+        floats = [tensors[name].to(torch.float32, copy=True) for name in self.names]
+        self.weights = nn.ParameterList(nn.Parameter(tensor, requires_grad=False) for tensor in floats)
+        used = [list(_refs([step.args, *step.kwargs.values()])) for step in steps]
+        last: dict[str, int] = {name: i for i, names in enumerate(used) for name in names}
+        self.done: list[list[str]] = [[] for _ in steps]  # values that nothing needs after a step
+        for i, step in enumerate(steps):
+            for name in {*step.outputs} - {*outputs}:
+                self.done[last.get(name, i)].append(name)
+
+    @torch.no_grad()
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        values = {self.picture: pictures, **dict(zip(self.names, self.weights)), **self.host}
+        deque(self._walk(values), maxlen=0)
+        return tuple(values[name] for name in self.outputs)
+
+    @torch.inference_mode(False)  # in which tensors know whether they were changed
+    @torch.no_grad()
+    def check(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
+        """Shapes of what it makes of pictures of a shape; nothing is computed but shapes.
+
+        Raises a DamagedError for what cannot be computed, or takes more memory or time than any network of its kind."""
+        pictures = torch.empty(tuple(shape), device="meta")
+        weights = {name: torch.empty(weight.shape, device="meta") for name, weight in zip(self.names, self.weights)}
+        held = weights | {name: tensor.clone() for name, tensor in self.host.items()}
+        versions = [tensor._version for tensor in held.values()]
+        values: dict[str, Any] = {self.picture: pictures, **held}
+        token = CHECKING.set(True)
+        try:
+            self._measure(values, len(pictures))
+        finally:
+            CHECKING.reset(token)
+        if [tensor._version for tensor in held.values()] != versions:
+            raise DamagedError("it changes its own weights")
+        results = [values.get(name) for name in self.outputs]
+        if not results or not all(isinstance(result, Tensor) and result.is_meta for result in results):
+            raise DamagedError("what it gives does not depend on the picture")
+        return [tuple(result.shape) for result in results if isinstance(result, Tensor)]
+
+    def _measure(self, values: dict[str, Any], count: int) -> None:
+        """Goes through the steps, and stops when they take more than `count` pictures may."""
+        walk, size, work = self._walk(values), 0, 0
+        for number, step in enumerate(self.steps, 1):
+            try:
+                args, made, dropped = next(walk)
+                size += sum(map(_size, made))
+                work += sum(map(_size, made)) * _terms(step, args)
+                if size > MAX_VALUES * count or work > MAX_WORK * count:
+                    raise ValueError("it takes more memory or time than any network of its kind")
+                size -= sum(map(_size, dropped))
+            except Exception as error:  # whatever an operator raises for arguments that make no sense
+                reason = " ".join(str(error).split())[:200]
+                raise DamagedError(f"its step {number}, {step.operator}, fails ({reason})") from None
+
+    def _walk(self, values: dict[str, Any]) -> Iterator[tuple[list[Any], list[Any], list[Any]]]:
+        """After each step its arguments, what it made, and what is not needed any more."""
+        for step, done in zip(self.steps, self.done):
+            args = [_filled(arg, values) for arg in step.args]
+            result = step.function(*args, **{key: _filled(arg, values) for key, arg in step.kwargs.items()})
+            made = [result] if len(step.outputs) == 1 else list(result)
+            if len(made) != len(step.outputs):
+                raise ValueError(f"it gives {len(made)} values in the place of {len(step.outputs)}")
+            values.update(zip(step.outputs, made))
+            yield args, made, [values.pop(name) for name in done]
+            del args, result, made  # so that they take no memory during the next step
+
+
+def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """An operator whose arguments come together, and that makes no constant before its size is known."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        args = together(args)
+        if CHECKING.get() and not any(tensor.is_meta for tensor in _tensors(args)):
+            bounded(function(*_moved(args, lambda tensor: tensor.to("meta")), **kwargs))
+        return function(*args, **kwargs)
+
+    return run
+
+
+sigmoid, multiplied, silu = map(guarded, (torch.ops.aten.sigmoid, torch.ops.aten.mul, torch.ops.aten.silu))
+
+
+def fused(steps: list[Step], outputs: Sequence[str]) -> list[Step]:
+    """With x sigmoid(x) as the one operator that it is, which goes through the memory once."""
+    users = Counter(ref for step in steps for ref in _refs([step.args, *step.kwargs.values()])) + Counter(outputs)
+    found: list[Step] = []
+    for step in steps:
+        if found and found[-1].function is sigmoid and step.function is multiplied:
+            [x], [weight] = found[-1].args, found[-1].outputs
+            if list(step.args) in ([x, weight], [weight, x]) and users[weight] == 1:
+                found.pop()
+                step = Step("SiLU", silu, [x], {}, step.outputs)
+        found.append(step)
+    return found
+
+
+def together(args: Any) -> Any:
+    """Tensors that were made of constants come to where those are that were made of pictures."""
+    tensors = list(_tensors(args))
+    lead = next((tensor for tensor in tensors if tensor.device.type != "cpu"), None)
+    lead = lead if lead is not None else next((tensor for tensor in tensors if tensor.is_floating_point()), None)
+    if lead is None:
+        return args
+
+    def beside(tensor: Tensor) -> Tensor:
+        floats = tensor.is_floating_point() and lead.is_floating_point()
+        return tensor.to(lead.device, lead.dtype if floats else tensor.dtype)
+
+    return _moved(args, beside)
+
+
+def bounded(value: Any) -> None:
+    """Refuses constants of more numbers than any network needs."""
+    if sum(tensor.numel() for tensor in _tensors(value)) > MAX_CONSTANT:
+        raise ValueError("it makes constants that are larger than any network needs")
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _tensors(part)
+
+
+def _moved(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return move(value)
+    return type(value)(_moved(part, move) for part in value) if isinstance(value, (list, tuple)) else value
+
+
+def same(value: Any) -> Any:
+    return value
+
+
+def reshaped(x: Tensor, shape: Sequence[int], pictures: Tensor, batch: int) -> Tensor:
+    """`shape` may hold the size of the batch that the file was made with; that of the pictures takes its place."""
+    shape = list(shape)
+    if shape and shape[0] == batch and len(x) == len(pictures):
+        shape[0] = len(pictures)
+    return x.reshape(shape)
+
+
+def _refs(value: Any) -> Iterator[Ref]:
+    if isinstance(value, Ref):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _refs(part)
+
+
+def _filled(arg: Any, values: dict[str, Any]) -> Any:
+    if isinstance(arg, Ref):
+        return values[arg]
+    if isinstance(arg, (list, tuple)):
+        return [_filled(part, values) for part in arg]
+    return arg
+
+
+def _size(value: Any) -> int:
+    """Numbers in a value; large constants are refused."""
+    bounded([tensor for tensor in _tensors(value) if not tensor.is_meta])
+    return sum(tensor.numel() for tensor in _tensors(value))
+
+
+def _terms(step: Step, args: Sequence[Any]) -> int:
+    """How many products or values make one number of a result, at most."""
+    if step.operator in CONVOLUTIONS:
+        return args[1][0].numel()
+    if step.operator in PRODUCTS:
+        return max(length for tensor in _tensors(args) for length in tensor.shape)
+    if step.operator in POOLINGS:
+        return math.prod(step.kwargs.get("kernel_shape") or args[1])
+    return 1
