@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-import dev
+from champ.server import Refused
 
 from .test_nodes import SMALL, load, motion, node, refused, render, save, text
 
@@ -52,7 +52,7 @@ def test_what_a_killed_run_has_left_is_not_offered(server):
         schema = server.json(f"/object_info/{kind}")[kind]["input"]["required"][widget]
         options = schema[0] if isinstance(schema[0], list) else schema[1]["options"]
         assert not any(".champ_" in option for option in options)
-    with pytest.raises(dev.Refused, match="There is no folder of maps called"):
+    with pytest.raises(Refused, match="There is no folder of maps called"):
         server.run({"1": load("champ/.champ_killed.part/whole [output]"), "2": node("PreviewAny", source=["1", 0])})
 
 
