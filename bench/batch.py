@@ -1,0 +1,114 @@
+"""Throughput of batches: the same rows in one ComfyUI process, one after the other, and in a batch with one worker and
+with two. Each process has one thread. What it takes to start is told apart from what a row takes."""
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from champ.batch import pool as ray_pool
+from champ.batch.command import first_info
+from champ.batch.folder import BatchFolder
+from champ.batch.jobs import Setup
+from champ.batch.plan import Places, Task, plan
+from champ.batch.pool import Pool
+from champ.batch.run import Run
+from champ.batch.table import Row
+from champ.batch.worker import lay_out
+from champ.batch.workflow import Workflow
+from champ.server import Server
+
+ROOT = Path(__file__).parents[1]
+COMFYUI = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".host" / "ComfyUI")
+ROWS, FRAMES, SIZE = 16, 16, 128
+OPTIONS = ("--cpu",)
+
+
+def workflow() -> Workflow:
+    """Maps of a clip: of the example, in which nothing is shared between the rows but the body."""
+    nodes = json.loads((ROOT / "example_workflows" / "api" / "render_maps.json").read_text())
+    nodes["2"]["inputs"] |= {"frames": FRAMES, "width": SIZE, "height": SIZE}
+    nodes["3"]["inputs"] |= {"width": SIZE, "height": SIZE}
+    return Workflow("render_maps.json", {node: about for node, about in nodes.items() if node != "4"})
+
+
+def rows() -> list[Row]:
+    return [Row(f"row {i}", {"name": f"row{i:02}", "Built-in Motion.fps": 8 + i}) for i in range(ROWS)]
+
+
+@contextlib.contextmanager
+def timed(times: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    times[name] = time.perf_counter() - started
+
+
+def alone(folder: Path, tasks: Callable[[dict], list[Task]]) -> dict[str, float]:
+    times: dict[str, float] = {}
+    folder.mkdir()
+    lay_out(folder, COMFYUI)
+    server = Server(COMFYUI, folder, *OPTIONS, environment={"OMP_NUM_THREADS": "1"})
+    with timed(times, "start"):
+        server.__enter__()
+    try:
+        found = tasks(server.json("/object_info"))
+        with timed(times, "rows"):
+            for task in found:
+                server.run(workflow().filled(task.values))
+    finally:
+        server.stop()
+    return times
+
+
+def batch(folder: Path, tasks: Callable[[dict], list[Task]], workers: int) -> dict[str, float]:
+    """With all workers started before the clock of the rows begins."""
+    times: dict[str, float] = {}
+    pool = Pool(Setup(COMFYUI, COMFYUI, OPTIONS, threads=1), ray_pool.choose_share(1))
+    try:
+        with timed(times, "start"):
+            pool.fill(workers)
+            info = first_info(pool)
+            while len(pool.idle()) < workers:
+                pool.wait(1)
+        flow = workflow()
+        run = Run(BatchFolder(folder), flow, tuple(flow.savers(info)), None, pool, lambda line: None, limit=workers)
+        found = tasks(info)
+        with run.folder.held(), timed(times, "rows"):
+            run.go(found)
+    finally:
+        pool.close()
+    return times
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="b", dir="/tmp") as place, contextlib.ExitStack() as after:
+        folder = Path(place)
+        os.environ["RAY_TMPDIR"] = place  # its sockets need short paths
+        connecting: dict[str, float] = {}
+        with timed(connecting, "start"):
+            ray_pool.connect(None, ship=False)
+        after.callback(ray_pool.disconnect)
+
+        def tasks(info: dict) -> list[Task]:
+            return plan(rows(), workflow(), info, Places(folder, folder))
+
+        one = alone(folder / "alone", tasks)
+        found = {"one process": one}
+        for workers in (1, 2):
+            name = f"batch, {workers} {'worker' if workers == 1 else 'workers'}"
+            found[name] = batch(folder / f"batch{workers}", tasks, workers)
+    print(f"{ROWS} rows: all maps of {FRAMES} frames of {SIZE}x{SIZE}, one thread for each process")
+    print(f"Ray itself started in {connecting['start']:.1f} s")
+    print("| | start-up, s | rows, s | rows a minute | times as fast |")
+    print("|---|---|---|---|---|")
+    for name, times in found.items():
+        rate, faster = 60 * ROWS / times["rows"], one["rows"] / times["rows"]
+        print(f"| {name} | {times['start']:.1f} | {times['rows']:.1f} | {rate:.0f} | {faster:.2f} |")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
