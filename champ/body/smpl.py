@@ -31,6 +31,7 @@ SMPL_NAMES = rf"{NAMES}|chumpy\.(ch|ch_ops|linalg|reordering|utils)\.\w+|scipy\.
 KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "f")
 COMPONENTS = 10
 VERTICES, FACES = 20_000, 50_000  # SMPL has 6890 and 13776
+LARGEST = 1e6  # number
 STEPS = 8  # of an expression inside an expression
 
 
@@ -113,8 +114,8 @@ def _check(path: Path, model: dict[str, np.ndarray]) -> None:
                 f"{path.name} is not an SMPL model: {key} is {model[key].shape} instead of {shape}; "
                 "choose an SMPL file, not SMPL-H, SMPL-X or another body's."
             )
-        if model[key].dtype.kind not in "iuf" or not np.isfinite(model[key]).all():
-            raise ValueError(f"{path.name} is damaged: its {key} hold NaN or other things than numbers; get it again.")
+        if model[key].dtype.kind not in "iuf" or not (np.abs(model[key]) <= LARGEST).all():  # nor for NaN
+            raise ValueError(f"{path.name} is damaged: its {key} hold NaN or numbers that no body has; get it again.")
     faces = model["f"]
     if not 0 < len(faces) <= FACES or not 0 < count <= VERTICES:
         raise ValueError(

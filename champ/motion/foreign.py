@@ -62,6 +62,7 @@ class Recording:
     size: tuple[int, int] | None = None  # width, height
     fps: float | None = None
     world: Tensor | None = None  # turns world axes into camera axes; None where the file is in the camera's
+    repeats: int = 1  # of all frames, for a still pose
 
 
 Person = tuple[int, Callable[[], Recording]]  # in how many frames they are seen, and what reads them
@@ -173,15 +174,16 @@ def _amass(values: dict, path: Path) -> Recording:
 def _meshcapade(values: dict, path: Path) -> Recording:
     """World with y up; a still pose has no axis of frames."""
     vectors = _float(values["bodyPose"], -1, numbers(values["bodyPose"]).shape[-2], 3)
-    count = _check_length(max(int(numbers(values.get("frameCount", 1)).item()), len(vectors)))
+    count = _check_length(len(vectors))
+    repeats = _check_length(int(numbers(values.get("frameCount", 1)).item())) if count == 1 else 1
     transl = _float(values["bodyTranslation"], -1, 3) if "bodyTranslation" in values else torch.zeros(1, 3)
     smplx = numbers(values.get("smplVersion", 0)).item() == 2
     rate = numbers(values.get("frameRate", 0)).item()
-    rotations = _from_vectors(vectors).expand(count, -1, -1, -1)
     return Recording(
-        "Meshcapade", torch.arange(count), count, rotations, transl.expand(count, -1),
+        "Meshcapade", torch.arange(count), count, _from_vectors(vectors), transl.expand(count, -1),
         _float(values["shapeParameters"], -1) if "shapeParameters" in values and not smplx else None,
         SMPLX_PELVIS if smplx else SMPL_PELVIS, fps=rate if rate > 0 else None, world=Y_UP,
+        repeats=repeats,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from .camera import CHUNK, frame_person, transform
 from .containers import READERS
 from .foreign import AT_ONCE, FRAMES, SMPL_PELVIS, Z_UP, Recording, people_in
 from .motion import Motion
-from .retime import sample
+from .retime import repeat, sample
 from .rotation import to_axis_angle
 
 EXTENSIONS = (".safetensors", *READERS)
@@ -60,10 +60,12 @@ def load_motion(
         seen = people[person]()
         del people  # and with them all that is in the file
         motion = _to_motion(seen, body, width, height, fps)
-        if seen.world is not None:
-            before_camera = transform(motion, body, seen.world, torch.zeros(3))
-            motion = frame_person(before_camera, body, width, height)
-    return motion
+        world, repeats = seen.world, seen.repeats
+        del seen
+        if world is not None:
+            motion = transform(motion, body, world, torch.zeros(3))
+            motion = frame_person(motion, body, width, height)
+    return repeat(motion, repeats) if repeats > 1 else motion
 
 
 def save_motion(path: str | Path, motion: Motion) -> None:

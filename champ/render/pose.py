@@ -95,8 +95,8 @@ def shots_of(frames: list[dict]) -> np.ndarray:
     _check_list(frames)
     shots = [frame.get(SHOT, 0) for frame in frames]
     for i, shot in enumerate(shots):
-        if not isinstance(shot, int | np.integer):
-            raise ValueError(f"POSE_KEYPOINT frame {i} has {SHOT} {shot!r}, expected the number of its shot.")
+        if not isinstance(shot, int | np.integer) or not 0 <= shot < FAR:
+            raise ValueError(f"POSE_KEYPOINT frame {i} has {SHOT} {str(shot)[:20]!r}, expected the number of its shot.")
     return np.array(shots, dtype=int)
 
 
@@ -169,7 +169,7 @@ def _read_points(values, counts: tuple[int, ...], where: str) -> np.ndarray:
 def _read_numbers(values, sizes: list[int], where: str, expected: str) -> np.ndarray:
     try:
         numbers = np.asarray(values, dtype=np.float64).ravel()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{where} is not a list of numbers; {expected}.") from None
     if numbers.size not in sizes:
         raise ValueError(f"{where} has {numbers.size} numbers; {expected}.")

@@ -295,7 +295,7 @@ def damage(arrays, key: str, value):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("v_template", np.nan, "its v_template hold NaN"),
+        ("v_template", np.nan, "its v_template hold NaN or numbers"),
         ("weights", np.inf, "its weights hold NaN"),
         ("f", 240, "its faces name vertices from 0 to 240, and it has 240; get it again"),
         ("f", -1, "its faces name vertices from -1 to 239"),

@@ -411,3 +411,77 @@ def test_other_files_are_no_motions(tmp_path, body, smpl):
         load_motion(tmp_path / "weights.safetensors", body)
     with pytest.raises(ValueError, match="choose a file that ends in .safetensors, .npz"):
         load_motion(tmp_path / "x.bvh", body)
+
+
+# What a file claims is checked before anything is made as large.
+
+
+def write_own(path: Path, about: dict = {}, **tensors) -> Path:  # noqa: B006
+    own = {"rotations": torch.from_numpy(MATRICES), "betas": torch.zeros(10), "cam_t": pelvis(),
+           "confidence": torch.ones(FRAMES), **tensors}  # fmt: skip
+    numbers = {"focal": "5000.0", "width": "512", "height": "768", "fps": "25.0"}
+    save_file(own, path, {"kind": "champ motion 1", "source": "test", **numbers, **about})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("about", "tensors", "message"),
+    [
+        ({"width": "99999999999"}, {}, "it claims pictures of 99999999999x768 pixels, and 16384 are the limit"),
+        ({"fps": "1e300"}, {}, r"it claims 1e\+300 frames per second, and 1000 are the limit"),
+        ({"focal": "1e-9"}, {}, "it claims a focal length of 1e-09 pixels"),
+        ({}, {"rotations": torch.zeros(FRAMES, 24, 3, 3)}, "it holds matrices that are no rotations"),
+        ({}, {"rotations": -torch.eye(3).repeat(FRAMES, 24, 1, 1)}, "it holds matrices that are no rotations"),
+        ({}, {"cam_t": pelvis().double()}, "its numbers are not those that Save Motion writes"),
+        ({}, {"cam_t": pelvis() * 1e20}, "it has the person 9.*e.20 metres away"),
+        ({}, {"betas": torch.zeros(1_000)}, "it has betas that are those of no body"),
+        ({"height": "tall"}, {}, "it is damaged"),
+    ],
+)
+def test_what_our_own_file_claims_is_checked(tmp_path, body, about, tensors, message):
+    with pytest.raises(ValueError, match=rf"^m\.safetensors cannot be read as a motion, {message}.*; save the"):
+        load_motion(write_own(tmp_path / "m.safetensors", about, **tensors), body)
+
+
+def test_what_another_tools_file_claims_is_checked(tmp_path, smpl):
+    person = wham(smpl)[5]
+    huge = {
+        "it names other frames than 0 to 99999": {**person, "frame_ids": np.array([0, 1, 2, 3, 1_000_000])},
+        "it names other frames": {**person, "frame_ids": np.array([0, 1, 2, 3, -1])},
+        "it has the person": {**person, "trans": person["trans"] * 1e30},
+        "it has betas that are those of no body": {**person, "betas": person["betas"] * 1e30},
+    }
+    for reason, value in huge.items():
+        joblib_dump(tmp_path / "w.pkl", {1: value})
+        with pytest.raises(ValueError, match=rf"^w\.pkl cannot be read as a motion, {reason}"):
+            load_motion(tmp_path / "w.pkl", smpl)
+    same = dict.fromkeys(range(2000), person)  # the file is small: pickles write an object once
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(same))
+    with pytest.raises(ValueError, match=r"^w\.pkl cannot be read as a motion, it has more than 1000 people"):
+        load_motion(tmp_path / "w.pkl", smpl)
+    still = {"bodyPose": pose().numpy()[:1], "frameCount": 10_000_000, "frameRate": 24.0}
+    np.savez(tmp_path / "m.npz", **still)
+    with pytest.raises(ValueError, match=r"^m\.npz cannot be read as a motion, it has 10000000 frames, and from 1"):
+        load_motion(tmp_path / "m.npz", smpl)
+    nothing = {"global_orient": np.zeros((1, 3, 3)), "body_pose": np.zeros((23, 3, 3)), "betas": BETAS[None]}
+    np.savez(tmp_path / "g.npz", smpl=np.array([nothing], dtype=object), camera=np.ones((1, 3)))
+    with pytest.raises(ValueError, match=r"^g\.npz cannot be read as a motion, it holds matrices that are no"):
+        load_motion(tmp_path / "g.npz", smpl)
+
+
+def test_a_still_pose_lasts_as_long_as_it_says(tmp_path, smpl):
+    still = {"bodyPose": pose().numpy()[0], "frameCount": 70_000, "frameRate": 24.0, "shapeParameters": BETAS}
+    np.savez(tmp_path / "m.npz", **still)
+    motion = load_motion(tmp_path / "m.npz", smpl)
+    assert len(motion) == 70_000 and motion.confidence.all()
+    assert torch.equal(motion.rotations[0], motion.rotations[-1]) and torch.equal(motion.cam_t[0], motion.cam_t[-1])
+
+
+def test_one_file_does_not_change_how_the_next_is_read(tmp_path, smpl):
+    """State for a shared class: good files of WHAM failed behind such a one."""
+    joblib_dump(tmp_path / "good.pkl", wham(smpl))
+    before = load_motion(tmp_path / "good.pkl", smpl)
+    (tmp_path / "bad.pkl").write_bytes(b"ccollections\ndefaultdict\n(N}(Vpop\nI1\nVupdate\nI2\nutb.")
+    with pytest.raises(ValueError, match=r"bad\.pkl cannot be read as a motion"):
+        load_motion(tmp_path / "bad.pkl", smpl)
+    assert torch.equal(load_motion(tmp_path / "good.pkl", smpl).rotations, before.rotations)
