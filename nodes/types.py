@@ -1,7 +1,9 @@
 """What travels between the nodes, and the little that all of them share."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from typing import Any
 
 import torch
 from comfy.model_management import get_torch_device, throw_exception_if_processing_interrupted
@@ -11,6 +13,7 @@ from server import PromptServer
 
 from ..champ.body.body import Body
 from ..champ.motion.motion import Motion
+from ..champ.render.rasterize import rasterizer_device
 
 MAX_FRAMES = 100000
 MAX_SIZE = 8192  # pixels
@@ -26,10 +29,20 @@ ChampReference = io.Custom("CHAMP_REFERENCE")
 ChampGuidance = io.Custom("CHAMP_GUIDANCE")
 
 
+def schema(*, aliases: list[str], advanced: Collection[str] = (), **about: Any) -> io.Schema:
+    """What ComfyUI is told about a node. Newer versions also hear by which other words the search finds it, and which
+    inputs are rare, so that they are folded away."""
+    if "search_aliases" in {field.name for field in fields(io.Schema)}:
+        about["search_aliases"] = aliases
+    for given in about["inputs"]:
+        if given.id in advanced and hasattr(given, "advanced"):
+            given.advanced = True
+    return io.Schema(**about)
+
+
 def drawing_device() -> torch.device:
-    """Where the rasteriser runs: CUDA or the CPU, because other devices lack some of its integer operations."""
-    device = get_torch_device()
-    return device if device.type == "cuda" else torch.device("cpu")
+    """Where the rasteriser runs."""
+    return rasterizer_device(get_torch_device())
 
 
 def progress() -> Callable[[int, int], None]:

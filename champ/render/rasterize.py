@@ -19,6 +19,11 @@ CPU_BLOCK = 1 << 17
 GPU_BLOCK = 1 << 21
 
 
+def rasterizer_device(preferred: torch.device) -> torch.device:
+    """CUDA or the CPU, because other devices lack some of the integer operations."""
+    return preferred if preferred.type == "cuda" else torch.device("cpu")
+
+
 def block_size(device: torch.device) -> int:
     return CPU_BLOCK if device.type == "cpu" else GPU_BLOCK
 
