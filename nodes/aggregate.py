@@ -5,6 +5,7 @@ from comfy_api.latest import io
 from ..champ.sampling.aggregation import with_windows
 from ..champ.sampling.interpolate import METHODS, interpolate
 from ..champ.sampling.windows import SCHEDULES, WEIGHTS
+from .types import schema
 
 
 def window_inputs() -> list[io.Int.Input | io.Combo.Input]:
@@ -38,10 +39,12 @@ def window_inputs() -> list[io.Int.Input | io.Combo.Input]:
 class ChampTemporalAggregation(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampTemporalAggregation",
             display_name="Temporal Aggregation",
             category="Champ/sampling",
+            aliases=["context windows", "sliding window", "long video", "AnimateDiff context options"],
+            advanced=["weights"],
             description="Lets any sampler make a video of any length: in each step the model denoises overlapping "
             "windows, and their predictions are averaged. Memory depends on the window, not on the video.",
             inputs=[io.Model.Input("model", tooltip="From Load Champ Model or Apply Champ."), *window_inputs()],
@@ -56,10 +59,12 @@ class ChampTemporalAggregation(io.ComfyNode):
 class ChampInterpolateLatents(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampInterpolateLatents",
             display_name="Interpolate Latent Frames",
             category="Champ/sampling",
+            aliases=["frame interpolation", "double frame rate", "slerp", "smooth video"],
+            advanced=["method"],
             description="Puts new frames between the frames of a latent video, before decoding.",
             inputs=[
                 io.Latent.Input("latent", tooltip="The sampled video."),

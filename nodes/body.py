@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..champ.body.free import free_body_betas, load_free_body
 from ..champ.body.smpl import load_smpl
 from .files import SMPL_EXTENSIONS, register_folder, smpl_file, smpl_files
-from .types import ChampBody, checked
+from .types import ChampBody, checked, schema
 
 register_folder("smpl", SMPL_EXTENSIONS)
 
@@ -25,10 +25,12 @@ class ChampFreeBody(io.ComfyNode):
                 tooltip=tooltip,
             )
 
-        return io.Schema(
+        return schema(
             node_id="ChampFreeBody",
             display_name="Free Body",
             category="Champ/body",
+            aliases=["SMPL", "human body", "mannequin", "body shape", "3D person"],
+            advanced=["proportions"],
             description="A human body that comes with the pack: nothing to download, free for commercial use. "
             "The sliders set its shape.",
             inputs=[
@@ -51,10 +53,11 @@ class ChampFreeBody(io.ComfyNode):
 class ChampLoadSMPL(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampLoadSMPL",
             display_name="Load SMPL Body",
             category="Champ/body",
+            aliases=["SMPL model", "human body", "body shape", "SMPL_NEUTRAL"],
             description="The SMPL body, on which Champ was trained, from your own licensed file in models/smpl "
             "(register at smpl.is.tue.mpg.de). The pack never downloads it.",
             inputs=[

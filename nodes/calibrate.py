@@ -18,6 +18,7 @@ from .types import (
     PoseKeypoint,
     drawing_device,
     progress,
+    schema,
     span_inputs,
     to_bytes,
     to_image,
@@ -28,10 +29,12 @@ from .types import (
 class ChampCalibrateReference(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampCalibrateReference",
             display_name="Calibrate Reference (TPC)",
             category="Champ/model",
+            aliases=["TPC", "Procrustes", "align reference", "match pose", "calibration"],
+            advanced=["points", "group_size", "seed", "max_warps", "start", "end"],
             description="For a reference person who is larger, smaller, turned or elsewhere than in the video: every "
             "frame also reads the picture as it is moved onto the person there (test-time Procrustes calibration). "
             "Goes between Encode Reference and Apply Champ. Needs to know where the person is, in the picture and in "

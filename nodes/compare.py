@@ -4,6 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from ..champ.render.grid import side_by_side
+from .types import schema
 
 CLIPS = 6
 
@@ -11,10 +12,11 @@ CLIPS = 6
 class ChampCompareGrid(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampCompareGrid",
             display_name="Compare Side by Side",
             category="Champ/output",
+            aliases=["grid", "side by side", "contact sheet", "join images", "stack videos"],
             description="Puts up to six clips or pictures side by side: reference, result, maps, another result.",
             inputs=[
                 io.Image.Input("image_1", tooltip="The first clip; the others take its height."),

@@ -12,7 +12,7 @@ from ..champ.motion import report
 from ..champ.motion.motion import Motion
 from ..champ.render.pose import from_pose_keypoint, shots_of
 from .files import hmr2_file, hmr2_files, register_folder
-from .types import ChampBody, ChampHMR2, ChampMotion, PoseKeypoint, checked, progress, warn
+from .types import ChampBody, ChampHMR2, ChampMotion, PoseKeypoint, checked, progress, schema, warn
 from .video import Pictures, clip_input, pictures
 
 register_folder("hmr2", set(SUFFIXES))
@@ -21,10 +21,12 @@ register_folder("hmr2", set(SUFFIXES))
 class ChampLoadHMR2(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampLoadHMR2",
             display_name="Load HMR2",
             category="Champ/model",
+            aliases=["4D-Humans", "SMPL estimation", "HMR 2.0", "motion capture"],
+            advanced=["weight_dtype", "half_precision_copy"],
             description="Loads the network of 4D-Humans, which sees the 3D body of a person in a picture, from "
             "models/hmr2.",
             inputs=[
@@ -61,10 +63,11 @@ class ChampLoadHMR2(io.ComfyNode):
 class ChampEstimateMotion(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampEstimateMotion",
             display_name="Estimate Motion",
             category="Champ/motion",
+            aliases=["motion capture", "video to SMPL", "HMR2", "4D-Humans", "pose estimation", "dance"],
             description="Finds the 3D body of a person in every frame of a video, or in a single picture, with HMR2. "
             "The motion has as many frames as the video; where the person is not seen, it is filled in.",
             inputs=[

@@ -3,16 +3,17 @@
 from comfy_api.latest import io
 
 from ..champ.people.portrait import portrait
-from .types import MAX_SIZE, ChampBody, ChampMotion, to_image
+from .types import MAX_SIZE, ChampBody, ChampMotion, schema, to_image
 
 
 class ChampExamplePerson(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampExamplePerson",
             display_name="Example Person",
             category="Champ/body",
+            aliases=["sample picture", "test person", "reference image", "character"],
             description="A drawn picture of an invented person, with the body in it: something to animate before there "
             "is a picture of your own. Champ-Tiny, which comes with the pack, was trained on such people.",
             inputs=[

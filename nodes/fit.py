@@ -18,7 +18,7 @@ from .animation import animated, preview_step
 from .estimate import describe
 from .motion import figure_over
 from .pose import people_in, watched
-from .types import ChampBody, ChampMotion, PoseKeypoint, progress, to_image
+from .types import ChampBody, ChampMotion, PoseKeypoint, progress, schema, to_image
 from .video import Pictures, clip_input
 
 OVERLAY_SIZE = 512  # longer side in pixels
@@ -29,10 +29,11 @@ UNSEEN = 0.75  # confidence below which much of a person was out of sight in mos
 class ChampFitMotion(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampFitMotion",
             display_name="Fit Motion to Keypoints",
             category="Champ/motion",
+            aliases=["motion capture", "keypoints to SMPL", "SMPLify", "lift to 3D", "pose to body", "dance"],
             description="Finds the 3D body of a person in every frame from 2D keypoints alone, of any pose node: no "
             "model files are needed. The motion has as many frames as the keypoints; where the person is not seen, it "
             "is filled in.",

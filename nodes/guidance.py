@@ -9,16 +9,18 @@ from ..champ.model.checkpoint import MAPS, POSE
 from ..champ.model.guidance import GuidanceMap, encode_guidance
 from ..champ.render.palette import exchange_report
 from .maps import map_inputs
-from .types import MAX_SIZE, ChampGuidance, ChampGuidanceEncoders, progress, span_inputs, to_bytes, warn
+from .types import MAX_SIZE, ChampGuidance, ChampGuidanceEncoders, progress, schema, span_inputs, to_bytes, warn
 
 
 class ChampEncodeGuidance(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampEncodeGuidance",
             display_name="Encode Guidance",
             category="Champ/model",
+            aliases=["guidance encoder", "pose guider", "depth", "normal", "skeleton", "control"],
+            advanced=["width", "height", "start", "end"],
             description="Turns the maps into guidance for the denoiser. Any subset of the maps will do. Animate Anyone "
             "reads the skeleton maps only.",
             inputs=[

@@ -22,6 +22,7 @@ from .types import (
     checked,
     drawing_device,
     progress,
+    schema,
     to_bytes,
     to_image,
     warn,
@@ -50,10 +51,11 @@ def map_inputs() -> list[io.Image.Input]:
 class ChampRenderMaps(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampRenderMaps",
             display_name="Render Guidance Maps",
             category="Champ/maps",
+            aliases=["depth map", "normal map", "semantic map", "dwpose", "skeleton", "SMPL render", "mask"],
             description="Draws a motion as the depth, normal, semantic and skeleton maps that Champ was trained with, "
             "pixel for pixel, without Blender.",
             inputs=[
@@ -91,10 +93,11 @@ class ChampRenderMaps(io.ComfyNode):
 class ChampLoadMaps(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampLoadMaps",
             display_name="Load Guidance Maps",
             category="Champ/maps",
+            aliases=["load depth", "load normal", "load dwpose", "image sequence", "control images"],
             description="Loads maps from a folder in the official layout: depth, normal, semantic_map, dwpose and "
             "mask, each with one picture for each frame. A map that the folder does not have is left empty.",
             inputs=[
@@ -136,10 +139,11 @@ class ChampLoadMaps(io.ComfyNode):
 class ChampSaveMaps(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampSaveMaps",
             display_name="Save Guidance Maps",
             category="Champ/maps",
+            aliases=["save depth", "save normal", "save dwpose", "image sequence", "control images"],
             description="Writes maps as a folder in the official layout, with the video's frames if training is to use "
             "it, and an animated preview of all side by side. Each run makes a new folder; nothing is overwritten.",
             inputs=[
@@ -201,10 +205,11 @@ class ChampSaveMaps(io.ComfyNode):
 class ChampDrawSkeleton(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampDrawSkeleton",
             display_name="Draw Skeleton Map",
             category="Champ/maps",
+            aliases=["dwpose", "openpose", "stick figure", "draw pose", "keypoints", "render pose"],
             description="Draws people as skeletons in DWPose's exact style, from the keypoints of any pose node.",
             inputs=[
                 PoseKeypoint.Input("pose_keypoints", tooltip="Keypoints from a DWPose, OpenPose or other pose node."),
@@ -246,10 +251,11 @@ class ChampDrawSkeleton(io.ComfyNode):
 class ChampCheckMaps(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampCheckMaps",
             display_name="Check Semantic Map",
             category="Champ/maps",
+            aliases=["validate maps", "palette", "segmentation", "part colours"],
             description="Warns when a semantic map does not have the 24 part colours that Champ knows, before minutes "
             "of sampling are spent on it: swapped channels, DensePose colours, JPEG damage, empty frames.",
             inputs=[

@@ -12,7 +12,7 @@ from ..champ.metrics.perceptual import check_length
 from ..champ.model.compat import managed
 from ..champ.model.memory import loaded
 from .files import register_folder
-from .types import progress, to_bytes
+from .types import progress, schema, to_bytes
 
 register_folder("champ_metrics", {".pth", ".pt", ".safetensors"})
 
@@ -20,10 +20,12 @@ register_folder("champ_metrics", {".pth", ".pt", ".safetensors"})
 class ChampMeasure(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampMeasure",
             display_name="Measure Result",
             category="Champ/output",
+            aliases=["PSNR", "SSIM", "LPIPS", "FVD", "FID", "L1", "metrics", "evaluate", "quality"],
+            advanced=["protocol"],
             description="Compares a clip with the true one: L1, PSNR, SSIM, flicker, and on request LPIPS, FID-VID "
             "and FVD. With a mask also for the person and the background alone.",
             inputs=[

@@ -7,7 +7,7 @@ from ..champ.model.checkpoint import SUFFIXES, find_set
 from ..champ.model.exchanged import encoder_doubts
 from ..champ.model.loading import WEIGHT_DTYPES, load_denoiser, load_encoders, load_reference_net
 from .files import checkpoint_sets, register_folder, register_shipped, set_place
-from .types import ChampGuidanceEncoders, ChampReferenceNet, checked, warn
+from .types import ChampGuidanceEncoders, ChampReferenceNet, checked, schema, warn
 
 register_folder("champ", set(SUFFIXES))
 register_shipped("champ", "vae")
@@ -19,10 +19,12 @@ OWN_MOTION = {"from the set": "set", "none (single pictures)": "none"}
 class ChampLoadModel(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampLoadModel",
             display_name="Load Champ Model",
             category="Champ/model",
+            aliases=["Animate Anyone", "checkpoint loader", "human image animation", "animate person", "motion module"],
+            advanced=["weight_dtype"],
             description="Loads a checkpoint set of Champ or Animate Anyone from models/champ: one folder with "
             "denoising_unet, reference_unet, motion_module and the guidance encoders or the pose guider inside, or one "
             "file with all of them. champ_tiny comes with the pack.",

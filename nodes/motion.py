@@ -22,6 +22,7 @@ from .types import (
     checked,
     drawing_device,
     progress,
+    schema,
     to_bytes,
     to_image,
     warn_of_other_shape,
@@ -69,10 +70,11 @@ def figure_over(
 class ChampBuiltInMotion(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampBuiltInMotion",
             display_name="Built-in Motion",
             category="Champ/motion",
+            aliases=["dance", "walk", "wave", "turn", "preset motion", "animation", "SMPL"],
             description="Walk, wave, dance, jumping jacks or a turntable, of any length, with the feet on the floor. "
             "Good for a first try and for testing, with no video needed.",
             inputs=[
@@ -105,10 +107,12 @@ class ChampBuiltInMotion(io.ComfyNode):
 class ChampCamera(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampCamera",
             display_name="Set or Orbit Camera",
             category="Champ/motion",
+            aliases=["orbit", "turntable", "framing", "zoom", "view", "field of view"],
+            advanced=["fov", "follow"],
             description="Films the person from any side, with the whole movement in the picture. A list of angles "
             "moves the camera during the clip, for turntables and multi-view animation.",
             inputs=[
@@ -171,10 +175,11 @@ class ChampCamera(io.ComfyNode):
 class ChampRetimeMotion(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampRetimeMotion",
             display_name="Trim, Retime or Loop Motion",
             category="Champ/motion",
+            aliases=["trim motion", "speed", "slow motion", "loop", "frame rate", "cut", "time stretch"],
             description="Cuts a part out of a motion, changes its frame rate or speed, and repeats it.",
             inputs=[
                 ChampMotion.Input("motion", tooltip="The motion to change."),
@@ -225,10 +230,12 @@ class ChampRetimeMotion(io.ComfyNode):
 class ChampPreviewMotion(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampPreviewMotion",
             display_name="Preview Motion",
             category="Champ/motion",
+            aliases=["show motion", "view SMPL", "render body", "animation preview", "dance"],
+            advanced=["renderer"],
             description="Shows the moving body as a shaded figure, over your pictures or a plain background, so that a "
             "wrong pose or place is seen before anything slow begins.",
             inputs=[

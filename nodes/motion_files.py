@@ -10,7 +10,7 @@ from ..champ.motion.formats import EXTENSIONS, load_motion, save_amass, save_mot
 from ..champ.motion.report import describe
 from ..champ.render.gltf import save_glb
 from .files import annotated_path, media_folders, new_output_path
-from .types import MAX_SIZE, ChampBody, ChampMotion, checked, progress, warn_of_other_shape
+from .types import MAX_SIZE, ChampBody, ChampMotion, checked, progress, schema, warn_of_other_shape
 
 NO_MOTION = "put a motion into the input folder"
 FORMATS = {"Champ (.safetensors)": ".safetensors", "AMASS (.npz)": ".npz"}
@@ -41,10 +41,11 @@ def motion_file(name: str) -> Path:
 class ChampLoadMotion(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampLoadMotion",
             display_name="Load Motion",
             category="Champ/motion",
+            aliases=["import motion", "AMASS", "SMPL file", "AIST++", "dance", "npz", "pkl", "mocap"],
             description="A motion from a file: saved by this pack, by Champ's own tools, from the AMASS collection, or "
             "estimated from a video with 4D-Humans, WHAM, GVHMR, TRAM, PromptHMR, ROMP or Meshcapade.",
             inputs=[
@@ -105,10 +106,11 @@ class ChampLoadMotion(io.ComfyNode):
 class ChampSaveMotion(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampSaveMotion",
             display_name="Save Motion",
             category="Champ/motion",
+            aliases=["export motion", "SMPL file", "npz", "Blender", "mocap"],
             description="Writes a motion as a file: for Load Motion with everything in it, or in the layout of AMASS "
             "for other programs. Each run makes a new file; nothing is overwritten.",
             inputs=[
@@ -159,10 +161,11 @@ class ChampSaveMotion(io.ComfyNode):
 class ChampSaveGLB(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampSaveGLB",
             display_name="Save Animated Body (GLB)",
             category="Champ/motion",
+            aliases=["export GLB", "glTF", "3D animation", "Blender", "mesh"],
             description="Writes the moving body as a 3D file (glTF binary) with a skeleton and an animation, for "
             "Preview 3D, Blender, game engines and the web. Each run makes a new file; nothing is overwritten.",
             inputs=[

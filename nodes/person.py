@@ -14,7 +14,7 @@ from ..champ.render.pose import SHOT
 from ..champ.render.skeleton import draw_skeleton
 from .animation import PREVIEW_SIZE, animated, preview_step
 from .pose import FPS, people_in, watched
-from .types import PoseKeypoint, progress, to_image
+from .types import PoseKeypoint, progress, schema, to_image
 from .video import clip_input
 
 CHOSEN, OTHER, INK = (92, 205, 112), (190, 194, 200), (24, 26, 28)
@@ -23,10 +23,11 @@ CHOSEN, OTHER, INK = (92, 205, 112), (190, 194, 200), (24, 26, 28)
 class ChampFollowPerson(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampFollowPerson",
             display_name="Follow Person",
             category="Champ/pose",
+            aliases=["track person", "choose person", "select person", "multiple people", "tracking"],
             description="Keeps one person of several through the whole clip, also when people cross, are missed for "
             "a while, or the shot changes. Shows everybody with a number.",
             inputs=[

@@ -16,7 +16,7 @@ from ..champ.render.pose import SHOT, Pose, canvas_size, from_pose_keypoint, sho
 from ..champ.render.skeleton import draw_skeleton
 from .animation import PREVIEW_SIZE, animated, preview_step
 from .files import dwpose_file, dwpose_files, register_dwpose
-from .types import ChampDWPose, PoseKeypoint, checked, progress, to_image, warn
+from .types import ChampDWPose, PoseKeypoint, checked, progress, schema, to_image, warn
 from .video import Pictures, clip_input, pictures
 
 register_dwpose(EXTENSIONS)
@@ -27,10 +27,11 @@ FPS = 24.0  # of the preview of pictures, which do not say
 class ChampLoadDWPose(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampLoadDWPose",
             display_name="Load DWPose",
             category="Champ/model",
+            aliases=["pose detector", "openpose", "YOLOX", "RTMPose", "keypoints"],
             description="Loads the two networks that find people and their keypoints, from models/dwpose or from where "
             "the ControlNet Auxiliary Preprocessors keep them.",
             inputs=[
@@ -62,10 +63,11 @@ class ChampLoadDWPose(io.ComfyNode):
 class ChampEstimatePose(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampEstimatePose",
             display_name="Estimate Pose",
             category="Champ/pose",
+            aliases=["DWPose", "openpose", "skeleton", "keypoints", "pose estimation", "detect people"],
             description="Finds the keypoints of everybody in a clip with DWPose: body, hands and face, the box of each "
             "person, and where one shot ends and the next begins.",
             inputs=[

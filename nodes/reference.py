@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..champ.model.images import FITS, clip_input
 from ..champ.model.images import fit as fit_picture
 from ..champ.model.reference import Reference, encode_reference
-from .types import MAX_SIZE, ChampReference, ChampReferenceNet, progress, span_inputs
+from .types import MAX_SIZE, ChampReference, ChampReferenceNet, progress, schema, span_inputs
 
 
 class Shown(NamedTuple):
@@ -32,10 +32,12 @@ class Seen(NamedTuple):
 class ChampEncodeReference(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampEncodeReference",
             display_name="Encode Reference",
             category="Champ/model",
+            aliases=["ReferenceNet", "reference image", "character", "identity", "appearance"],
+            advanced=["start", "end"],
             description="Shows the picture of the person to ReferenceNet, once for the whole video. Several "
             "pictures of the same person can be given as a batch.",
             inputs=[

@@ -14,7 +14,7 @@ from ..champ.sampling.noise import NOISES
 from ..champ.sampling.sampler import ddim
 from ..champ.sampling.schedule import trailing_sigmas, with_betas
 from .aggregate import window_inputs
-from .types import ChampGuidance, ChampReference
+from .types import ChampGuidance, ChampReference, schema
 
 LAYOUT = (
     "per frame: a frame has the same noise whatever the clip's length, so that a longer clip begins like the short "
@@ -39,10 +39,12 @@ def denoise_input() -> io.Float.Input:
 class ChampApply(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampApply",
             display_name="Apply Champ",
             category="Champ/model",
+            aliases=["conditioning", "animate", "Animate Anyone", "pose control"],
+            advanced=["betas"],
             description="Makes the positive and negative conditioning and the empty latent of the video, for Champ "
             "Sampler, KSampler or SamplerCustom. The positive reads the reference, the negative does not; both "
             "follow the guidance.",
@@ -79,10 +81,12 @@ class ChampApply(io.ComfyNode):
 class ChampSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampSampler",
             display_name="Champ Sampler",
             category="Champ/sampling",
+            aliases=["KSampler", "animate", "human image animation", "dance video", "image to video"],
+            advanced=["overlap", "schedule", "weights"],
             description="Samples a video with the official settings: exact DDIM, trailing timesteps, windows of 24 "
             "frames.",
             inputs=[
@@ -140,10 +144,11 @@ class ChampSampler(io.ComfyNode):
 class ChampSigmas(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampSigmas",
             display_name="Champ Trailing Sigmas",
             category="Champ/sampling",
+            aliases=["scheduler", "timesteps", "trailing spacing", "zero terminal SNR"],
             description="The official timesteps for SamplerCustom and SamplerCustomAdvanced, exact for any number of "
             "steps.",
             inputs=[io.Model.Input("model", tooltip="From Apply Champ."), steps_input(), denoise_input()],
@@ -158,10 +163,11 @@ class ChampSigmas(io.ComfyNode):
 class ChampDDIM(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampDDIM",
             display_name="Champ DDIM",
             category="Champ/sampling",
+            aliases=["sampler", "DDIM", "zero terminal SNR"],
             description="The official sampler for SamplerCustom and SamplerCustomAdvanced. It treats the first "
             "step, which has no signal at all, exactly; ComfyUI's own ddim is very close to it.",
             inputs=[],
@@ -176,10 +182,11 @@ class ChampDDIM(io.ComfyNode):
 class ChampNoise(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampNoise",
             display_name="Champ Noise",
             category="Champ/sampling",
+            aliases=["random noise", "seed", "initial noise", "flicker"],
             description="Noise for SamplerCustomAdvanced.",
             inputs=[
                 io.Int.Input(

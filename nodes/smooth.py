@@ -5,16 +5,17 @@ from comfy_api.latest import io
 from ..champ.motion.report import describe, plot
 from ..champ.motion.smooth import METHODS, smooth
 from .animation import still
-from .types import ChampMotion, to_image
+from .types import ChampMotion, schema, to_image
 
 
 class ChampSmoothMotion(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampSmoothMotion",
             display_name="Smooth Motion",
             category="Champ/motion",
+            aliases=["jitter", "denoise motion", "stabilize", "filter motion", "trembling"],
             description="Takes the trembling out of an estimated motion, shot by shot, and leaves fast movements what "
             "they are. Frames in which the person is turned round for a moment are filled in.",
             inputs=[
@@ -49,10 +50,11 @@ class ChampSmoothMotion(io.ComfyNode):
 class ChampMotionReport(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampMotionReport",
             display_name="Motion Report",
             category="Champ/motion",
+            aliases=["motion statistics", "jitter", "plot motion", "debug motion"],
             description="Says which frames of a motion were filled in, how certain the others are, where it trembles "
             "and where shots change, and draws it.",
             inputs=[

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..champ.motion.transfer import PLACEMENTS, transfer
 from .animation import animated
 from .motion import figure_over
-from .types import ChampBody, ChampMotion, to_image
+from .types import ChampBody, ChampMotion, schema, to_image
 
 OPACITY = 0.7
 
@@ -13,10 +13,12 @@ OPACITY = 0.7
 class ChampTransferMotion(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return io.Schema(
+        return schema(
             node_id="ChampTransferMotion",
             display_name="Put Reference into Motion",
             category="Champ/motion",
+            aliases=["retarget", "align person", "shape transfer", "motion transfer", "driving video"],
+            advanced=["figure_scale"],
             description="Gives a motion the shape and the place of the person in the reference picture, so that the "
             "maps fit the picture. Shows the first frame over the picture, before anything slow begins.",
             inputs=[

@@ -18,6 +18,18 @@ def declared_ids() -> list[str]:
     )
 
 
+def declared_advanced() -> dict[str, set[str]]:
+    """The inputs of each node that its schema calls rare."""
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in (dev.ROOT / "nodes").glob("*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    about = [{k.arg: k.value for k in call.keywords} for call in calls]
+    return {
+        given["node_id"].value: set(ast.literal_eval(given["advanced"])) if "advanced" in given else set()
+        for given in about
+        if isinstance(given.get("node_id"), ast.Constant)
+    }
+
+
 @pytest.fixture(scope="module")
 def registered(server) -> dict[str, dict]:
     nodes = server.json("/object_info")
@@ -53,6 +65,24 @@ def test_node_describes_itself(registered, node_id):
     without = [name for name, options in inputs_of(info).items() if not options.get("tooltip")]
     without += [name for name, text in zip(info["output_name"], info["output_tooltips"], strict=True) if not text]
     assert not without, f"no tooltip: {without}"
+
+
+def test_newer_hosts_hear_other_names_and_rare_inputs(server, registered):
+    """And older ones nothing that they do not know."""
+    core = [info for name, info in server.json("/object_info").items() if name not in registered]
+    know_names = any(info.get("search_aliases") for info in core)
+    # Older hosts know rare inputs of older kinds of nodes alone, which says nothing about ours.
+    know_rare = any(options.get("advanced") for info in registered.values() for options in inputs_of(info).values())
+    assert know_rare or not know_names
+    for name, info in registered.items():
+        names = info.get("search_aliases", [])
+        assert (3 <= len(names) == len({name.lower() for name in names})) if know_names else not names, name
+        rare = {key for key, options in inputs_of(info).items() if options.get("advanced")}
+        assert rare == (declared_advanced()[name] if know_rare else set()), name
+        assert declared_advanced()[name] < {*inputs_of(info), "something that is always shown"}, name
+    if know_names:
+        dance = {name for name, info in registered.items() if "dance" in " ".join(info["search_aliases"]).lower()}
+        assert {"ChampBuiltInMotion", "ChampLoadMotion", "ChampSampler"} <= dance
 
 
 @pytest.mark.parametrize("node_id", declared_ids())
