@@ -22,6 +22,7 @@ PACK = Path(__file__).parents[2]
 NOT_SHIPPED = [".git", ".venv", ".host", "output", "tests", "docs", "bench", "tools", "**/__pycache__"]
 KEPT_PARCELS = 32  # files in Ray's object store that further rows may want
 CLOSING = 20.0  # seconds
+ANSWERING = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,9 @@ class Actor:
                 self.shipped[path] = place
         return dict(self.shipped)
 
+    def answer(self) -> None:
+        pass
+
     def close(self) -> None:
         self.worker.close()
 
@@ -191,7 +195,7 @@ class Pool:
         try:
             answer = _ray().get(reference)
         except _ray().exceptions.RayError as error:
-            return self._lost(worker, str(error))
+            return self._lost(worker, error)
         if handle.node is None:
             if isinstance(answer, str):
                 self._drop(worker)
@@ -213,12 +217,20 @@ class Pool:
                 return Outcome(str(error), full=is_full(error))
         return outcome
 
-    def _lost(self, worker: int, message: str) -> Event:
+    def _lost(self, worker: int, error: Exception) -> Event:
+        """A worker that has ended on a node that lives has itself to blame; all others were left by their nodes. That a
+        node has gone, Ray knows after half a minute; that a worker does not answer, at once."""
+        ray = _ray()
         handle = self.workers[worker]
+        if isinstance(error, ray.exceptions.ActorUnavailableError):
+            try:
+                ray.get(handle.actor.answer.remote(), timeout=ANSWERING)
+            except ray.exceptions.RayError as later:
+                error = later
         alive = {node["NodeID"] for node in nodes()}
+        died = isinstance(error, ray.exceptions.ActorDiedError) and (handle.node is None or handle.node in alive)
         self._drop(worker)
-        first = message.strip().splitlines()[0]
-        return Lost(worker, handle.job, handle.node is not None and handle.node not in alive, first)
+        return Lost(worker, handle.job, not died, str(error).strip().splitlines()[0])
 
     def _drop(self, worker: int) -> None:
         with suppress(Exception):
