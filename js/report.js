@@ -1,6 +1,5 @@
 // Shows what a node has to say below its widgets.
 import { app } from "../../scripts/app.js";
-import { ComfyWidgets } from "../../scripts/widgets.js";
 
 const SPEAKING = ["ChampEstimateMotion", "ChampMeasure"];
 
@@ -13,7 +12,7 @@ app.registerExtension({
       onExecuted?.apply(this, arguments);
       let widget = this.widgets?.find((other) => other.name === "champ_report");
       if (!widget) {
-        widget = ComfyWidgets.STRING(this, "champ_report", ["STRING", { multiline: true }], app).widget;
+        widget = app.widgets.STRING(this, "champ_report", ["STRING", { multiline: true }], app).widget;
         widget.serialize = false; // neither in the workflow nor in the prompt
         widget.options.serialize = false;
         if (widget.inputEl) widget.inputEl.readOnly = true;

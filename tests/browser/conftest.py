@@ -35,8 +35,11 @@ def chromium():
 
 
 def about_the_pack(message) -> list[str]:
-    """Errors that name the pack, but not those about the registry, which the page's own policy keeps it from asking."""
+    """Errors that name the pack, but not those about the registry, which the page's own policy keeps it from asking;
+    and what newer frontends say about scripts that use what is not for them."""
     text = message.text
+    if text.startswith("[ComfyUI Notice]") or "internal module" in text:
+        return [text]
     return [text] if message.type == "error" and "champ" in text.lower() and "Security Policy" not in text else []
 
 
