@@ -14,6 +14,7 @@ def interpolate(latents: Tensor, factor: int, method: str = "slerp") -> Tensor:
         raise ValueError(f"A factor of {factor} is not possible; 1 leaves the clip as it is, 2 doubles the frame rate.")
     if not len(latents):
         raise ValueError("There are no frames to put others between; sample a video first.")
+    latents = latents.float()  # ComfyUI may keep them in 16 bits, which do not hold sums of squares
     frames = [latents[0]]
     for a, b in zip(latents, latents[1:]):
         frames += [METHODS[method](a, b, k / factor) for k in range(1, factor)]

@@ -48,3 +48,10 @@ def test_bad_input():
 def test_no_frames_are_refused():
     with pytest.raises(ValueError, match="no frames"):
         interpolate(torch.zeros(0, 4, 8, 8), 2)
+
+
+def test_latents_in_16_bits():
+    """As ComfyUI keeps them with --fp16-intermediates; large ones, whose squares do not fit."""
+    latents = 4 * torch.randn(2, 4, 96, 64)
+    found = interpolate(latents.half(), 2)
+    assert found.dtype == torch.float32 and relative(found, interpolate(latents, 2)) < 1e-3
