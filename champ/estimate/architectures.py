@@ -85,7 +85,9 @@ class _Layers:
         if weight.ndim != 4 or len(weight) != len(scale):
             raise DamagedError(f"its {name} is of other sizes than the official one")
         bias = self[f"{name}.bn.bias"] - self[f"{name}.bn.running_mean"] * scale
-        return self.step(silu, self._conv(x, f"{name}.conv", weight * scale[:, None, None, None], bias, stride))
+        return self.step(
+            torch.ops.aten.silu_, self._conv(x, f"{name}.conv", weight * scale[:, None, None, None], bias, stride)
+        )
 
     def _conv(self, x: Ref, name: str, weight: Tensor, bias: Tensor, stride: int) -> Ref:
         groups = len(weight) if weight.shape[1] == 1 else 1  # those for each channel, or for all of them

@@ -5,6 +5,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ CHECKING = ContextVar("CHECKING", default=False)  # whether only shapes are comp
 # Operators that take more than a moment for each number of their results, in ONNX and in torch.
 CONVOLUTIONS = {"Conv", "_convolution", "conv2d", "convolution"}
 PRODUCTS = {"Gemm", "MatMul", "addmm", "baddbmm", "bmm", "linear", "matmul", "mm"}
+NORMALIZATIONS = {"BatchNormalization", "batch_norm"}
 POOLINGS = {"AveragePool", "MaxPool", "avg_pool2d", "max_pool2d"}
 
 
@@ -48,14 +50,16 @@ class Graph(nn.Module):
         super().__init__()
         if len(steps) > MAX_STEPS:
             raise DamagedError(f"it has more than {MAX_STEPS} steps")
-        steps = fused(steps, outputs)
+        tensors = dict(tensors)
+        steps = fused(steps, outputs, tensors)
         self.steps, self.picture, self.outputs = steps, picture, outputs
+        used = [list(_refs([step.args, *step.kwargs.values()])) for step in steps]
+        tensors = {name: tensors[name] for name in dict.fromkeys(chain(*used)) if name in tensors}
         # Copies, so that the file is not needed any more.
         self.host = {name: tensor.clone() for name, tensor in tensors.items() if not tensor.is_floating_point()}
         self.names = [name for name in tensors if name not in self.host]
         floats = [tensors[name].to(torch.float32, copy=True) for name in self.names]
         self.weights = nn.ParameterList(nn.Parameter(tensor, requires_grad=False) for tensor in floats)
-        used = [list(_refs([step.args, *step.kwargs.values()])) for step in steps]
         last: dict[str, int] = {name: i for i, names in enumerate(used) for name in names}
         self.done: list[list[str]] = [[] for _ in steps]  # values that nothing needs after a step
         for i, step in enumerate(steps):
@@ -134,18 +138,49 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
 sigmoid, multiplied, silu = map(guarded, (torch.ops.aten.sigmoid, torch.ops.aten.mul, torch.ops.aten.silu))
 
 
-def fused(steps: list[Step], outputs: Sequence[str]) -> list[Step]:
-    """With x sigmoid(x) as the one operator that it is, which goes through the memory once."""
+def fused(steps: list[Step], outputs: Sequence[str], tensors: dict[str, Tensor]) -> list[Step]:
+    """The same steps with fewer ways through the memory."""
     users = Counter(ref for step in steps for ref in _refs([step.args, *step.kwargs.values()])) + Counter(outputs)
     found: list[Step] = []
     for step in steps:
-        if found and found[-1].function is sigmoid and step.function is multiplied:
-            [x], [weight] = found[-1].args, found[-1].outputs
-            if list(step.args) in ([x, weight], [weight, x]) and users[weight] == 1:
+        if found and users[found[-1].outputs[0]] == 1:
+            joined = _swish(found[-1], step) or _normalized(found[-1], step, tensors)
+            if joined:
                 found.pop()
-                step = Step("SiLU", silu, [x], {}, step.outputs)
+                step = joined
         found.append(step)
     return found
+
+
+def _swish(before: Step, step: Step) -> Step | None:
+    """x sigmoid(x) as the one operator that it is."""
+    if before.function is sigmoid and step.function is multiplied:
+        x, weight = before.args[0], before.outputs[0]
+        if list(step.args) in ([x, weight], [weight, x]):
+            return Step("SiLU", silu, [x], {}, step.outputs)
+    return None
+
+
+def _normalized(before: Step, step: Step, tensors: dict[str, Tensor]) -> Step | None:
+    """A convolution with the batch normalisation that follows it in its weights."""
+    if before.operator not in CONVOLUTIONS or step.operator not in NORMALIZATIONS:
+        return None
+    x, kernel, bias, *rest = [*before.args, None] if len(before.args) == 2 else before.args
+    names = [kernel, *step.args[1:5]] + ([] if bias is None else [bias])
+    transposed = before.operator != "Conv" and before.operator != "conv2d" and rest[3]
+    if step.args[0] != before.outputs[0] or transposed or not all(isinstance(name, str) for name in names):
+        return None
+    weight, *others = (tensors.get(name) for name in names)
+    if weight is None or any(other is None or other.shape != weight.shape[:1] for other in others):
+        return None
+    gain, shift, mean, variance, *added = (other.float() for other in others if other is not None)
+    epsilon = step.kwargs.get("epsilon", 1e-5) if step.operator == "BatchNormalization" else step.args[7]
+    scale = gain / (variance + epsilon).sqrt()
+    name = before.outputs[0]
+    tensors[f"{name} weight"] = weight.float() * scale.reshape(-1, *[1] * (weight.ndim - 1))
+    tensors[f"{name} bias"] = shift + ((added[0] if added else 0) - mean) * scale
+    args = [x, Ref(f"{name} weight"), Ref(f"{name} bias"), *rest]
+    return before._replace(args=args, outputs=step.outputs)
 
 
 def together(args: Any) -> Any:
