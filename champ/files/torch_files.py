@@ -37,8 +37,8 @@ NEWER = {
     for name in ("float8_e4m3fn", "float8_e5m2", "uint16", "uint32", "uint64")
     if hasattr(torch, name)
 }
-OLD_TENSORS = {"_rebuild_tensor", "_rebuild_tensor_v2"}  # torch._utils.
 PARAMETERS = {"_rebuild_parameter", "_rebuild_parameter_with_state"}
+TENSORS = {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_from_type_v2", *PARAMETERS}
 
 
 class Storage:
@@ -71,7 +71,7 @@ class Storage:
 
 
 class _TorchUnpickler(Unpickler):
-    """Knows the storages that a pickle refers to; `lie` has to say where they are."""
+    """Collects the storages that a pickle refers to; whoever reads the file says where each of them lies."""
 
     def __init__(self, data: Bytes, names: str, position: int = 0, room: Room | None = None):
         super().__init__(data, names, position, room)
@@ -91,9 +91,7 @@ class _TorchUnpickler(Unpickler):
 
 def is_tensor(value: Any) -> bool:
     """Whether a node of a pickle describes a tensor."""
-    if not isinstance(value, Node) or not value.name.startswith("torch._"):
-        return False
-    return value.name.rpartition(".")[2] in {*OLD_TENSORS, *PARAMETERS, "_rebuild_tensor_v3", "_rebuild_from_type_v2"}
+    return isinstance(value, Node) and value.name.startswith("torch._") and value.name.rpartition(".")[2] in TENSORS
 
 
 def to_tensor(node: Node) -> Tensor:

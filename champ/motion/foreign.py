@@ -228,6 +228,7 @@ def _phalp(values: dict) -> list[Person]:
                 seen[int(numbers(track))].append((time, i, frame))
 
     def read(entries: list) -> Recording:
+        _check_length(len(entries))
         bodies = [frame["smpl"][i] for _, i, frame in entries]
         cameras = _rows((frame["camera"][i] for _, i, frame in entries), len(entries), 3)
         times = torch.tensor([time for time, *_ in entries])
@@ -291,6 +292,8 @@ def _romp(values: dict) -> list[Person]:
             seen[int(track)].append((time, row, count, frame))
 
     def read(entries: list) -> Recording:
+        _check_length(len(entries))
+
         def rows(key: str, width: int) -> Tensor:
             own = (numbers(frame[key]).reshape(count, -1)[row] for _, row, count, frame in entries)
             return _rows(own, len(entries), width)

@@ -62,9 +62,9 @@ def load_motion(
         motion = _to_motion(seen, body, width, height, fps)
         world, repeats = seen.world, seen.repeats
         del seen
-        if world is not None:
-            motion = transform(motion, body, world, torch.zeros(3))
-            motion = frame_person(motion, body, width, height)
+    if world is not None:
+        motion = transform(motion, body, world, torch.zeros(3))
+        motion = frame_person(motion, body, width, height)
     return repeat(motion, repeats) if repeats > 1 else motion
 
 
@@ -116,10 +116,12 @@ def _load_own(path: Path) -> Motion:
         raise ValueError(f"{path.name} is not a motion: it was not written by Save Motion; choose another file.")
     with reading(path, *OWN):
         tensors = {name: values[name] for name in TENSORS}
-        if any(tensor.dtype != torch.float32 for tensor in tensors.values()):
-            raise DamagedError("its numbers are not those that Save Motion writes")
+        kinds = [(tensor, torch.float32) for tensor in tensors.values()]
         if "shot" in values:  # files of before have one shot
             tensors["shot"] = values["shot"]
+            kinds.append((values["shot"], torch.int64))
+        if any(tensor.dtype != kind for tensor, kind in kinds):
+            raise DamagedError("its numbers are not those that Save Motion writes")
         width, height = (int(about[name]) for name in ("width", "height"))
         focal, fps = (float(about[name]) for name in ("focal", "fps"))
         motion = Motion(**tensors, width=width, height=height, focal=focal, fps=fps, source=about["source"][:80])

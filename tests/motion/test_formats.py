@@ -433,6 +433,7 @@ def write_own(path: Path, about: dict = {}, **tensors) -> Path:  # noqa: B006
         ({}, {"rotations": torch.zeros(FRAMES, 24, 3, 3)}, "it holds matrices that are no rotations"),
         ({}, {"rotations": -torch.eye(3).repeat(FRAMES, 24, 1, 1)}, "it holds matrices that are no rotations"),
         ({}, {"cam_t": pelvis().double()}, "its numbers are not those that Save Motion writes"),
+        ({}, {"shot": torch.full((FRAMES,), torch.nan)}, "its numbers are not those that Save Motion writes"),
         ({}, {"cam_t": pelvis() * 1e20}, "it has the person 9.*e.20 metres away"),
         ({}, {"betas": torch.zeros(1_000)}, "it has betas that are those of no body"),
         ({"height": "tall"}, {}, "it is damaged"),
