@@ -13,6 +13,7 @@ PERSON = 0  # of COCO's 80 classes
 CANDIDATE = 0.1  # score from which a box takes part in the suppression of overlapping ones
 OVERLAP = 0.45  # intersection over union from which the lower-scored of two boxes goes
 SCORE = 0.3  # of a person in the end
+MOST = 50  # people in a picture, so that a file that sees somebody everywhere does not run for ever
 
 
 class Detector(Protocol):
@@ -36,7 +37,7 @@ def find_people(pictures: Sequence[np.ndarray], detector: Detector) -> list[np.n
     for output, scale in zip(outputs[0], scales):
         boxes, scores = decode(output)
         kept = suppress(boxes, scores)
-        kept = kept[scores[kept] > SCORE]
+        kept = kept[scores[kept] > SCORE][:MOST]
         found.append(np.concatenate([boxes[kept] / scale, scores[kept, None]], axis=1))
     return found
 

@@ -127,4 +127,9 @@ def test_checkpoints_are_listed_beside_the_others_and_run(server):
     torch.save({"model": filled(YoloX(1 / 16, 1 / 3)).state_dict()}, folder / "yolox_l.pth")
     pose = filled(RtmPose(1 / 16, 1 / 6, tokens=(16, 8)))
     torch.save({"meta": {}, "state_dict": pose.state_dict()}, folder / "dw-ll_ucoco_384.pth")
-    assert len(keypoints(server.run(estimate("yolox_l.pth", "dw-ll_ucoco_384.pth")))) == FRAMES
+    prompt = estimate("yolox_l.pth", "dw-ll_ucoco_384.pth")
+    prompt["components"] = {"class_type": "GetVideoComponents", "inputs": {"video": ["1", 0]}}
+    one = {"image": ["components", 0], "batch_index": 0, "length": 1}
+    prompt["one"] = {"class_type": "ImageFromBatch", "inputs": one}
+    prompt["3"]["inputs"]["clip"] = ["one", 0]
+    assert len(keypoints(server.run(prompt))) == 1
