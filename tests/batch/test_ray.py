@@ -30,7 +30,7 @@ from champ.batch.pool import Pool
 from champ.batch.run import Measuring, Run
 from champ.batch.table import read_table
 from champ.batch.workflow import Workflow, read_workflow
-from champ.server import Failure
+from champ.server import Failure, Server
 
 from ..conftest import SMALL_DWPOSE, stand_ins
 
@@ -163,7 +163,16 @@ def states(rows: list[dict]) -> dict[str, str]:
     return {row["name"]: row["state"] for row in rows}
 
 
-def test_twelve_rows_and_a_poisonous_one(batch, server):
+@pytest.fixture
+def alone(comfyui, device_options, tmp_path):
+    """A server of its own with as many threads as a worker has: sums are rounded by how they are shared out."""
+    dev.link_pack(tmp_path / "alone" / "custom_nodes")
+    threads = {"OMP_NUM_THREADS": "1"}
+    with Server(comfyui, tmp_path / "alone", *device_options, environment=threads) as running:
+        yield running
+
+
+def test_twelve_rows_and_a_poisonous_one(batch, alone):
     poison = {"name": "poison", "Event.event": "fail"}
     rows = batch.run([*ROWS[:5], poison, *ROWS[5:]])
     assert states(rows) == {row["name"]: "done" for row in ROWS} | {"poison": "failed"}
@@ -178,8 +187,8 @@ def test_twelve_rows_and_a_poisonous_one(batch, server):
         prompt = workflow(event=False)
         prompt["2"]["inputs"]["motion"], prompt["3"]["inputs"]["azimuth"] = row["Motion.motion"], row["Camera.azimuth"]
         prompt["6"]["inputs"]["filename_prefix"] = prompt["7"]["inputs"]["name"] = f"single/{row['name']}"
-        outputs = server.run(prompt)["outputs"]
-        single = server.base / "output" / "single"
+        outputs = alone.run(prompt)["outputs"]
+        single = alone.base / "output" / "single"
         clip = batch.folder.clips / row["name"]
         pictures = sorted(clip.glob("*.png"))
         assert len(pictures) == len(outputs["6"]["images"]) == 3
