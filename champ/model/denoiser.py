@@ -168,7 +168,7 @@ def check_frames(known: int, given: int) -> None:
 def window_frames(transformer_options: dict[str, Any]) -> list[int] | None:
     """The frames of the clip that are in this batch, if something has cut the clip into windows: a context handler of
     ComfyUI, or AnimateDiff-Evolved, around it."""
-    outer = transformer_options.get("ad_params", {}).get("sub_idxs")
+    outer = (transformer_options.get("ad_params") or {}).get("sub_idxs")
     window = transformer_options.get("context_window")
     if window is None:
         return None if outer is None else list(outer)
@@ -246,7 +246,8 @@ class ChampModel(comfy.model_base.BaseModel):
             ],
         }
         dtype = self.manual_cast_dtype or self.get_dtype()
-        inside = f"in the denoiser {network_cause(self.diffusion_model, dtype)}"
+        remedy = "get its file again, or take away the LoRA that is on it"
+        inside = f"in the denoiser {network_cause(self.diffusion_model, dtype, remedy)}"
         return next((cause for cause, values in given.items() if values and not all_finite(values)), inside)
 
     def check_guidance(self, guidance: Guidance, shape: Sequence[int]) -> None:

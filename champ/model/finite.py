@@ -17,10 +17,10 @@ def broken_weight(module: nn.Module) -> str | None:
     return next((name for name, value in weights if not value.float().isfinite().all()), None)  # float8 has no isfinite
 
 
-def network_cause(module: nn.Module, dtype: torch.dtype) -> str:
+def network_cause(module: nn.Module, dtype: torch.dtype, remedy: str = "get its file again") -> str:
     """Why a network makes such values of input that has none, and what helps."""
     if (name := broken_weight(module)) is not None:
-        return f"its weights hold some, first in {name}; get its file again, or take away the LoRA that is on it"
+        return f"its weights hold some, first in {name}; {remedy}"
     if dtype == torch.float32:
         return "its weights are far too large; use another file"
     return f"its values are too large for {str(dtype).removeprefix('torch.')}; start ComfyUI with --force-fp32"

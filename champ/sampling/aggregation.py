@@ -59,7 +59,7 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
         self.schedule, self.weights = schedule, weights
 
     def should_use_context(self, model, conds, x_in, timestep, model_options) -> bool:
-        theirs = model_options["transformer_options"].get("ad_params", {})
+        theirs = model_options["transformer_options"].get("ad_params") or {}
         if theirs.get("context_length"):  # AnimateDiff-Evolved cuts this clip into windows, of which it tells the model
             return False
         return len(x_in) > self.context_length
