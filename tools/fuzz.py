@@ -303,7 +303,10 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)  # threads do not survive a fork
     chosen = {name: reader for name, reader in readers().items() if not options.only or name in options.only}
     fuzzer = Fuzzer(chosen, options.seed)
-    fuzzer.run(options.seconds, fixed_cases(chosen))
+    try:
+        fuzzer.run(options.seconds, fixed_cases(chosen))
+    except KeyboardInterrupt:
+        print("interrupted")
     print(fuzzer.table())
     for case, outcome, message in fuzzer.bad:
         print(f"{outcome}: {case.reader}, {case.what}: {message}")

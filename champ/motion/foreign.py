@@ -72,7 +72,8 @@ def _float(value: Any, *shape: int) -> Tensor:
     array = numbers(value)
     if array.size > FRAMES * FRAME_SIZE:
         raise DamagedError(f"it holds more than {FRAMES} frames")
-    return torch.from_numpy(np.array(array, dtype=np.float32)).reshape(shape)
+    with np.errstate(over="ignore"):  # what becomes infinite is refused later
+        return torch.from_numpy(np.array(array, dtype=np.float32)).reshape(shape)
 
 
 def _rows(values: Iterable[Any], count: int, width: int) -> Tensor:
