@@ -99,7 +99,7 @@ class ChampLoadMotion(io.ComfyNode):
 
     @classmethod
     def execute(cls, file, person, width, height, fps, body=None) -> io.NodeOutput:
-        motion = load_motion(motion_file(file), body or load_free_body(), person, width, height, fps)
+        motion = load_motion(motion_file(file), body or load_free_body(), person, width, height, fps, progress())
         return io.NodeOutput(motion, len(motion), motion.fps, describe(motion))
 
 

@@ -86,7 +86,7 @@ def _in_zip(data: bytes, draw: random.Random) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
         method = archive.infolist()[0].compress_type
-    weights = [20 if name.endswith(".pkl") else 1 for name in members]
+    weights = [20 if name.endswith((".pkl", ".py")) else 1 for name in members]
     name = draw.choices(list(members), weights)[0]
     members[name] = _changed(members[name], draw)
     return zipped(members, method)

@@ -7,6 +7,7 @@ import lzma
 import pickle
 import struct
 import tempfile
+import warnings
 import zipfile
 import zlib
 from collections import OrderedDict, defaultdict
@@ -25,6 +26,7 @@ from safetensors.torch import save
 from champ.body.smpl import load_smpl
 from champ.estimate.checkpoint import read_hmr2
 from champ.estimate.hmr2 import HMR2Sizes
+from champ.estimate.network import read_network
 from champ.files.tensors import read_tensors
 from champ.motion.formats import load_motion
 from champ.motion.rotation import from_axis_angle
@@ -33,6 +35,7 @@ from champ.render.pose import canvas_size, from_pose_keypoint, shots_of
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
 FRAMES = 5
+SIZE, POSE_SIZE = (64, 64), (128, 96)  # of the pictures that networks are tried with
 HARM = Path(tempfile.gettempdir()) / "champ_fuzz_harm"  # is there when something in a file was run
 
 Files = dict[str, bytes | None]  # by their paths; the first is the one that is read, None is a folder
@@ -422,6 +425,47 @@ def read_all_tensors(path: Path) -> None:
         tensor.float().sum()
 
 
+@cache
+def network_seeds() -> list[Files]:
+    """DWPose's networks in small: ONNX, and one that torch has traced."""
+    layers = [torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.BatchNorm2d(4), torch.nn.SiLU(), torch.nn.Conv2d(4, 2, 1)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(torch.nn.Sequential(*layers).eval(), torch.zeros(1, 3, *SIZE))
+        script = saved(torch.jit.save, traced, ...)
+    onnx = {file.stem: lzma.decompress(file.read_bytes()) for file in sorted((DATA / "networks").glob("*.onnx.xz"))}
+    return [{"plain.torchscript.pt": script}, *({name: content} for name, content in onnx.items())]
+
+
+def hostile_networks() -> dict[str, Files]:
+    """Code in the place of a network's, and descriptions that claim much."""
+    (script,) = network_seeds()[0].values()
+    with zipfile.ZipFile(io.BytesIO(script or b"")) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    code = next(name for name in members if name.endswith("container.py"))
+    lines = {
+        "writes a file": f'ops.image.write_file("{HARM}", x)', "writes it otherwise": f'(torch.save)(x, "{HARM}")',
+        "an endless loop": "while True:\n      pass", "a huge tensor": "y = torch.zeros([1000000, 1000000])",
+    }  # fmt: skip
+    bad: dict[str, Files] = {}
+    for what, line in lines.items():
+        text = members[code].decode()
+        head, body = text.split("Tensor:\n", 1)
+        changed = zipped({**members, code: f"{head}Tensor:\n    {line}\n{body}".encode()})
+        bad[what] = {"bad.torchscript.pt": changed}
+    return bad | {
+        "a long field": {"bad.onnx": b"\x3a\xff\xff\xff\xff\x7f"}, "many fields": {"bad.onnx": b"\x08\x00" * 500_000},
+        "deep messages": {"bad.onnx": b"\x3a\x7f" * 60}, "an endless number": {"bad.onnx": b"\xff" * 100_000},
+    }  # fmt: skip
+
+
+def run_network(path: Path) -> None:
+    size = POSE_SIZE if path.name.startswith("rtmpose") else SIZE
+    network = read_network(path)
+    network.check(*size)
+    network(torch.zeros(1, 3, *size))
+
+
 # Pictures and keypoints.
 
 
@@ -540,6 +584,10 @@ def readers() -> dict[str, Reader]:
         "tensors": Reader(
             read_all_tensors, weights,
             {**hostile_files("x.pt", (".pt", ".pkl")), **everyday("x.safetensors"), **hostile_tensors()},
+        ),
+        "networks": Reader(
+            run_network, network_seeds(),
+            {**everyday("x.onnx"), **everyday("x.pt"), **hostile_files("x.pt", (".pt",)), **hostile_networks()},
         ),
         "maps": Reader(
             lambda path: load_maps(path.parents[1]), map_seeds(), hostile_maps(),

@@ -35,13 +35,20 @@ BETAS = 400  # SMPL-X has 300 and 100
 
 
 def load_motion(
-    path: str | Path, body: Body, person: int = 0, width: int = 512, height: int = 768, fps: float = 30.0
+    path: str | Path,
+    body: Body,
+    person: int = 0,
+    width: int = 512,
+    height: int = 768,
+    fps: float = 30.0,
+    on_frame: Callable[[int, int], None] = lambda done, total: None,
 ) -> Motion:
     """The motion in a file, with a frame for every frame of its video; gaps have confidence 0.
 
     `person` counts from the one who is seen longest. Width, height and fps stand in for what the file does not say.
     A motion in world axes is put before a camera that sees all of it. SMPL's betas count only for an SMPL body;
-    every other body keeps its own shape.
+    every other body keeps its own shape. `on_frame` hears how many frames have been put before the camera, and of how
+    many; it may raise to stop.
     """
     path = Path(path)
     if path.suffix.lower() == ".safetensors":
@@ -64,7 +71,7 @@ def load_motion(
         del seen
     if world is not None:
         motion = transform(motion, body, world, torch.zeros(3))
-        motion = frame_person(motion, body, width, height)
+        motion = frame_person(motion, body, width, height, on_frame=on_frame)
     return repeat(motion, repeats) if repeats > 1 else motion
 
 

@@ -486,3 +486,20 @@ def test_one_file_does_not_change_how_the_next_is_read(tmp_path, smpl):
     with pytest.raises(ValueError, match=r"bad\.pkl cannot be read as a motion"):
         load_motion(tmp_path / "bad.pkl", smpl)
     assert torch.equal(load_motion(tmp_path / "good.pkl", smpl).rotations, before.rotations)
+
+
+def test_a_long_motion_can_be_stopped(tmp_path, smpl):
+    """While it is put before the camera, by whatever exception; a file that is damaged is another matter."""
+    np.savez(tmp_path / "walk_poses.npz", **amass(rest(smpl), mocap_framerate=np.array(30.0)))
+    done = []
+    load_motion(tmp_path / "walk_poses.npz", smpl, on_frame=lambda *counts: done.append(counts))
+    assert done == [(FRAMES, FRAMES)]
+
+    class Stopped(Exception):
+        pass
+
+    def stop(done, total):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        load_motion(tmp_path / "walk_poses.npz", smpl, on_frame=stop)
