@@ -22,7 +22,7 @@ AXES = 8
 HEADER = 10_000  # bytes
 MAGIC = b"\x93NUMPY"
 FIELDS = re.compile(
-    r"\{'descr': '([<>|=])(\w{1,6})', 'fortran_order': (True|False), 'shape': \(((?:\d{1,15}L?,? ?){0,8})\),? \}\s*"
+    r"\{'descr': '([<>|=])(\w{1,6})', 'fortran_order': (True|False), 'shape': \(([\dL, ]{0,200})\),? \}\s*"
 )
 
 
@@ -107,13 +107,14 @@ def read_npy(data: Bytes, names: str = NAMES, room: Room | None = None) -> Any:
     found = FIELDS.fullmatch(bytes(data[start : start + length]).decode("latin1"))
     if not found:
         raise DamagedError("its header is damaged, or it is an array of records")
-    order, code, fortran, axes = found.groups()
+    order, code, fortran, lengths = found.groups()
     if code == "O":
         return Unpickler(data, names, start + length, room).load()
-    shape = tuple(int(axis) for axis in re.findall(r"\d+", axes))
-    return array_from(
-        memoryview(data)[start + length :], dtype_of(code, order, text=True), shape, "CF"[fortran == "True"]
-    )
+    axes = [axis.strip().removesuffix("L") for axis in lengths.split(",") if axis.strip()]
+    if any(not re.fullmatch(r"\d{1,15}", axis) for axis in axes):
+        raise DamagedError("its header is damaged")
+    dtype, shape = dtype_of(code, order, text=True), tuple(map(int, axes))
+    return array_from(memoryview(data)[start + length :], dtype, shape, "F" if fortran == "True" else "C")
 
 
 def read_npz(data: Bytes, names: str = NAMES, only: Container[str] | None = None) -> dict[str, Any]:

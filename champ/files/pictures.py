@@ -1,6 +1,7 @@
 """Pictures: only of the kinds that are listed here, and none larger than 4K."""
 
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,10 @@ def read_picture(path: Path, mode: str = "RGB") -> np.ndarray:
         with path.open("rb") as file:
             _check_size(*_webp_size(file.read(30)))
         try:
-            with Image.open(path, formats=FORMATS) as picture:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is lower
+                opened = Image.open(path, formats=FORMATS)
+            with opened as picture:
                 _check_size(*picture.size)
                 if picture.mode.startswith("I"):  # PIL would clip 16-bit values to white
                     raise DamagedError("it has 16 bits a channel, and 8 are expected")

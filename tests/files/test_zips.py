@@ -140,6 +140,8 @@ def test_members_that_are_no_arrays_are_passed_over():
     "{'descr': '<f99', 'fortran_order': False, 'shape': (1,), }\n",
     "{'descr': '<V8', 'fortran_order': False, 'shape': (1,), }\n",
     "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }\n",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (" + "1" * 60 + "), ]\n",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (1L1,), }\n",
     "(" * 5000,
     " " * 60_000,
 ])  # fmt: skip
