@@ -18,6 +18,7 @@ from .graph import Graph, Ref, Step, multiplied, sigmoid, silu
 
 YOLOX_EPSILON = 1e-3  # of batch normalisation
 RTMPOSE_EPSILON = 1e-5
+MAX_DEPTH = 12  # layers within layers
 LEAST_LENGTH = 1e-5  # of a token, where RTMPose divides by it
 
 
@@ -48,6 +49,8 @@ class _Layers:
 
     def __init__(self, state: dict[str, Tensor], epsilon: float):
         self.state, self.epsilon = state, epsilon
+        parts = [key.split(".")[:MAX_DEPTH] for key in state]
+        self.places = {".".join(path[:end]) for path in parts for end in range(1, len(path))}
         self.picture = Ref("pictures")
         self.steps: list[Step] = []
         self.tensors: dict[str, Tensor] = {}
@@ -71,7 +74,7 @@ class _Layers:
 
     def count(self, name: str) -> int:
         """How many layers are numbered below a name."""
-        return next(i for i in itertools.count() if not any(key.startswith(f"{name}.{i}.") for key in self.state))
+        return next(i for i in itertools.count() if f"{name}.{i}" not in self.places)
 
     def conv(self, x: Ref, name: str, stride: int = 1) -> Ref:
         """A convolution with a bias."""
