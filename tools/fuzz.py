@@ -13,6 +13,7 @@ import os
 import random
 import resource
 import select
+import shutil
 import signal
 import sys
 import tempfile
@@ -205,8 +206,10 @@ def _child(all_readers: dict[str, Reader], waiting: Iterator[Case], pipe: int, f
         os.write(pipe, json.dumps([case.reader, case.what]).encode() + b"\n")
         start = time.process_time()
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-        result = run_case(all_readers[case.reader], case, folder / f"{os.getpid()}_{number}")
+        place = folder / f"{os.getpid()}_{number}"
+        result = run_case(all_readers[case.reader], case, place)
         signal.setitimer(signal.ITIMER_PROF, 0)
+        shutil.rmtree(place)
         os.write(pipe, json.dumps({**result, "seconds": time.process_time() - start}).encode() + b"\n")
 
 
