@@ -21,7 +21,7 @@ comfy.cli_args.args.cpu = True
 import comfy.sd
 import comfy.utils
 
-from champ.train.latents import FORMAT, ImageCodec
+from champ.train.latents import LATENT_FORMAT, ImageCodec
 
 VAE = Path(__file__).parents[1] / "champ" / "assets" / "models" / "vae" / "champ_tiny_vae.safetensors"
 PICTURES, SIZE, RUNS = 8, 256, 5
@@ -44,7 +44,7 @@ def main() -> None:
     print("|---|---|---|---|")
     for name, small, full in (
         ("encode", lambda: ours.encode(pictures), lambda: theirs.encode(pictures.float() / 255)),
-        ("decode", lambda: ours.decode(latents), lambda: theirs.decode(FORMAT.process_out(latents))),
+        ("decode", lambda: ours.decode(latents), lambda: theirs.decode(LATENT_FORMAT.process_out(latents))),
     ):
         pairs = [(seconds(small), seconds(full)) for _ in range(RUNS + 1)][1:]
         a, b = (statistics.median(times) for times in zip(*pairs))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from champ.body.free import free_body_betas, load_free_body
-from champ.estimate.fit import fit
+from champ.estimate.fit import fit_motion
 from champ.estimate.observed import COCO_FROM_OPENPOSE, standing
 from champ.motion.camera import frame_person
 from champ.motion.motion import Motion
@@ -65,7 +65,7 @@ def main() -> None:
             true = frame_person(true, person, SIZE, SIZE, azimuth)
             poses, real = keypoints(true, NOISE)
             begin = time.process_time()
-            found = fit(poses, body, SIZE, SIZE, FPS)
+            found = fit_motion(poses, body, SIZE, SIZE, FPS)
             spent = 1000 * (time.process_time() - begin) / FRAMES
             joints, wanted = found.posed(body).joints, true.posed(body).joints
             pose = from_axis_angle(standing().float()).repeat(FRAMES, 1, 1, 1)

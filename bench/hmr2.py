@@ -70,10 +70,10 @@ def random_network() -> HMR2Net:
 
 def networks() -> None:
     net, crops = random_network(), torch.randn(16, 3, 256, 256, device=DEVICE)
-    ours = hmr2.attend
+    ours = hmr2.multi_head
 
-    def run(attend: Callable, batch: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
-        hmr2.attend = attend
+    def run(attention: Callable, batch: int = 1, dtype: torch.dtype = torch.float32) -> Tensor:
+        hmr2.multi_head = attention
         return net(crops[:batch].to(dtype)).rotations
 
     theirs = run(written_out)

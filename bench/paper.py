@@ -30,21 +30,20 @@ from champ.body.free import free_body_betas
 from champ.calibrate.branch import Plan, calibrate
 from champ.calibrate.procrustes import IDENTITY
 from champ.metrics.images import psnr, ssim
-from champ.model.checkpoint import find_set
+from champ.model.checkpoint import ENCODED_MAPS, find_set
 from champ.model.reference import encode_reference
 from champ.motion.transfer import transfer
 from champ.people.samples import Sample, draw_pictures
 from champ.render.guidance import render_guidance
 from champ.sampling.noise import NOISES
 from champ.train.evaluate import Method, Sampling, Scores, add_options, compare, held_out, sampled
-from champ.train.latents import FORMAT, ImageCodec
+from champ.train.latents import LATENT_FORMAT, ImageCodec
 from champ.train.networks import Networks
-from champ.train.prepare import MAPS
 from champ.train.preview import sample_clip
 from champ.train.start import load_networks
 
 CONDITIONS = {
-    "all": MAPS,
+    "all": ENCODED_MAPS,
     "skeleton only (no SMPL maps)": ("dwpose",),
     "without geometry (depth, normal)": ("semantic_map", "dwpose"),
     "without skeleton": ("depth", "normal", "semantic_map"),
@@ -130,7 +129,7 @@ def shape(bench: Bench) -> Found:
 
 def drawn_maps(clip: Sample, motion) -> dict[str, Tensor]:
     guidance = render_guidance(clip.body, motion)
-    return {name: getattr(guidance, name) for name in MAPS}
+    return {name: getattr(guidance, name) for name in ENCODED_MAPS}
 
 
 def steps(bench: Bench) -> Found:
@@ -181,14 +180,14 @@ def calibrated(bench: Bench) -> Found:
 
 def from_reference(bench: Bench, case: Case, change: Callable[[Plan], Plan] | None) -> Tensor:
     def encode(pictures: Tensor) -> Tensor:
-        return FORMAT.process_out(bench.codec.encode((255 * pictures + 0.5).byte()))
+        return LATENT_FORMAT.process_out(bench.codec.encode((255 * pictures + 0.5).byte()))
 
     reference = encode_reference(bench.networks.net, encode(torch.from_numpy(case.picture.pixels)[None].float() / 255))
     if change is not None:
         net, picture = bench.networks.net, case.picture
         reference = (calibrate(reference[0], net, encode, picture, change(case.plan)),)
     guidance = render_guidance(case.body, case.motion)
-    maps = {name: getattr(guidance, name) for name in MAPS}
+    maps = {name: getattr(guidance, name) for name in ENCODED_MAPS}
     return bench.codec.decode(sample_clip(bench.networks, maps, reference, **vars(bench.sampling)))
 
 

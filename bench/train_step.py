@@ -29,7 +29,7 @@ from accelerate.state import AcceleratorState
 from comfy.ldm.modules.attention import attention_pytorch
 
 from champ.model import attention, guidance
-from champ.model.checkpoint import MAPS
+from champ.model.checkpoint import ENCODED_MAPS
 from champ.model.config import UNetSizes
 from champ.model.guidance import EncoderSizes
 from champ.train.batches import Batch
@@ -57,7 +57,9 @@ class Noise:
 
     def read(self, indices, generator) -> Batch:
         count, side = len(indices), SIZE // 8
-        maps = {name: torch.randint(256, (count, self.frames, SIZE, SIZE, 3), dtype=torch.uint8) for name in MAPS}
+        maps = {
+            name: torch.randint(256, (count, self.frames, SIZE, SIZE, 3), dtype=torch.uint8) for name in ENCODED_MAPS
+        }
         return Batch(torch.randn(count, self.frames, 4, side, side), maps, torch.randn(count, 4, side, side))
 
     def batch(self, read: Batch) -> Batch:

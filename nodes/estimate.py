@@ -4,8 +4,8 @@ import numpy as np
 from comfy_api.latest import io, ui
 
 from ..champ.body.free import load_free_body
-from ..champ.estimate.checkpoint import OFFICIAL, SUFFIXES
 from ..champ.estimate.estimate import estimate_motion
+from ..champ.estimate.hmr2_files import OFFICIAL, SUFFIXES
 from ..champ.estimate.hmr2_model import WEIGHT_DTYPES, load_hmr2
 from ..champ.estimate.track import one_person, person_box
 from ..champ.motion import report

@@ -8,10 +8,10 @@ from pathlib import Path, PurePath
 
 import folder_paths
 
-from ..champ.estimate.checkpoint import OFFICIAL
+from ..champ.estimate.hmr2_files import OFFICIAL
 from ..champ.model.checkpoint import set_of
 from ..champ.output import is_part, not_saved
-from ..champ.render.folder import MAPS
+from ..champ.render.folder import MAP_FOLDERS
 
 SHIPPED = Path(__file__).parents[1] / "champ" / "assets" / "models"
 
@@ -132,7 +132,7 @@ def map_folders() -> list[str]:
     """Folders with maps in the official layout."""
     found = []
     for place, mark, children, _ in media_folders():
-        if any(name in children for name in MAPS):
+        if any(name in children for name in MAP_FOLDERS):
             found.append(f"{place.as_posix()}{mark}")
             children.clear()
     return sorted(found)
@@ -150,7 +150,7 @@ def annotated_path(name: str) -> Path | None:
 def map_folder(name: str) -> Path:
     """The folder that a choice of `map_folders` stands for."""
     folder = annotated_path(name)
-    if folder is None or not any((folder / map_name).is_dir() for map_name in MAPS):
+    if folder is None or not any((folder / map_name).is_dir() for map_name in MAP_FOLDERS):
         raise ValueError(
             f"There is no folder of maps called {name!r}; put a folder with depth, normal, semantic_map or dwpose "
             "inside into ComfyUI's input folder, then choose it from the list."

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ..champ.body.body import Body
 from ..champ.body.free import load_free_body
-from ..champ.estimate.fit import fit
+from ..champ.estimate.fit import fit_motion
 from ..champ.estimate.track import one_person
 from ..champ.motion.motion import Motion
 from ..champ.render.pose import Pose
@@ -89,7 +89,7 @@ class ChampFitMotion(io.ComfyNode):
         if frames is not None:
             fps = frames.fps or fps
         person = one_person(people, shot)
-        motion = fit(person, body, width, height, fps, shot, on_frame=on_frame)
+        motion = fit_motion(person, body, width, height, fps, shot, on_frame=on_frame)
         step = preview_step(len(motion), fps)
         overlay = body_over(frames, person, body, motion, step, on_frame)
         report = describe(motion)

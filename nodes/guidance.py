@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from comfy_api.latest import io
 
-from ..champ.model.checkpoint import MAPS, POSE
+from ..champ.model.checkpoint import ENCODED_MAPS, POSE
 from ..champ.model.guidance import GuidanceMap, encode_guidance
 from ..champ.render.palette import exchange_report
 from .maps import map_inputs
@@ -41,7 +41,7 @@ class ChampEncodeGuidance(io.ComfyNode):
                         f"{name}_strength", default=1.0, min=0.0, max=2.0, step=0.01,
                         tooltip=f"How much the {name} maps count; 0 leaves them out.",
                     )
-                    for name in MAPS
+                    for name in ENCODED_MAPS
                 ),
                 *span_inputs(),
             ],
@@ -50,7 +50,7 @@ class ChampEncodeGuidance(io.ComfyNode):
 
     @classmethod
     def execute(cls, guidance_encoders, width, height, start, end, mask=None, add_to=None, **values) -> io.NodeOutput:
-        images = {name: values[name] for name in MAPS if values.get(name) is not None}
+        images = {name: values[name] for name in ENCODED_MAPS if values.get(name) is not None}
         if not images:
             raise ValueError("No maps are connected to Encode Guidance; connect at least one.")
         if mask is not None and "semantic_map" in images:

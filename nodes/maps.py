@@ -6,7 +6,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
-from ..champ.render.folder import IMAGES, MAPS, load_maps, save_maps
+from ..champ.render.folder import IMAGES, MAP_FOLDERS, load_maps, save_maps
 from ..champ.render.guidance import render_guidance
 from ..champ.render.palette import palette_report
 from ..champ.render.pose import canvas_size, from_pose_keypoint, largest_person, to_pose_keypoint
@@ -123,7 +123,7 @@ class ChampLoadMaps(io.ComfyNode):
     def fingerprint_inputs(cls, folder, start, count):
         if folder is None:
             return None
-        files = sorted(file for name in MAPS for file in (map_folder(folder) / name).glob("*"))
+        files = sorted(file for name in MAP_FOLDERS for file in (map_folder(folder) / name).glob("*"))
         return [(str(file), file.stat().st_mtime_ns) for file in files]
 
     @classmethod
@@ -133,7 +133,7 @@ class ChampLoadMaps(io.ComfyNode):
         if "semantic_map" in maps and (problem := palette_report(maps["semantic_map"], maps.get("mask"))):
             warn(f"{folder}: {problem}")
         frames = len(next(iter(maps.values())))
-        return io.NodeOutput(*(to_image(maps[name]) if name in maps else None for name in MAPS), frames)
+        return io.NodeOutput(*(to_image(maps[name]) if name in maps else None for name in MAP_FOLDERS), frames)
 
 
 class ChampSaveMaps(io.ComfyNode):
@@ -179,7 +179,7 @@ class ChampSaveMaps(io.ComfyNode):
     def execute(
         cls, folder, fps, depth=None, normal=None, semantic_map=None, dwpose=None, mask=None, images=None
     ) -> io.NodeOutput:
-        given = dict(zip(MAPS, (depth, normal, semantic_map, dwpose, mask), strict=True))
+        given = dict(zip(MAP_FOLDERS, (depth, normal, semantic_map, dwpose, mask), strict=True))
         maps = {name: to_bytes(value[..., :3]) for name, value in given.items() if value is not None and name != "mask"}
         if mask is not None:
             maps["mask"] = to_bytes(mask)
@@ -188,7 +188,7 @@ class ChampSaveMaps(io.ComfyNode):
         if images is not None:
             maps[IMAGES] = to_bytes(images[..., :3])
         path = new_output_path(folder)
-        pictures = [maps[name] for name in (IMAGES, *MAPS[:4]) if name in maps]
+        pictures = [maps[name] for name in (IMAGES, *MAP_FOLDERS[:4]) if name in maps]
         pictures = pictures or [maps["mask"][..., None].expand(-1, -1, -1, 3)]
         step = preview_step(len(pictures[0]), fps)
 

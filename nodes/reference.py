@@ -5,13 +5,12 @@ from typing import NamedTuple
 import torch
 from comfy_api.latest import io
 
-from ..champ.model.images import FITS, clip_input
-from ..champ.model.images import fit as fit_picture
+from ..champ.model.images import FITS, clip_input, fit_images
 from ..champ.model.reference import Reference, encode_reference
 from .types import MAX_SIZE, ChampReference, ChampReferenceNet, progress, schema, span_inputs
 
 
-class Shown(NamedTuple):
+class ReferenceImage(NamedTuple):
     """A picture of the person as it was given, and how ReferenceNet was shown it."""
 
     image: torch.Tensor  # (H, W, 3) in 0..1
@@ -21,12 +20,12 @@ class Shown(NamedTuple):
     clip_embeds: torch.Tensor | None  # (1, D)
 
 
-class Seen(NamedTuple):
+class EncodedReference(NamedTuple):
     """The value of a CHAMP_REFERENCE socket."""
 
     references: tuple[Reference, ...]
     clip_embeds: torch.Tensor | None  # (N, D), N from 1 to the number of references
-    shown: tuple[Shown, ...]  # for every reference
+    shown: tuple[ReferenceImage, ...]  # for every reference
 
 
 class ChampEncodeReference(io.ComfyNode):
@@ -83,7 +82,7 @@ class ChampEncodeReference(io.ComfyNode):
     def execute(
         cls, reference_net, vae, image, width, height, fit, strength, start, end, clip_vision=None, add_to=None
     ) -> io.NodeOutput:
-        pictures = fit_picture(image, width, height, fit)
+        pictures = fit_images(image, width, height, fit)
         embeds = None
         if clip_vision is not None:
             embeds = clip_vision.encode_image(clip_input(image), crop=False)["image_embeds"]
@@ -97,12 +96,12 @@ class ChampEncodeReference(io.ComfyNode):
             on_picture=progress(),
         )
         each = [None] * len(image) if embeds is None else embeds.reshape(-1, 1, embeds.shape[-1])
-        shown = tuple(Shown(x, width, height, fit, own) for x, own in zip(image, each))
+        shown = tuple(ReferenceImage(x, width, height, fit, own) for x, own in zip(image, each))
         if add_to is not None:
             references, shown = add_to.references + references, add_to.shown + shown
             known = [e for e in (add_to.clip_embeds, embeds) if e is not None]
             embeds = torch.cat(known) if known else None
-        return io.NodeOutput(Seen(references, embeds, shown))
+        return io.NodeOutput(EncodedReference(references, embeds, shown))
 
 
 NODES = [ChampEncodeReference]

@@ -24,8 +24,8 @@ from PIL import Image
 from safetensors.torch import save
 
 from champ.body.smpl import load_smpl
-from champ.estimate.checkpoint import read_hmr2
 from champ.estimate.hmr2 import HMR2Sizes
+from champ.estimate.hmr2_files import read_hmr2
 from champ.estimate.network import read_network
 from champ.files.tensors import read_tensors
 from champ.motion.formats import load_motion

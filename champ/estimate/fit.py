@@ -32,7 +32,7 @@ from .observed import (
     observe,
     pixels_per_metre,
     standing,
-    steady,
+    steady_size,
 )
 from .points import DIMENSIONS, MOVING, SEEN, PointBody
 from .priors import add_change, add_pose, add_shape, add_stance
@@ -122,7 +122,9 @@ class Problem:
         return state
 
 
-def start(seen: Observed, size: Tensor, shots: list[slice], body: PointBody, betas: Tensor, focal: float) -> State:
+def start_state(
+    seen: Observed, size: Tensor, shots: list[slice], body: PointBody, betas: Tensor, focal: float
+) -> State:
     """Standing, facing as the keypoints say, at the distance of their size."""
     pose = standing().repeat(len(seen), 1, 1)
     turn = facing(seen, size, shots, body, betas)
@@ -161,7 +163,7 @@ def in_chunks(problem: Problem, state: State, on_part: Callable[[float], None]) 
     return state
 
 
-def fit(
+def fit_motion(
     people: Sequence[Pose | None],
     body: Body,
     width: int,
@@ -190,9 +192,9 @@ def fit(
     seen, cuts = seen[known], shots[known]
     ends = [0, *((cuts.diff() != 0).nonzero().flatten() + 1).tolist(), len(known)]
     runs = [slice(a, b) for a, b in zip(ends, ends[1:])]
-    size = steady(size[known], runs)
+    size = steady_size(size[known], runs)
     joined = (known[2:] - known[:-2] == 2) & (cuts[2:] == cuts[:-2])
-    state = start(seen, size, runs, points, usual, focal)
+    state = start_state(seen, size, runs, points, usual, focal)
     problem = Problem(seen, size, joined, points, usual, focal, fps)
 
     def on_part(done: float) -> None:

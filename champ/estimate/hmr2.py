@@ -64,7 +64,7 @@ class Prediction(NamedTuple):
     camera: Tensor  # (N, 3)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+def multi_head(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Softmax attention of tokens (N, T, heads * channels)."""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
@@ -79,7 +79,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, -1)
-        return self.proj(attend(q, k, v, self.heads))
+        return self.proj(multi_head(q, k, v, self.heads))
 
 
 class MLP(nn.Module):
@@ -150,7 +150,7 @@ class DecoderLayer(nn.ModuleList):
         value = own["fn"].to_qkv(own["norm"](x)).chunk(3, -1)[2]
         x = x + own["fn"].to_out[0](value)
         k, v = cross["fn"].to_kv(context).chunk(2, -1)
-        x = x + cross["fn"].to_out[0](attend(cross["fn"].to_q(cross["norm"](x)), k, v, self.heads))
+        x = x + cross["fn"].to_out[0](multi_head(cross["fn"].to_q(cross["norm"](x)), k, v, self.heads))
         net = feed["fn"].net
         return x + net["3"](F.gelu(net["0"](feed["norm"](x))))
 

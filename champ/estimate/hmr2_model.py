@@ -15,8 +15,8 @@ from ..model.checkpoint import check_tensors, kind_of, shapes_of
 from ..model.compat import is_oom, managed, operations
 from ..model.finite import all_finite, network_cause
 from ..model.memory import loaded
-from .checkpoint import OFFICIAL, StateDict, half_copy, read_hmr2, save_half
 from .hmr2 import COLUMNS, DECODER_HEADS, HEADS, ROWS, HMR2Net, HMR2Sizes, Prediction
+from .hmr2_files import OFFICIAL, StateDict, half_copy, read_hmr2, save_half
 
 # How the weights are stored; ComfyUI decides whether they are computed with as they are.
 WEIGHT_DTYPES = {"default": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool1d, pad
 
 from ..body.skeleton import JOINTS
-from ..motion.presets import CAMERA_FROM_WORLD
+from ..motion.camera import CAMERA_FROM_WORLD
 from ..motion.rotation import rot_y, rot_z
 from ..render.pose import OPENPOSE_FROM_COCO, THRESHOLD, Pose
 from .points import POINTS, SEEN, PointBody
@@ -106,7 +106,7 @@ def pixels_per_metre(seen: Observed, body: PointBody, betas: Tensor) -> Tensor:
     return torch.where(size > 0, size, torch.nan)
 
 
-def steady(size: Tensor, shots: list[slice]) -> Tensor:
+def steady_size(size: Tensor, shots: list[slice]) -> Tensor:
     """The largest of 9 frames, then the mean of 9, inside each shot."""
     out = size.clone()
     for shot in shots:

@@ -33,7 +33,7 @@ def _levels() -> list[list[int]]:
     return [[j for j, d in enumerate(depth) if d == level] for level in range(int(max(depth)) + 1)]
 
 
-class Posed(NamedTuple):
+class PosedPoints(NamedTuple):
     points: Tensor  # (F, P, 3) in the camera frame
     by_motion: Tensor  # (F, P, 3, DIMENSIONS) derivatives
     by_betas: Tensor  # (F, P, 3, B)
@@ -69,7 +69,7 @@ class PointBody:
         """(24, 3)"""
         return self.joints[..., 0] + self.joints[..., 1:] @ betas
 
-    def pose(self, pose: Tensor, facing: Tensor, pelvis: Tensor, betas: Tensor) -> Posed:
+    def pose(self, pose: Tensor, facing: Tensor, pelvis: Tensor, betas: Tensor) -> PosedPoints:
         """Points and derivatives for axis-angles (F, 24, 3), of which the root's comes before `facing` (F, 3, 3),
         and the place of the pelvis (F, 3)."""
         frames = len(pose)
@@ -97,7 +97,7 @@ class PointBody:
         turning = cross(axes[:, None, MOVING, :, :], lever[:, :, MOVING, :, None], dim=-2)  # (F, P, J, 3, 3)
         moving = torch.eye(3).to(pose).expand(frames, len(POINTS), -1, -1)
         by_motion = torch.cat([turning.transpose(2, 3).flatten(3), moving], dim=3)
-        return Posed(points[..., 0], by_motion, points[..., 1:])
+        return PosedPoints(points[..., 0], by_motion, points[..., 1:])
 
 
 def _turning(vector: Tensor) -> Tensor:

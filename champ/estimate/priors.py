@@ -11,7 +11,7 @@ from torch import Tensor
 from ..body.skeleton import JOINTS
 from .least_squares import Quadratic
 from .observed import ANKLES, SIDES, rows, standing
-from .points import MOVING, POINTS, PointBody, Posed
+from .points import MOVING, POINTS, PointBody, PosedPoints
 
 # Usual distance in degrees from standing, about x, y and z of the rest pose.
 SPREAD = {
@@ -51,7 +51,7 @@ def add_pose(energy: Quadratic, pose: Tensor) -> None:
     energy.add_own(wrong / HYPEREXTENSION, -sign * (wrong > 0) / HYPEREXTENSION, index)
 
 
-def add_stance(energy: Quadratic, posed: Posed, body: PointBody, betas: Tensor, size: float) -> None:
+def add_stance(energy: Quadratic, posed: PosedPoints, body: PointBody, betas: Tensor, size: float) -> None:
     """A person seen from near the horizon: the trunk upright, pelvis and head above the lower foot, its sole flat.
 
     Soles are no flatter than the points are exact (`size`), or they would decide how the legs go.
@@ -87,7 +87,7 @@ def add_shape(energy: Quadratic, betas: Tensor, usual: Tensor, frames: int) -> N
     energy.betas.diagonal().add_(weight)
 
 
-def add_change(energy: Quadratic, posed: Posed, pose: Tensor, joined: Tensor, fps: float) -> None:
+def add_change(energy: Quadratic, posed: PosedPoints, pose: Tensor, joined: Tensor, fps: float) -> None:
     """Accelerations, second differences times fps^2, inside the triples of frames that are `joined`."""
     if len(joined) == 0:
         return

@@ -11,9 +11,9 @@ from torch import Tensor
 from ..files.tensors import SUFFIXES, read_tensors
 from .config import ANIMATE_ANYONE, CHAMP, MOTION_KEY, TEMPORAL, Shapes
 
-MAPS = ("depth", "normal", "semantic_map", "dwpose")  # Champ's guidance encoders
+ENCODED_MAPS = ("depth", "normal", "semantic_map", "dwpose")  # Champ's guidance encoders
 POSE = "pose"  # Animate Anyone's only map
-ENCODER_FILES = {**{f"guidance_encoder_{name}": name for name in MAPS}, "pose_guider": POSE}
+ENCODER_FILES = {**{f"guidance_encoder_{name}": name for name in ENCODED_MAPS}, "pose_guider": POSE}
 NETWORKS = ("denoising_unet", "reference_unet", "motion_module", *ENCODER_FILES)  # their official names
 PRECISIONS = ("fp16", "bf16", "fp32")  # in order of preference
 

@@ -63,7 +63,7 @@ def fit_boxes(columns: int, rows: int, width: int, height: int, how: str) -> tup
     return shown, place
 
 
-def fit(images: Tensor, width: int, height: int, how: str, method: Image.Resampling = LANCZOS) -> Tensor:
+def fit_images(images: Tensor, width: int, height: int, how: str, method: Image.Resampling = LANCZOS) -> Tensor:
     """`resize` for pictures of another aspect ratio: stretch (official), crop the middle, or pad with black."""
     check_images(images, "The picture")
     shown, place = fit_boxes(images.shape[2], images.shape[1], width, height, how)

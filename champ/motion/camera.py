@@ -14,6 +14,7 @@ from .rotation import rot_x, rot_y
 # 4D-Humans' camera, with which Champ was trained: 5000 px for a 256 px picture, almost parallel.
 FOCAL_PER_PIXEL = 5000 / 256
 FOV = math.degrees(2 * math.atan(0.5 / FOCAL_PER_PIXEL))
+CAMERA_FROM_WORLD = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # y up to y down, for a camera that looks along -z
 CHUNK = 32  # frames that are posed at once
 
 

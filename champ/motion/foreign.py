@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..files.arrays import object_members
 from ..files.errors import DamagedError
-from .camera import FOCAL_PER_PIXEL
+from .camera import CAMERA_FROM_WORLD, FOCAL_PER_PIXEL
 from .containers import numbers, read_npy_file
 from .rotation import from_axis_angle
 
@@ -29,7 +29,6 @@ SMPL_PELVIS = (0.0, -0.223, 0.028)
 SMPLX_PELVIS = (0.0, -0.351, 0.012)
 
 Z_UP = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])  # camera looking along +y
-Y_UP = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # camera looking along -z
 
 
 def lens_4d_humans(width: int, height: int) -> float:
@@ -183,7 +182,7 @@ def _meshcapade(values: dict, path: Path) -> Recording:
     return Recording(
         "Meshcapade", torch.arange(count), count, _from_vectors(vectors), transl.expand(count, -1),
         _float(values["shapeParameters"], -1) if "shapeParameters" in values and not smplx else None,
-        SMPLX_PELVIS if smplx else SMPL_PELVIS, fps=rate if rate > 0 else None, world=Y_UP,
+        SMPLX_PELVIS if smplx else SMPL_PELVIS, fps=rate if rate > 0 else None, world=CAMERA_FROM_WORLD,
         repeats=repeats,
     )  # fmt: skip
 

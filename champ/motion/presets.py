@@ -13,11 +13,10 @@ from torch import Tensor
 
 from ..body.body import Body
 from ..body.skeleton import JOINTS
-from .camera import frame_person
+from .camera import CAMERA_FROM_WORLD, frame_person
 from .motion import Motion
 from .rotation import rot_x, rot_y, rot_z
 
-CAMERA_FROM_WORLD = torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # y up to y down, facing the camera
 LONGEST = 3600  # seconds
 POSES = 256  # of the feet that are made at once
 STEP_RATE = 60  # Hz at which the path of the feet is followed, whatever the frame rate

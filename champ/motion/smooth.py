@@ -47,9 +47,9 @@ def smooth(motion: Motion, method: str = "steady", strength: float = 1.0) -> Mot
                 turn[shot], way[shot] = smooth_keys(turn[shot]), smooth_keys(way[shot])
         else:
             weight = motion.confidence[shot].clamp(min=0.1)  # a filled frame is better than none
-            turn[shot] = steady(turn[shot], weight, strength)
-            way[shot, :2] = steady(way[shot, None, :2], weight, strength)[:, 0]
-            way[shot, 2:] = steady(way[shot, None, 2:], weight, DEPTH * strength)[:, 0]
+            turn[shot] = smooth_curve(turn[shot], weight, strength)
+            way[shot, :2] = smooth_curve(way[shot, None, :2], weight, strength)[:, 0]
+            way[shot, 2:] = smooth_curve(way[shot, None, 2:], weight, DEPTH * strength)[:, 0]
     return replace(motion, rotations=from_quaternion(turn), cam_t=way if method == "official" else from_sight(way))
 
 
@@ -68,7 +68,7 @@ def smooth_keys(x: Tensor) -> Tensor:
     return torch.cat([x[:1], inner])
 
 
-def steady(x: Tensor, weight: Tensor, strength: float) -> Tensor:
+def smooth_curve(x: Tensor, weight: Tensor, strength: float) -> Tensor:
     """Curves (F, C, D) through wider and wider windows, as long as what a wider one changes is no more than noise.
 
     Each channel C decides for itself in every frame: the share of what it has so far is d^4 / (d^4 + noise^4), where d

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from ..body.body import Body
 from ..body.free import load_free_body
-from ..motion.camera import FOCAL_PER_PIXEL
+from ..motion.camera import CAMERA_FROM_WORLD, FOCAL_PER_PIXEL
 from ..motion.motion import Motion
-from ..motion.presets import CAMERA_FROM_WORLD
 from ..motion.rotation import rot_x, rot_y
 from ..render.guidance import render_guidance
 from ..render.maps import to_pixels

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..files.pictures import read_picture
 from ..output import whole
 
-MAPS = ("depth", "normal", "semantic_map", "dwpose", "mask")
+MAP_FOLDERS = ("depth", "normal", "semantic_map", "dwpose", "mask")
 IMAGES = "images"
 GREY = ("depth", "mask")  # one channel in the files
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
@@ -31,9 +31,11 @@ def load_maps(
     inference, the semantic map is black where the mask is 0. `on_frame` hears how many frames are done, and of how
     many; it may raise to stop.
     """
-    frames = {name: files for name in MAPS if (files := list_frames(Path(folder) / name))}
+    frames = {name: files for name in MAP_FOLDERS if (files := list_frames(Path(folder) / name))}
     if not frames:
-        raise ValueError(f"No guidance maps in {folder}: expected pictures in a folder named {', '.join(MAPS[:-1])}.")
+        raise ValueError(
+            f"No guidance maps in {folder}: expected pictures in a folder named {', '.join(MAP_FOLDERS[:-1])}."
+        )
     _check_same_frames(frames)
     length = len(next(iter(frames.values())))
     if not 0 <= start < length:
@@ -70,8 +72,8 @@ def save_maps(
 
     It is not there before it is complete. `finish` may add to it, and is given where it is being made."""
     for name in maps:
-        if name not in (*MAPS, IMAGES):
-            raise ValueError(f"There is no guidance map called {name!r}; choose from {', '.join(MAPS)}.")
+        if name not in (*MAP_FOLDERS, IMAGES):
+            raise ValueError(f"There is no guidance map called {name!r}; choose from {', '.join(MAP_FOLDERS)}.")
     lengths = {len(frames) for frames in maps.values()}
     if len(lengths) != 1:
         raise ValueError(f"The maps to save have {sorted(lengths)} frames; give one or more maps of equal length.")

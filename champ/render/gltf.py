@@ -14,14 +14,13 @@ from torch import Tensor
 
 from ..body.body import Body
 from ..body.skeleton import JOINTS, PARENTS
-from ..motion.camera import CHUNK
-from ..motion.foreign import Y_UP
+from ..motion.camera import CAMERA_FROM_WORLD, CHUNK
 from ..motion.motion import Motion
 from ..motion.rotation import continuous, to_quaternion
 from ..output import whole
 from .maps import vertex_normals
+from .preview import CLAY
 
-CLAY = (0.58, 0.57, 0.565, 1.0)
 COMPONENTS = {"uint8": 5121, "uint16": 5123, "uint32": 5125, "float32": 5126}
 KINDS = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
 VERTICES, INDICES = 34962, 34963  # what a graphics card does with a buffer
@@ -64,10 +63,10 @@ def save_glb(
     motion, body = motion.to("cpu"), body.to("cpu")
     shaped = body.with_betas(motion.betas)
     vertices, joints = (value[0] for value in shaped.rest())
-    path_of_root = (joints[0] + motion.cam_t) @ Y_UP
+    path_of_root = (joints[0] + motion.cam_t) @ CAMERA_FROM_WORLD
     floor = min(part.posed(body).vertices[..., 1].neg().amin().item() for part in _chunks(motion, on_frame))
     path_of_root = path_of_root - torch.stack([path_of_root[0, 0], torch.tensor(floor), path_of_root[0, 2]])
-    root = Y_UP @ motion.rotations[:, :1]
+    root = CAMERA_FROM_WORLD @ motion.rotations[:, :1]
     quaternions = continuous(to_quaternion(torch.cat([root, motion.rotations[:, 1:]], dim=1)))
 
     content = _Content()
@@ -107,7 +106,7 @@ def save_glb(
             "scenes": [{"nodes": [0, 24]}],
             "nodes": nodes,
             "meshes": [{"primitives": [{"attributes": attributes, "indices": faces, "material": 0}]}],
-            "materials": [{"pbrMetallicRoughness": {"baseColorFactor": CLAY, "metallicFactor": 0.0}}],
+            "materials": [{"pbrMetallicRoughness": {"baseColorFactor": (*CLAY, 1.0), "metallicFactor": 0.0}}],
             "skins": [{"joints": list(range(24)), "inverseBindMatrices": bind, "skeleton": 0}],
             "animations": [{"name": motion.source, "samplers": samplers, "channels": channels}],
             "accessors": content.accessors,

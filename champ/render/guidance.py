@@ -13,7 +13,7 @@ from .pose import Pose
 from .skeleton import attach_hands_and_face, draw_skeleton, project_poses
 
 
-class Guidance(NamedTuple):
+class GuidanceMaps(NamedTuple):
     """uint8 pictures on the CPU; the mask is 0 or 255."""
 
     depth: Tensor  # (F, H, W, 3)
@@ -30,7 +30,7 @@ def render_guidance(
     detected: list[Pose | None] | None = None,
     device: torch.device | str = "cpu",
     on_frame: Callable[[int, int], None] | None = None,
-) -> Guidance:
+) -> GuidanceMaps:
     """The maps of every frame; `detected` are people of the driving video, whose hands and faces the skeleton takes.
 
     `on_frame` hears how many frames are done, and of how many; it may raise to stop.
@@ -57,4 +57,4 @@ def render_guidance(
             poses.append(pose)
             if on_frame is not None:
                 on_frame(len(poses), len(motion))
-    return Guidance(maps.depth, maps.normal, maps.semantic_map, dwpose, maps.mask, poses)
+    return GuidanceMaps(maps.depth, maps.normal, maps.semantic_map, dwpose, maps.mask, poses)

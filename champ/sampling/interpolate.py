@@ -22,7 +22,7 @@ def interpolate(latents: Tensor, factor: int, method: str = "slerp") -> Tensor:
     return torch.stack(frames)
 
 
-def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
+def slerp_latents(a: Tensor, b: Tensor, t: float) -> Tensor:
     """sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b, w the angle between a and b as vectors."""
     cosine = (a * b).sum() / (a.norm() * b.norm())
     if not cosine.abs() <= PARALLEL:  # also when a frame is all zeros
@@ -31,4 +31,4 @@ def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
     return (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / angle.sin()
 
 
-METHODS = {"slerp": slerp, "linear": torch.lerp}
+METHODS = {"slerp": slerp_latents, "linear": torch.lerp}

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from ..model.checkpoint import ENCODED_MAPS
 from ..output import save_tensors
 from .latents import ImageCodec
-from .prepare import MAPS, SURFACES, Pack, packs, read_pack
+from .prepare import SURFACES, Pack, packs, read_pack
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class PreparedSamples:
             return torch.stack([self.latents[pack][name][row] for pack, row in where]).float()
 
         person = avg_pool2d((read("masks") > 0).float(), 8)
-        maps = {name: read(name) for name in MAPS}
+        maps = {name: read(name) for name in ENCODED_MAPS}
         surfaces = {name: read(name) for name in SURFACES if name in self.names}
         return Batch(encoded("pictures"), maps, encoded("reference"), person, **surfaces)
 

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fit import fit
 from .precision import bf16_slowdown
 from .prepare import BLOCK, SURFACES, read_pack, read_packs
+from .small_networks import train_small_network
 
 CHANNELS = 4  # of SD1.5's latents
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -253,7 +253,7 @@ def train_codec(
             loss = loss + keep * (moved * body).mean()
         return loss + SPREAD * spread_loss(latents), psnr
 
-    fit(codec, halves, batches, steps, loss_of, on_step)
+    train_small_network(codec, halves, batches, steps, loss_of, on_step)
 
 
 def to_taesd(codec: Codec) -> dict[str, Tensor]:

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from ..files.pictures import read_picture
+from ..model.checkpoint import ENCODED_MAPS
 from ..model.images import clip_input
 from ..output import is_part
 from ..render.folder import list_frames
 from .batches import Batch
 from .latents import ImageCodec
-from .prepare import MAPS
 
 FAR = 30  # frames between reference and target of stage 1, where the video is long enough
 SPAN = 93  # frames of a video over which the frames of a stage 2 clip are spread: 24 at every fourth
@@ -41,13 +41,13 @@ def find_videos(folder: Path) -> list[Video]:
     found = [path for path in folder.rglob("images") if path.is_dir()]
     found = sorted(path.parent for path in found if not any(map(is_part, path.parts)))
     if not found:
-        raise ValueError(f"{folder} has no videos; each needs a folder with images, {', '.join(MAPS)} inside.")
+        raise ValueError(f"{folder} has no videos; each needs a folder with images, {', '.join(ENCODED_MAPS)} inside.")
     return [_video(path) for path in found]
 
 
 def _video(folder: Path) -> Video:
-    files = {name: found for name in ("images", *MAPS, "mask") if (found := list_frames(folder / name))}
-    counts = {name: len(files.get(name, ())) for name in ("images", *MAPS)}
+    files = {name: found for name in ("images", *ENCODED_MAPS, "mask") if (found := list_frames(folder / name))}
+    counts = {name: len(files.get(name, ())) for name in ("images", *ENCODED_MAPS)}
     if "mask" in files:
         counts["mask"] = len(files["mask"])
     if len(set(counts.values())) > 1 or not counts["images"]:
@@ -94,7 +94,7 @@ class FolderSamples:
             embeds = self.clip_vision.encode_image(shown, crop=False)["image_embeds"].cpu().float()
         return Batch(
             encoded.unflatten(0, pictures["images"].shape[:2]),
-            {name: pictures[name] for name in MAPS},
+            {name: pictures[name] for name in ENCODED_MAPS},
             self.codec.encode(pictures["reference"]),
             person,
             embeds,

@@ -24,7 +24,7 @@ from ..output import save_picture, whole
 from ..people.samples import Sample, SyntheticPeople, draw_room, draw_surface
 from ..sampling.noise import NOISES
 from .codec import in_head
-from .latents import FORMAT, ImageCodec
+from .latents import LATENT_FORMAT, ImageCodec
 from .networks import Networks
 from .preview import sample_clip
 from .silhouettes import find
@@ -81,7 +81,7 @@ def sampled(networks: Networks, codec: ImageCodec, sampling: Sampling) -> Method
     """What the networks make of the clip."""
 
     def pictures(clip: Sample) -> Tensor:
-        references = encode_reference(networks.net, FORMAT.process_out(codec.encode(clip.reference[None])))
+        references = encode_reference(networks.net, LATENT_FORMAT.process_out(codec.encode(clip.reference[None])))
         return codec.decode(sample_clip(networks, clip.maps, references, **vars(sampling)))
 
     return pictures

@@ -6,7 +6,7 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor, nn
 
-from ..model.checkpoint import MAPS
+from ..model.checkpoint import ENCODED_MAPS
 from ..model.config import CHAMP, MotionSizes, UNetSizes
 from ..model.denoiser import ChampModel, ChampUNet, ModelConfig
 from ..model.guidance import EncoderSizes, GuidanceEncoders, MapEncoder
@@ -40,7 +40,7 @@ def fresh_networks(sizes: Sizes, seed: int) -> Networks:
         initialise(unet)
         weights = unet.state_dict()
         reference.load_state_dict({key: weights[key] for key in reference.state_dict()})
-        encoders = nn.ModuleDict({name: fresh_encoder(sizes.encoder) for name in MAPS})
+        encoders = nn.ModuleDict({name: fresh_encoder(sizes.encoder) for name in ENCODED_MAPS})
     return Networks(
         sizes,
         patcher(model),

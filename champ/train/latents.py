@@ -11,7 +11,7 @@ from torch import Tensor
 from ..files.tensors import read_tensors
 from .codec import Codec, from_taesd
 
-FORMAT = comfy.latent_formats.SD15()
+LATENT_FORMAT = comfy.latent_formats.SD15()
 
 
 class ImageCodec:
@@ -42,14 +42,14 @@ class ImageCodec:
         """Scaled latents (N, 4, h, w), on the CPU, of uint8 pictures (N, 8h, 8w, 3)."""
         colours = pictures.float() / 255
         if self.codec is None:
-            return FORMAT.process_in(self.vae.encode(colours)).cpu().float()
+            return LATENT_FORMAT.process_in(self.vae.encode(colours)).cpu().float()
         return self.codec.encode(colours.permute(0, 3, 1, 2)).contiguous()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """uint8 pictures of scaled latents."""
         if self.codec is None:
-            colours = self.vae.decode(FORMAT.process_out(latents)).cpu()
+            colours = self.vae.decode(LATENT_FORMAT.process_out(latents)).cpu()
         else:
             colours = self.codec.decode(latents).permute(0, 2, 3, 1)
         return (colours.float().clamp(0, 1) * 255 + 0.5).byte()

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ..files.errors import reading
 from ..files.tensors import read_safetensors
+from ..model.checkpoint import ENCODED_MAPS
 from ..output import save_tensors
 from ..people.samples import Sample, SyntheticPeople, draw_surface
 
 PACK = 256  # single frames in a file; clips fill a file with as many frames
-MAPS = ("depth", "normal", "semantic_map", "dwpose")
 SURFACES = ("surface", "reference_surface")
 BLOCK = 8  # pixels of a picture that become one of its latents
 
@@ -82,7 +82,7 @@ def _pack(people: SyntheticPeople, indices: range) -> Pack:
     pack |= {name: torch.stack([getattr(s, name) for s in samples]) for name in ("reference", "reference_mask")}
     surfaces = [_surfaces(s) for s in samples]
     pack |= {name: torch.stack([one[name] for one in surfaces]) for name in SURFACES}
-    return pack | {name: torch.stack([s.maps[name] for s in samples]) for name in MAPS}
+    return pack | {name: torch.stack([s.maps[name] for s in samples]) for name in ENCODED_MAPS}
 
 
 def _surfaces(sample: Sample) -> Pack:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import comfy.latent_formats
 import comfy.sample
 import comfy.samplers
 import torch
@@ -15,10 +14,8 @@ from ..sampling.noise import NOISES
 from ..sampling.sampler import ddim
 from ..sampling.schedule import trailing_sigmas, with_betas
 from .batches import Batch
-from .latents import ImageCodec
+from .latents import LATENT_FORMAT, ImageCodec
 from .networks import Networks
-
-FORMAT = comfy.latent_formats.SD15()
 
 
 @torch.no_grad()
@@ -54,7 +51,7 @@ def sample_clip(
     samples = comfy.sample.sample_custom(
         model, drawn, cfg, method, sigmas, positive, negative, latent["samples"], disable_pbar=True, seed=seed
     )
-    return FORMAT.process_in(samples)
+    return LATENT_FORMAT.process_in(samples)
 
 
 def sample_batch(networks: Networks, batch: Batch, betas: str, steps: int, cfg: float, seed: int = 0) -> Tensor:
@@ -63,7 +60,7 @@ def sample_batch(networks: Networks, batch: Batch, betas: str, steps: int, cfg: 
     for row in range(len(batch.latents)):
         maps = {name: x[row] for name, x in batch.maps.items()}
         embeds = None if batch.clip_embeds is None else batch.clip_embeds[row : row + 1]
-        references = encode_reference(networks.net, FORMAT.process_out(batch.reference[row : row + 1]), embeds)
+        references = encode_reference(networks.net, LATENT_FORMAT.process_out(batch.reference[row : row + 1]), embeds)
         out.append(sample_clip(networks, maps, references, steps, cfg, betas, seed=seed, clip_embeds=embeds))
     return torch.stack(out)
 

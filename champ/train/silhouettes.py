@@ -19,8 +19,8 @@ from ..metrics.images import iou
 from ..people.draw import Draw
 from ..people.scene import draw_background
 from ..render.maps import to_pixels
-from .fit import fit
 from .latents import ImageCodec
+from .small_networks import train_small_network
 
 ASSET = Path(__file__).parents[1] / "assets" / "silhouettes.safetensors"
 WIDTHS = (24, 40, 64, 64)  # channels at half the picture's size, and after each further halving
@@ -97,7 +97,7 @@ def train_silhouettes(
         loss = F.binary_cross_entropy_with_logits(logits, true.float()) + jaccard_loss(logits.sigmoid(), true.float())
         return loss, iou(logits > 0, true).nanmean().item()
 
-    fit(network, [{"params": list(network.parameters()), "lr": rate}], batches, steps, loss_of, on_step)
+    train_small_network(network, [{"params": list(network.parameters()), "lr": rate}], batches, steps, loss_of, on_step)
     network.eval()
 
 

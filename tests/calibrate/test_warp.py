@@ -6,7 +6,7 @@ import torch
 
 from champ.calibrate.procrustes import IDENTITY, moved
 from champ.calibrate.warp import TOLERANCE, after, distinct, fit_matrix, warp
-from champ.model.images import FITS, fit
+from champ.model.images import FITS, fit_images
 
 SHIFT = np.array([[1.0, 0, 10], [0, 1, -4]])
 
@@ -45,7 +45,7 @@ def test_a_point_lands_where_the_matrix_says(scale):
 def test_the_fitted_picture_is_the_one_of_encode_reference(how, size):
     picture = blob()
     warped = warp(picture, fit_matrix(120, 90, *size, how), *size)
-    expected = fit(torch.from_numpy(picture)[None].float() / 255, *size, how)[0].numpy() * 255
+    expected = fit_images(torch.from_numpy(picture)[None].float() / 255, *size, how)[0].numpy() * 255
     inside = warped.valid > 127
     assert abs(warped.picture[inside] - expected[inside]).mean() < 1
     # Outside are only pad's edges, which `fit` leaves black.

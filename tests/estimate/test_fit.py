@@ -8,7 +8,7 @@ import torch
 
 from champ.body.free import free_body_betas, load_free_body
 from champ.estimate import fit as module
-from champ.estimate.fit import fit
+from champ.estimate.fit import fit_motion
 from champ.motion.camera import frame_person
 from champ.motion.motion import Motion
 from champ.motion.presets import make_motion
@@ -77,7 +77,7 @@ def lean(motion: Motion) -> float:
 )
 def test_a_motion_comes_back_from_its_keypoints(name, azimuth, who):
     true = film(name, azimuth, who)
-    found = fit(keypoints(true), FREE, SIZE, SIZE, 24.0)
+    found = fit_motion(keypoints(true), FREE, SIZE, SIZE, 24.0)
     assert reprojection(found, true) < 1.7
     assert aligned_error(found, true) < 45
     assert abs(lean(found) - lean(true)) < 5
@@ -87,7 +87,7 @@ def test_a_motion_comes_back_from_its_keypoints(name, azimuth, who):
 @pytest.mark.parametrize("azimuth", [0, 90, 180, -120])  # from the front, the side, behind
 def test_one_picture_is_enough(azimuth):
     true = film("turntable", azimuth, "woman", 1)
-    found = fit(keypoints(true), FREE, SIZE, SIZE)
+    found = fit_motion(keypoints(true), FREE, SIZE, SIZE)
     facing = [-(motion.rotations[0, 0] @ motion.rotations.new_tensor([0.0, 0, 1]))[[0, 2]] for motion in (found, true)]
     assert torch.nn.functional.cosine_similarity(*facing, dim=0) > np.cos(np.radians(15))
     assert aligned_error(found, true) < 65
@@ -97,7 +97,7 @@ def test_the_size_of_the_picture_does_not_matter():
     true = film("dance", 30, "man", 8)
     poses = keypoints(true)
     small, large = (
-        fit([Pose((p.body * (k, k, 1)).astype(np.float32)) for p in poses], FREE, int(SIZE * k), int(SIZE * k))
+        fit_motion([Pose((p.body * (k, k, 1)).astype(np.float32)) for p in poses], FREE, int(SIZE * k), int(SIZE * k))
         for k in (0.25, 8)
     )
     torch.testing.assert_close(small.rotations, large.rotations, atol=1e-3, rtol=0)
@@ -114,7 +114,7 @@ def test_wrong_and_missing_points_count_little():
         pose.body[wrong, :2] += rng.normal(0, 60, (wrong.sum(), 2))
         if rng.random() < 0.2:  # left and right leg exchanged
             pose.body[[8, 9, 10, 11, 12, 13]] = pose.body[[11, 12, 13, 8, 9, 10]]
-    found = fit(poses, FREE, SIZE, SIZE, 24.0)
+    found = fit_motion(poses, FREE, SIZE, SIZE, 24.0)
     assert reprojection(found, true) < 1.8 and aligned_error(found, true) < 45
 
 
@@ -123,7 +123,7 @@ def test_legs_that_are_not_seen_stand():
     poses = keypoints(true)
     for pose in poses:
         pose.body[[9, 10, 12, 13], 2] = 0
-    found = fit(poses, FREE, SIZE, SIZE, 24.0)
+    found = fit_motion(poses, FREE, SIZE, SIZE, 24.0)
     joints = found.posed(FREE).joints
     legs = joints[:, [7, 8], 1].mean(1) - joints[:, 0, 1]
     standing = FREE.with_betas(found.betas).rest().joints[0, :, 1]
@@ -139,7 +139,7 @@ def test_frames_without_a_person_are_filled_inside_their_shot():
     other = replace(film("walk", 180, "average", 12), shot=torch.ones(12))
     poses = keypoints(true) + keypoints(other)
     poses[5] = poses[11] = None
-    found = fit(poses, FREE, SIZE, SIZE, 24.0, np.repeat([0, 1], 12))
+    found = fit_motion(poses, FREE, SIZE, SIZE, 24.0, np.repeat([0, 1], 12))
     assert (found.confidence == 0).nonzero().flatten().tolist() == [5, 11]
     assert found.shots() == [slice(0, 12), slice(12, 24)]
     torch.testing.assert_close(found.rotations[11], found.rotations[10], atol=1e-5, rtol=0)
@@ -149,10 +149,10 @@ def test_frames_without_a_person_are_filled_inside_their_shot():
 def test_a_long_clip_is_solved_in_chunks_that_join(monkeypatch):
     true = film("dance", 30, "average", 40)
     poses = keypoints(true, noise=0.5)
-    whole = fit(poses, FREE, SIZE, SIZE, 24.0)
+    whole = fit_motion(poses, FREE, SIZE, SIZE, 24.0)
     monkeypatch.setattr(module, "CHUNK", 22)
     told = []
-    parts = fit(poses, FREE, SIZE, SIZE, 24.0, on_frame=lambda done, total: told.append((done, total)))
+    parts = fit_motion(poses, FREE, SIZE, SIZE, 24.0, on_frame=lambda done, total: told.append((done, total)))
     assert told == sorted(told) and told[-1] == (40, 40)
     joints, same = (motion.posed(FREE).joints for motion in (parts, whole))
     assert (joints - joints[:, :1] - same + same[:, :1]).norm(dim=-1).mean() < 0.03
@@ -162,7 +162,7 @@ def test_a_long_clip_is_solved_in_chunks_that_join(monkeypatch):
 
 def test_nobody_is_said_so():
     with pytest.raises(ValueError, match="In none of the 2 frames"):
-        fit([None, Pose(np.zeros((18, 3), np.float32))], FREE, SIZE, SIZE)
+        fit_motion([None, Pose(np.zeros((18, 3), np.float32))], FREE, SIZE, SIZE)
 
 
 def test_it_can_be_stopped():
@@ -170,4 +170,4 @@ def test_it_can_be_stopped():
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        fit(keypoints(film("walk", 0, "average", 2)), FREE, SIZE, SIZE, on_frame=stop)
+        fit_motion(keypoints(film("walk", 0, "average", 2)), FREE, SIZE, SIZE, on_frame=stop)

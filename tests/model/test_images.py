@@ -4,7 +4,7 @@ import comfy.clip_vision
 import pytest
 import torch
 
-from champ.model.images import BICUBIC, LANCZOS, check_images, check_size, clip_input, fit, resize
+from champ.model.images import BICUBIC, LANCZOS, check_images, check_size, clip_input, fit_images, resize
 
 
 def test_maps_as_the_official_inference_resizes_them(family):
@@ -22,14 +22,14 @@ def test_reference_for_clip_vision_and_vae(champ):
     picture = data["ref_image"][None].float() / 255
     seen = comfy.clip_vision.clip_preprocess(clip_input(picture), crop=False)
     torch.testing.assert_close(seen, data["clip_pixel_values"], rtol=0, atol=1e-6)
-    vae = fit(picture, 96, 64, "stretch")
+    vae = fit_images(picture, 96, 64, "stretch")
     torch.testing.assert_close(vae.movedim(-1, 1) * 2 - 1, data["vae_input"], rtol=0, atol=1e-6)
 
 
 def test_same_size_is_left_alone():
     picture = torch.randint(0, 256, (2, 16, 24, 3)).float() / 255
     for how in "stretch", "crop", "pad":
-        assert torch.equal(fit(picture, 24, 16, how), picture)
+        assert torch.equal(fit_images(picture, 24, 16, how), picture)
 
 
 def test_crop_and_pad_keep_the_aspect_ratio():
@@ -41,9 +41,9 @@ def test_crop_and_pad_keep_the_aspect_ratio():
         rows, columns = (picture[0, ..., 0] > 0.5).nonzero().T
         return int(columns.max() - columns.min()) + 1, int(rows.max() - rows.min()) + 1
 
-    assert extent(fit(disc, 64, 64, "stretch")) == (16, 32)
-    assert extent(fit(disc, 64, 64, "crop")) == (32, 32)
-    padded = fit(disc, 64, 64, "pad")
+    assert extent(fit_images(disc, 64, 64, "stretch")) == (16, 32)
+    assert extent(fit_images(disc, 64, 64, "crop")) == (32, 32)
+    padded = fit_images(disc, 64, 64, "pad")
     assert extent(padded) == (16, 16)
     assert padded[0, :16].max() == 0 and padded[0, 48:].max() == 0
 
@@ -57,7 +57,7 @@ def test_bad_input():
         with pytest.raises(ValueError, match="pixels, which is too small for the networks; use 16x16 or more"):
             check_size(*size)
     with pytest.raises(ValueError, match="no way to fit called 'zoom'; choose from stretch, crop, pad"):
-        fit(torch.zeros(1, 8, 8, 3), 8, 8, "zoom")
+        fit_images(torch.zeros(1, 8, 8, 3), 8, 8, "zoom")
     with pytest.raises(ValueError, match="has no pictures; connect at least one"):
         check_images(torch.zeros(0, 8, 8, 3), "It")
     with pytest.raises(ValueError, match=r"has shape \(8, 8, 3\), but pictures"):

@@ -5,13 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from champ.render.folder import MAPS, load_maps, save_maps
+from champ.render.folder import MAP_FOLDERS, load_maps, save_maps
 
 
 def random_maps(frames=3, height=5, width=7):
     random = torch.Generator().manual_seed(0)
     maps = {
-        name: torch.randint(256, (frames, height, width, 3), generator=random, dtype=torch.uint8) for name in MAPS[:-1]
+        name: torch.randint(256, (frames, height, width, 3), generator=random, dtype=torch.uint8)
+        for name in MAP_FOLDERS[:-1]
     }
     maps["depth"] = maps["depth"][..., :1].repeat(1, 1, 1, 3)
     maps["mask"] = torch.randint(2, (frames, height, width), generator=random, dtype=torch.uint8) * 255
@@ -34,8 +35,8 @@ def test_saved_maps_load_again(tmp_path):
         assert depth.mode == mask.mode == "L"
     loaded = load_maps(folder, on_frame=lambda *count: done.append(count))
     assert done[3:] == [(1, 3), (2, 3), (3, 3)]
-    assert list(loaded) == list(MAPS)
-    for name in MAPS:
+    assert list(loaded) == list(MAP_FOLDERS)
+    for name in MAP_FOLDERS:
         assert loaded[name].dtype == torch.uint8
         assert torch.equal(loaded[name], maps[name]), name
 
@@ -168,7 +169,7 @@ def test_a_folder_is_not_there_before_its_last_part_is(tmp_path):
         (made / "preview.webp").touch()
 
     save_maps(tmp_path / "maps", random_maps(), finish=finish)
-    assert {item.name for item in (tmp_path / "maps").iterdir()} == {*MAPS, "preview.webp"}
+    assert {item.name for item in (tmp_path / "maps").iterdir()} == {*MAP_FOLDERS, "preview.webp"}
 
 
 def test_maps_to_save_are_checked(tmp_path):

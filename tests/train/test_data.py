@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from champ.model.checkpoint import MAPS
+from champ.model.checkpoint import ENCODED_MAPS
 from champ.output import whole
 from champ.train.data import FolderSamples, choose_frames, find_videos, person_crop, random_crop
 
@@ -20,7 +20,7 @@ class Colours:
         return torch.cat([torch.nn.functional.avg_pool2d(colours, 8), colours[:, :1, ::8, ::8] * 0], 1)
 
 
-def write_video(folder, frames: int, kinds=("images", *MAPS, "mask"), start: int = 0):
+def write_video(folder, frames: int, kinds=("images", *ENCODED_MAPS, "mask"), start: int = 0):
     """Every picture has the number of its frame as red, across as green and down as blue; masks have a bar."""
     across, down = np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT))
     for kind in kinds:
@@ -90,7 +90,7 @@ def test_all_pictures_of_a_sample_have_one_crop(tmp_path, around_person):
         read = samples.read([0, 1], generator(seed))
         images = read["images"]
         assert images.shape == (2, 4, 16, 16, 3) and images.dtype == torch.uint8
-        for name in MAPS:
+        for name in ENCODED_MAPS:
             assert torch.equal(read[name], images)
         assert torch.equal(images[..., 0], images[..., :1, :1, 0].expand(-1, -1, 16, 16))
         assert torch.equal(read["reference"][..., 1:], images[:, 0, ..., 1:])
@@ -108,7 +108,7 @@ def test_all_pictures_of_a_sample_have_one_crop(tmp_path, around_person):
 
 def test_videos_without_masks_serve(tmp_path):
     write_video(tmp_path / "a", 3)
-    write_video(tmp_path / "b", 3, kinds=("images", *MAPS))
+    write_video(tmp_path / "b", 3, kinds=("images", *ENCODED_MAPS))
     samples = FolderSamples(tmp_path, 2, 16, Colours())
     assert samples.batch(samples.read([0, 1], generator(0))).person is None
     with pytest.raises(ValueError, match="folder mask"):

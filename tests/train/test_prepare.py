@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from champ.model.checkpoint import ENCODED_MAPS
 from champ.people.samples import SyntheticPeople
 from champ.train import prepare as module
-from champ.train.prepare import MAPS, packs, prepare, read_packs
+from champ.train.prepare import packs, prepare, read_packs
 
-NAMES = ("pictures", "masks", "reference", "reference_mask", *MAPS)
+NAMES = ("pictures", "masks", "reference", "reference_mask", *ENCODED_MAPS)
 
 
 @pytest.fixture()
@@ -25,7 +26,7 @@ def test_files_hold_the_samples(tmp_path, small_packs):
     read = list(read_packs(files, NAMES))
     for name in NAMES:
         drawn = [people.sample(i) for i in (4, 5, 6)]
-        expected = [sample.maps[name] if name in MAPS else getattr(sample, name) for sample in drawn]
+        expected = [sample.maps[name] if name in ENCODED_MAPS else getattr(sample, name) for sample in drawn]
         assert torch.equal(torch.cat([pack[name] for pack in read]), torch.stack(expected)), name
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from champ.model.checkpoint import MAPS
+from champ.model.checkpoint import ENCODED_MAPS
 from champ.train.export import export
 from champ.train.fresh import fresh_networks
 from champ.train.networks import Champ
@@ -18,7 +18,7 @@ def predict(networks, frames: int) -> torch.Tensor:
     def draw(*shape):
         return torch.randn(shape, generator=generator)
 
-    maps = {name: draw(1, frames, 3, 32, 32).sigmoid() for name in MAPS}
+    maps = {name: draw(1, frames, 3, 32, 32).sigmoid() for name in ENCODED_MAPS}
     with torch.no_grad():
         model = Champ(networks)
         return model(draw(1, frames, 4, 4, 4), torch.full((1, frames), 500), maps, draw(1, 4, 4, 4), draw(1, 32))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden import relative
 
-from champ.model.checkpoint import MAPS
+from champ.model.checkpoint import ENCODED_MAPS
 from champ.model.loading import motion_names, unet_names
 from champ.train.networks import Champ
 from champ.train.objective import Objective, loss
@@ -37,7 +37,7 @@ class Step:
         weights = objective.weights(schedule, timesteps)
         assert torch.allclose(weights[:, 0], data["loss_weights"], rtol=1e-5)
         guidance = frames_first(data["guidance"]) / 255
-        maps = {name: guidance[:, :, 3 * i : 3 * i + 3] for i, name in enumerate(MAPS)}
+        maps = {name: guidance[:, :, 3 * i : 3 * i + 3] for i, name in enumerate(ENCODED_MAPS)}
         seen = data["ref_latents"] if reference else None
         prediction = self.model(noisy, timesteps, maps, seen, data["clip_image_embeds"][:, 0])
         return prediction, loss(prediction, target, weights)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from champ.model.checkpoint import MAPS
+from champ.model.checkpoint import ENCODED_MAPS
 from champ.train.batches import Batch
 from champ.train.networks import Champ, recompute
 from champ.train.objective import Objective
@@ -30,7 +30,7 @@ class RandomSamples:
 
         pixels = {
             name: torch.stack([(draw(10 * i + j, self.frames, 32, 32, 3) * 60 + 120).clamp(0, 255) for i in indices])
-            for j, name in enumerate(MAPS)
+            for j, name in enumerate(ENCODED_MAPS)
         }
         return Batch(
             torch.stack([draw(10 * i + 5, self.frames, 4, 4, 4) for i in indices]),

@@ -10,7 +10,7 @@ from hmr2_data import NETWORK, Hostile, dumps, lightning, weights
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from champ.estimate.checkpoint import half_copy, read_hmr2, save_half
+from champ.estimate.hmr2_files import half_copy, read_hmr2, save_half
 
 
 @pytest.mark.parametrize("protocol", [2, 4])

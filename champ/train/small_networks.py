@@ -9,7 +9,7 @@ from torch import Tensor, nn
 Batch = TypeVar("Batch")
 
 
-def fit(
+def train_small_network(
     network: nn.Module,
     groups: list[dict[str, Any]],
     batches: Iterable[Batch],
