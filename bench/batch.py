@@ -1,5 +1,8 @@
 """Throughput of batches: the same rows in one ComfyUI process, one after the other, and in a batch with one worker and
-with two. Each process has one thread. What it takes to start is told apart from what a row takes."""
+with two. Each process has one thread. What it takes to start is told apart from what a row takes.
+
+With --stages instead: the processor's seconds in each node for a clip of ten seconds made by Champ-Tiny, and what a
+cluster needs for a thousand of them."""
 
 import contextlib
 import json
@@ -10,22 +13,25 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
+
 from champ.batch import pool as ray_pool
 from champ.batch.command import first_info
 from champ.batch.folder import BatchFolder
-from champ.batch.jobs import Setup
+from champ.batch.jobs import Recipe, Setup
 from champ.batch.plan import Places, Task, plan
 from champ.batch.pool import Pool
-from champ.batch.run import Run
+from champ.batch.run import Limits, Run
 from champ.batch.table import Row
-from champ.batch.worker import lay_out
-from champ.batch.workflow import Workflow
+from champ.batch.worker import Stages, lay_out
+from champ.batch.workflow import Prompt, Workflow
 from champ.server import Server
 
 ROOT = Path(__file__).parents[1]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".host" / "ComfyUI")
 ROWS, FRAMES, SIZE = 16, 16, 128
 OPTIONS = ("--cpu",)
+CLIP, CLIPS, CARDS = 120, 1000, 20  # frames, clips and workers of --stages
 
 
 def workflow() -> Workflow:
@@ -74,8 +80,7 @@ def batch(folder: Path, tasks: Callable[[dict], list[Task]], workers: int) -> di
             info = first_info(pool)
             while len(pool.idle()) < workers:
                 pool.wait(1)
-        flow = workflow()
-        run = Run(BatchFolder(folder), flow, tuple(flow.savers(info)), None, pool, lambda line: None, limit=workers)
+        run = Run(BatchFolder(folder), Recipe.of(workflow(), info), pool, lambda line: None, limits=Limits(workers))
         found = tasks(info)
         with run.folder.held(), timed(times, "rows"):
             run.go(found)
@@ -84,7 +89,41 @@ def batch(folder: Path, tasks: Callable[[dict], list[Task]], workers: int) -> di
     return times
 
 
-def main() -> None:
+class ProcessorTime(Stages):
+    """Seconds of a server's processor instead of those of the clock, which other programs lengthen."""
+
+    def __init__(self, prompt: Prompt, server: Server) -> None:
+        super().__init__(prompt)
+        self.process = psutil.Process(server.process.pid)
+
+    def now(self) -> float:
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+
+def stages() -> None:
+    prompt = json.loads((ROOT / "example_workflows" / "api" / "quick_start.json").read_text())
+    prompt["2"]["inputs"]["frames"] = CLIP
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "server")
+        folder.mkdir()
+        lay_out(folder, COMFYUI)
+        with Server(COMFYUI, folder, *OPTIONS, environment={"OMP_NUM_THREADS": "1"}) as server:
+            meter = ProcessorTime(prompt, server)
+            server.run(prompt, meter.show)
+    print(f"{CLIP} frames of 256x256 (10 s), Champ-Tiny, {prompt['10']['inputs']['steps']} steps, one core")
+    print("| node | processor seconds |")
+    print("|---|---|")
+    for title, seconds in meter.seconds().items():
+        print(f"| {title} | {seconds:.1f} |")
+    total = sum(meter.seconds().values())
+    print(f"| together | {total:.1f} |")
+    print(
+        f"{CLIPS} clips on {CARDS} such cores: {CLIPS} x {total:.1f} s / {CARDS} = {CLIPS * total / CARDS / 3600:.1f} h"
+    )
+
+
+def throughput() -> None:
     with tempfile.TemporaryDirectory(prefix="b", dir="/tmp") as place, contextlib.ExitStack() as after:
         folder = Path(place)
         os.environ["RAY_TMPDIR"] = place  # its sockets need short paths
@@ -111,4 +150,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    stages() if "--stages" in sys.argv else throughput()

@@ -14,13 +14,13 @@ from ..server import Failure
 from . import pool as ray_pool
 from . import report
 from .folder import DONE, OTHER, BatchFolder
-from .jobs import Setup
+from .jobs import Recipe, Setup
 from .order import Order
-from .plan import Places, Task, for_stage, plan, result_node
+from .plan import Places, Task, for_stage, plan
 from .pool import NotReady, Pool, Ready
 from .progress import duration
-from .run import Measuring, Run
-from .table import Row, read_table
+from .run import Limits, Measuring, Run
+from .table import read_table
 from .workflow import STAGES, Info, Workflow, read_workflow
 
 PACK = Path(__file__).parents[2]
@@ -151,9 +151,16 @@ def batch(options: argparse.Namespace, comfyui_options: Sequence[str]) -> int:
             tasks = plan(rows, workflow, info, places, options.measure)
             left, done = choose(tasks, workflow, folder, options)
             if options.dry_run:
-                tell(rows, left, done, workflow, min(pool.capacity(), options.workers or len(tasks)))
+                tell(left, done, workflow, min(pool.capacity(), options.workers or len(tasks)))
                 return 0
-            return make(options, folder, workflow, info, pool, tasks, left, done)
+            limits = Limits(options.workers or len(tasks), options.keep_free * 1e6)
+            run = Run(folder, Recipe.of(workflow, info, options.stage), pool, say, measuring(options), limits)
+            return make(run, left, done, [task.name for task in tasks], options.table.stem)
+
+
+def measuring(options: argparse.Namespace) -> Measuring | None:
+    networks = tuple(measure for name, measure in NETWORKS.items() if getattr(options, name))
+    return Measuring(options.protocol, networks) if options.measure else None
 
 
 def choose(
@@ -186,8 +193,8 @@ def _known(task: Task, workflow: Workflow) -> dict[str, dict]:
     }
 
 
-def tell(rows: Sequence[Row], left: Sequence[Task], done: Sequence[Task], workflow: Workflow, count: int) -> None:
-    say(f"{len(rows)} rows without errors: {len(left)} would be made, {len(done)} are done")
+def tell(left: Sequence[Task], done: Sequence[Task], workflow: Workflow, count: int) -> None:
+    say(f"the table has no errors: {len(left)} rows would be made, {len(done)} are done")
     order = Order(left, workflow)
     if order.points:
         shared = ", then ".join(map(workflow.known_by, order.points))
@@ -195,30 +202,18 @@ def tell(rows: Sequence[Row], left: Sequence[Task], done: Sequence[Task], workfl
     say(f"there is room for {count} {'worker' if count == 1 else 'workers'}")
 
 
-def make(
-    options: argparse.Namespace, folder: BatchFolder, workflow: Workflow, info: Info, pool: Pool,
-    tasks: Sequence[Task], left: Sequence[Task], done: Sequence[Task],
-) -> int:  # fmt: skip
-    networks = tuple(measure for name, measure in NETWORKS.items() if getattr(options, name))
-    run = Run(
-        folder, workflow, tuple(workflow.savers(info)), result_node(workflow, info), pool, say,
-        stage=options.stage,
-        measuring=Measuring(options.protocol, networks) if options.measure else None,
-        limit=options.workers or 1 << 30,
-        keep_free=options.keep_free * 1e6,
-    )  # fmt: skip
+def make(run: Run, left: Sequence[Task], done: Sequence[Task], names: Sequence[str], title: str) -> int:
     started = time.monotonic()
-    names = [task.name for task in tasks]
     say(f"{len(left)} rows to make, {len(done)} done before")
     try:
-        run.go(left, done, lambda: report.write(folder, names, options.table.stem))
+        run.go(left, done, lambda: report.write(run.folder, names, title))
     finally:
-        rows = report.overview(folder, names)
         try:
-            report.write(folder, names, options.table.stem)
+            report.write(run.folder, names, title)
         except ValueError as error:
             say(f"the report: {error}")
+        rows = report.overview(run.folder, names)
         for line in report.summary(rows):
             say(line)
-    say(f"this took {duration(time.monotonic() - started)}; see {folder.folder / 'report.html'}")
+    say(f"this took {duration(time.monotonic() - started)}; see {run.folder.folder / 'report.html'}")
     return 1 if any(row["state"] == "failed" for row in rows) else 0

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .plan import Task
-from .workflow import Workflow
+from .plan import Task, result_node
+from .workflow import Info, Workflow
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,26 @@ class Setup:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How rows are made."""
+
+    workflow: Workflow
+    savers: tuple[str, ...]  # the nodes that write files
+    result: str | None  # the node whose files are shown and measured
+    stage: str | None = None
+
+    @classmethod
+    def of(cls, workflow: Workflow, info: Info, stage: str | None = None) -> "Recipe":
+        return cls(workflow, tuple(workflow.savers(info)), result_node(workflow, info), stage)
+
+
+@dataclass(frozen=True)
 class Make:
     """A row to be made."""
 
     task: Task
-    workflow: Workflow
+    recipe: Recipe
     attempt: Path  # a folder to be made, with all that belongs to the row
-    savers: tuple[str, ...]  # the nodes that write files
-    result: str | None = None  # the node whose files are shown and measured
-    stage: str | None = None
 
     @property
     def name(self) -> str:

@@ -194,6 +194,10 @@ class Pool:
         handle = self.workers[worker]
         try:
             answer = _ray().get(reference)
+        except _ray().exceptions.RayTaskError as error:  # an error in the worker's code, which lives on
+            answer = str(error).strip().splitlines()[-1]
+            if handle.node is not None:
+                answer = (Outcome(answer, str(error)), None) if self.ship else Outcome(answer, str(error))
         except _ray().exceptions.RayError as error:
             return self._lost(worker, error)
         if handle.node is None:

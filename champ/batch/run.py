@@ -4,18 +4,17 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from ..output import whole
 from ..server import Failure
 from .folder import MEASURES, BatchFolder, is_full
-from .jobs import Job, Make, Measure, Outcome
+from .jobs import Job, Make, Measure, Outcome, Recipe
 from .order import Order
 from .plan import Task
 from .pool import Event, Lost, NotReady, Ready
 from .progress import Progress
-from .workflow import Workflow
 
 TRIES = 3  # of a row before it is set aside, and of starting a worker before that is given up
 LOOK = 1.0  # seconds between two looks at the cluster
@@ -41,35 +40,42 @@ class Measuring:
     networks: tuple[str, ...] = ()
 
 
-@dataclass
+@dataclass(frozen=True)
+class Limits:
+    workers: int = 1 << 30
+    keep_free: float = 0.0  # bytes of the disk
+
+
 class Run:
     """One go at the rows that are left."""
 
-    folder: BatchFolder
-    workflow: Workflow
-    savers: tuple[str, ...]
-    result: str | None
-    pool: Workers
-    say: Callable[[str], None]
-    stage: str | None = None
-    measuring: Measuring | None = None
-    limit: int = 1 << 30  # workers
-    keep_free: float = 0.0  # bytes of the disk
-    tasks: dict[str, Task] = field(default_factory=dict)
-    messages: dict[str, list[str]] = field(default_factory=dict)
-    to_measure: deque[str] = field(default_factory=deque)
-    unready: int = 0  # workers that did not start, one after the other
+    def __init__(
+        self,
+        folder: BatchFolder,
+        recipe: Recipe,
+        pool: Workers,
+        say: Callable[[str], None],
+        measuring: Measuring | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - it does not change
+    ) -> None:
+        self.folder, self.recipe, self.pool, self.say = folder, recipe, pool, say
+        self.measuring, self.limits = measuring, limits
+        self.tasks: dict[str, Task] = {}
+        self.messages: dict[str, list[str]] = {}  # why rows have failed
+        self.to_measure: deque[str] = deque()
+        self.room = limits.workers  # less, when some do not start
+        self.unready = 0  # workers that did not start, one after the other
 
     def go(self, tasks: Sequence[Task], done: Sequence[Task] = (), report: Callable[[], None] = lambda: None) -> None:
         """Makes the tasks, and measures them and those that are done but not measured. `report` is called now and
         then."""
         self.tasks = {task.name: task for task in (*tasks, *done)}
-        self.order = Order(tasks, self.workflow)
+        self.order = Order(tasks, self.recipe.workflow)
         self.to_measure.extend(task.name for task in done if self.is_to_be_measured(task))
         self.progress = Progress(len(tasks), self.say)
         reported = time.monotonic()
         while self.work_left() or self.pool.busy():
-            self.pool.fill(min(self.limit, self.work_left() + self.pool.busy()))
+            self.pool.fill(min(self.room, self.work_left() + self.pool.busy()))
             for worker in self.pool.idle():
                 if (job := self.next_job(worker)) is not None:
                     self.pool.give(worker, job)
@@ -102,14 +108,12 @@ class Run:
             name = self.to_measure.popleft()
             if (job := self.measure_job(self.tasks[name])) is not None:
                 return job
-        if self.keep_free and (free := self.folder.free_bytes()) < self.keep_free:
-            raise self.full(f"{free / 1e6:.0f} MB are free, --keep-free is {self.keep_free / 1e6:.0f}")
-        name_ = self.order.take(worker)
-        if name_ is None:
+        if (free := self.folder.free_bytes()) < self.limits.keep_free:
+            raise self.full(f"{free / 1e6:.0f} MB are free, --keep-free is {self.limits.keep_free / 1e6:.0f}")
+        if (row := self.order.take(worker)) is None:
             return None
         self.progress.begin()
-        attempt = self.folder.attempt()
-        return Make(self.tasks[name_], self.workflow, attempt, self.savers, self.result, self.stage)
+        return Make(self.tasks[row], self.recipe, self.folder.attempt())
 
     def measure_job(self, task: Task) -> Measure | None:
         assert self.measuring is not None and task.truth is not None
@@ -137,8 +141,8 @@ class Run:
         self.unready += 1
         self.say(f"a worker did not start: {event.message}")
         if self.unready >= TRIES:
-            self.limit = self.pool.alive()
-            if not self.limit:
+            self.room = self.pool.alive()
+            if not self.room:
                 raise Failure(f"no worker starts, {self.left_text()}; the last one said: {event.message}")
 
     def lost(self, event: Lost) -> None:
@@ -146,7 +150,7 @@ class Run:
         job = event.job
         if job is None:
             self.unready += not event.node_gone
-            if self.unready > TRIES:
+            if self.unready >= TRIES:
                 raise Failure(f"workers end while they start, {self.left_text()}; the last one: {event.message}")
         elif event.node_gone:
             self.say(f"a node has gone; {job.name} goes to another one")
@@ -177,7 +181,7 @@ class Run:
         messages = self.messages.setdefault(job.name, [])
         messages.append(message)
         if final or len(messages) >= TRIES:
-            self.folder.set_aside(job.name, messages, log, self.workflow.filled(job.task.named()))
+            self.folder.set_aside(job.name, messages, log, self.recipe.workflow.filled(job.task.named()))
             self.progress.set_aside()
             self.say(f"{job.name} is set aside: {message}")
         else:

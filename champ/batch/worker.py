@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..server import WINDOWS, Failure, Refused, Server, link_folder
 from . import clips
-from .contents import Contents, contents, digest
+from .contents import Contents, contents, digest, size_and_time
 from .folder import FORMAT, MANIFEST, ROW_WORKFLOW, THUMBNAIL, is_full
 from .jobs import Job, Make, Measure, Outcome, Setup
 from .memory import watched
@@ -119,14 +119,14 @@ class Worker:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
         inputs = self.bring(job.task.files)
-        prompt = job.workflow.filled({**job.task.values, **{point: one.name for point, one in inputs.items()}})
-        for node in job.savers:
+        prompt = job.recipe.workflow.filled({**job.task.values, **{point: one.name for point, one in inputs.items()}})
+        for node in job.recipe.savers:
             prompt[node]["inputs"][FRESH] = job.task.name
         stages = Stages(prompt)
         with watched(self.server) as peak:
             entry = self.server.run(prompt, stages.show, self.setup.silence)
-        shown = shown_files(entry["outputs"], job.result, output)
-        if job.stage == "maps":
+        shown = shown_files(entry["outputs"], job.recipe.result, output)
+        if job.recipe.stage == "maps":
             lift_maps(output)
             shown = [output / "preview.webp"]
         if not any(path.is_file() for path in output.rglob("*")):
@@ -135,7 +135,7 @@ class Worker:
             clips.thumbnail(shown, output / THUMBNAIL)
         result = [file.relative_to(output).as_posix() for file in shown if file.is_file()]
         shutil.move(output, job.attempt)
-        row = job.workflow.filled(job.task.named())
+        row = job.recipe.workflow.filled(job.task.named())
         (job.attempt / ROW_WORKFLOW).write_text(json.dumps(row, indent=1), encoding="utf-8")
         manifest = {
             **self.describe(job, inputs),
@@ -148,13 +148,13 @@ class Worker:
         (job.attempt / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
     def describe(self, job: Make, inputs: "Mapping[Point, Brought]") -> dict:
-        known_by = job.workflow.known_by
+        known_by = job.recipe.workflow.known_by
         return {
             "format": FORMAT,
             "name": job.task.name,
             "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "row": {name: str(value) for name, value in job.task.cells.items()},
-            "workflow": {"file": job.workflow.name, "sha256": job.workflow.digest},
+            "workflow": {"file": job.recipe.workflow.name, "sha256": job.recipe.workflow.digest},
             "values": {known_by(point): value for point, value in job.task.values.items()},
             "inputs": {
                 known_by(point): {"file": one.original, **one.contents.to_json()} for point, one in inputs.items()
@@ -178,9 +178,8 @@ class Worker:
         return brought
 
     def identify(self, path: Path) -> "Brought":
-        stat = path.stat()
-        key = (path, stat.st_size, stat.st_mtime_ns)
-        if path.is_dir() or key not in self.digests:
+        key = (path, *size_and_time(path))
+        if key not in self.digests:
             self.digests[key] = contents(path)
         suffix = path.suffix.lower() if path.is_file() and re.fullmatch(r"\.\w{1,12}", path.suffix) else ""
         return Brought(self.digests[key].sha256[:24] + suffix, path.name, self.digests[key])
@@ -203,8 +202,11 @@ class Stages:
         self.begun: dict[str, float] = {}
         self.ended: dict[str, float] = {}
 
+    def now(self) -> float:
+        return time.monotonic()
+
     def show(self, nodes: dict) -> None:
-        now = time.monotonic()
+        now = self.now()
         for about in nodes.values():
             node = about["node_id"]
             if node in self.prompt:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from champ.batch.folder import FORMAT, MANIFEST, BatchFolder
-from champ.batch.jobs import Job, Make, Outcome
+from champ.batch.jobs import Job, Make, Outcome, Recipe
 from champ.batch.plan import Task
 from champ.batch.pool import Event, Finished, Lost, NotReady, Ready
 from champ.batch.progress import Progress, duration
-from champ.batch.run import Measuring, Run
+from champ.batch.run import Limits, Measuring, Run
 from champ.batch.workflow import Workflow
 from champ.server import Failure
 
@@ -81,7 +81,7 @@ def run(tmp_path):
     def start(answer, names: str, pool=None, **options) -> tuple[Run, Scripted, list[str]]:
         pool = pool or Scripted(answer)
         folder = BatchFolder(tmp_path / "out")
-        made = Run(folder, WORKFLOW, ("1",), "1", pool, said.append, **options)
+        made = Run(folder, Recipe(WORKFLOW, ("1",), "1"), pool, said.append, **options)
         truth = tmp_path / "truth.png" if options.get("measuring") else None
         with folder.held():
             made.go([Task(name, {}, {("1", "seed"): i}, truth=truth) for i, name in enumerate(names)])
@@ -143,7 +143,7 @@ def test_a_full_disk_stops_all_with_a_sentence(run, tmp_path):
         run(answer, "abcdef")
     assert (tmp_path / "out" / "clips" / "a").exists() and not (tmp_path / "out" / "clips" / "f").exists()
     with pytest.raises(Failure, match=r"the disk is full \(\d+ MB are free, --keep-free is"):
-        run(well, "a", keep_free=1e18)
+        run(well, "a", limits=Limits(keep_free=1e18))
 
 
 def test_workers_that_do_not_start(run):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from champ.batch.contents import contents
-from champ.batch.jobs import Make, Measure
+from champ.batch.jobs import Make, Measure, Recipe
 from champ.batch.plan import Task
 from champ.batch.shipping import moved, pack, paths_of, unpack
 from champ.batch.workflow import Workflow
@@ -24,7 +24,7 @@ def test_a_file_and_a_folder_arrive_as_they_were(tmp_path):
 def test_a_job_is_about_the_files_that_arrived(tmp_path):
     here, there = Path("/here/a.png"), Path("/there/a.png")
     task = Task("a", {}, {("1", "seed"): 5}, {("2", "image"): here, ("3", "image"): here})
-    make = Make(task, Workflow("w", {}), tmp_path / "x", ())
+    make = Make(task, Recipe(Workflow("w", {}), (), None), tmp_path / "x")
     assert paths_of(make) == [here]
     there_too = moved(make, {here: there}, tmp_path / "y")
     assert set(there_too.task.files.values()) == {there} and there_too.attempt == tmp_path / "y"
