@@ -32,6 +32,7 @@ def finished(folder: BatchFolder, name: str, picture: Path, **more) -> Path:
         "inputs": {"Person.image": {"file": picture.name, **contents(picture).to_json()}},
         "worker": {"host": "here", "device": "cpu"},
         "seconds": 2.0,
+        "stages": {"Champ Sampler": 1.5} if name == "anna" else {},
         "peak_memory": {"main": 5_000_000, "graphics": None},
         "result": ["clip.png"],
         "files": [{"file": "clip.png", "bytes": 4, "sha256": ""}],
@@ -137,6 +138,7 @@ def test_results_and_report(folder, picture):
     assert lines[2] == "b & b,failed,,,,,,,,,try 1: one; two; try 2: three" and lines[4] == "dora,left,,,,,,,,,"
     page = (folder.folder / "report.html").read_text()
     assert "b & b" not in page and "b &amp; b" in page and "my &lt;clips&gt;" in page and "<script" not in page
+    assert '<td>Champ Sampler</td><td class="number">1</td><td class="number">1.5</td><td class="number">0.75' in page
     assert 'href="failed/b%20%26%20b/log.txt"' in page
     assert "4 rows: 2 done, 1 set aside, 1 left." in page and "Means of 2 measured rows: PSNR 30.5, L1 0.5." in page
     assert (folder.folder / "measures.md").read_text() == "| rows | PSNR | L1 |\n|---|---|---|\n| 2 | 30.5 | 0.5 |\n"
