@@ -13,7 +13,7 @@ INTERVAL = 1.0  # seconds between two looks
 
 
 @contextmanager
-def watched(server: Server) -> Iterator[dict[str, int | None]]:
+def watched(server: Server, graphics: bool) -> Iterator[dict[str, int | None]]:
     """Gives bytes of main and of graphics memory, which are complete when the block ends.
 
     Linux keeps the peak of the main memory itself; elsewhere, and on the graphics card, it is the most seen."""
@@ -26,34 +26,30 @@ def watched(server: Server) -> Iterator[dict[str, int | None]]:
     def look() -> None:
         while True:
             with suppress(Failure, OSError, ValueError, http.client.HTTPException):
-                _raise(peak, "graphics", _graphics(server))
+                if graphics:
+                    _raise(peak, "graphics", server.json("/system_stats")["devices"][0]["torch_vram_total"])
                 if not exact:
                     _raise(peak, "main", _resident(server.process.pid))
             if over.wait(INTERVAL):
                 return
 
     looking = threading.Thread(target=look, daemon=True)
-    looking.start()
+    if graphics or not exact:
+        looking.start()
     try:
         yield peak
     finally:
         over.set()
-        looking.join()
+        if looking.is_alive():
+            looking.join()
     if exact:
         for line in (process / "status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 peak["main"] = 1024 * int(line.split()[1])
 
 
-def _raise(peak: dict[str, int | None], kind: str, size: int | None) -> None:
-    if size is not None:
-        peak[kind] = max(size, peak[kind] or 0)
-
-
-def _graphics(server: Server) -> int | None:
-    """What torch has taken of the first graphics card."""
-    device = server.json("/system_stats")["devices"][0]
-    return None if device["type"] == "cpu" else device["torch_vram_total"]
+def _raise(peak: dict[str, int | None], kind: str, size: int) -> None:
+    peak[kind] = max(size, peak[kind] or 0)
 
 
 def _resident(process: int) -> int:

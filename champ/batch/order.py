@@ -1,7 +1,7 @@
 """Which row a worker makes next, so that what its ComfyUI still knows is used again."""
 
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 from .plan import Task
 from .workflow import Point, Workflow
@@ -44,7 +44,8 @@ class Order:
         for name in sorted(self.keys, key=lambda name: [seen[part] for part in self.keys[name]]):
             self._group(name).append(name)
         self.places: dict[Hashable, Hashable] = {}  # worker -> its group
-        self.later: deque[str] = deque()
+        self.later: deque[str] = deque()  # rows that failed
+        self.failed_on: dict[str, set[Hashable]] = {}  # where
 
     def _group(self, name: str) -> deque[str]:
         return self.groups.setdefault(self.keys[name][:1], deque())
@@ -52,26 +53,34 @@ class Order:
     def __len__(self) -> int:
         return sum(map(len, self.groups.values())) + len(self.later)
 
-    def take(self, worker: Hashable) -> str | None:
+    def take(self, worker: Hashable, workers: Collection[Hashable] = ()) -> str | None:
         """The next row for a worker: of its group, else of the largest one without a worker, else of the largest one;
-        rows that failed come last."""
+        rows that failed come last, and where one failed it comes back only when it failed on all `workers`."""
         own = self.groups.get(self.places.get(worker))
         if own:
             return own.popleft()
         waiting = [key for key, rows in self.groups.items() if rows]
         if not waiting:
-            return self.later.popleft() if self.later else None
+            return self._failed_elsewhere(worker, workers)
         taken = {place for other, place in self.places.items() if other != worker}
         free = [key for key in waiting if key not in taken]
         chosen = max(free or waiting, key=lambda key: len(self.groups[key]))
         self.places[worker] = chosen
         return self.groups[chosen].popleft()
 
+    def _failed_elsewhere(self, worker: Hashable, workers: Collection[Hashable]) -> str | None:
+        for name in self.later:
+            if worker not in self.failed_on[name] or self.failed_on[name].issuperset(workers):
+                self.later.remove(name)
+                return name
+        return None
+
     def give_back(self, name: str) -> None:
         """A row whose worker has gone, through no fault of the row."""
         self._group(name).appendleft(name)
 
-    def try_later(self, name: str) -> None:
+    def try_later(self, name: str, worker: Hashable) -> None:
+        self.failed_on.setdefault(name, set()).add(worker)
         self.later.append(name)
 
     def forget(self, worker: Hashable) -> None:

@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from .shipping import Parcel, moved, pack, paths_of, unpack
 PACK = Path(__file__).parents[2]
 NOT_SHIPPED = [".git", ".venv", ".host", "output", "tests", "docs", "bench", "tools", "**/__pycache__"]
 KEPT_PARCELS = 32  # files in Ray's object store that further rows may want
-CLOSING = 20.0  # seconds
+CLOSING = 10.0  # seconds
 ANSWERING = 5.0  # seconds
 
 
@@ -88,7 +88,11 @@ class Actor:
             return str(error)
 
     def run(self, job: Job) -> Outcome:
-        return self.worker.run(job)
+        try:
+            return self.worker.run(job)
+        except Failure:  # its server does not start again: this worker ends, before it fails at row after row
+            self.worker.close()
+            os._exit(1)
 
     def run_shipped(self, job: Job, parcels: Mapping[Path, object]) -> tuple[Outcome, Parcel | None]:
         """The same with files that are sent: `parcels` are references into Ray's object store."""
@@ -98,7 +102,7 @@ class Actor:
             except OSError as error:
                 return self.worker.failed(error, job), None
             here = moved(job, places, Path(made) / job.name)
-            outcome = self.worker.run(here)
+            outcome = self.run(here)
             if isinstance(here, Make) and not outcome.message:
                 return outcome, pack(here.attempt)
             return outcome, None
@@ -160,9 +164,9 @@ class Pool:
     def busy(self) -> int:
         return sum(handle.job is not None for handle in self.workers.values())
 
-    def alive(self) -> int:
-        """How many workers there are, with those that start."""
-        return len(self.workers)
+    def alive(self) -> Collection[int]:
+        """The workers that are there, or start."""
+        return self.workers.keys()
 
     def give(self, worker: int, job: Job) -> None:
         handle = self.workers[worker]
@@ -262,6 +266,7 @@ def _ray():
 def connect(address: str | None, ship: bool) -> None:
     """Joins a cluster, or starts Ray on this machine alone."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+    os.environ.setdefault("RAY_worker_niceness", "0")  # workers are what the machine is for
     if address is None:
         # Ray listens on the network. Only who knows this secret, our workers, may talk to it. Ray reads both when it is
         # imported.

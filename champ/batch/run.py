@@ -3,7 +3,7 @@
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,7 +27,7 @@ class Workers(Protocol):
     def fill(self, wanted: int) -> None: ...
     def idle(self) -> list[int]: ...
     def busy(self) -> int: ...
-    def alive(self) -> int: ...
+    def alive(self) -> Collection[int]: ...
     def give(self, worker: int, job: Job) -> None: ...
     def wait(self, seconds: float) -> Sequence[Event]: ...
 
@@ -110,7 +110,7 @@ class Run:
                 return job
         if (free := self.folder.free_bytes()) < self.limits.keep_free:
             raise self.full(f"{free / 1e6:.0f} MB are free, --keep-free is {self.limits.keep_free / 1e6:.0f}")
-        if (row := self.order.take(worker)) is None:
+        if (row := self.order.take(worker, self.pool.alive())) is None:
             return None
         self.progress.begin()
         return Make(self.tasks[row], self.recipe, self.folder.attempt())
@@ -132,7 +132,7 @@ class Run:
         elif isinstance(event, Lost):
             self.lost(event)
         elif isinstance(event.job, Make):
-            self.made(event.job, event.outcome)
+            self.made(event.job, event.outcome, event.worker)
         else:
             self.measured(event.job, event.outcome)
 
@@ -141,7 +141,7 @@ class Run:
         self.unready += 1
         self.say(f"a worker did not start: {event.message}")
         if self.unready >= TRIES:
-            self.room = self.pool.alive()
+            self.room = len(self.pool.alive())
             if not self.room:
                 raise Failure(f"no worker starts, {self.left_text()}; the last one said: {event.message}")
 
@@ -158,35 +158,35 @@ class Run:
         elif isinstance(job, Measure):
             self.write_measures(job.name, {}, f"the worker ended: {event.message}")
         else:
-            self.failed(job, f"the worker ended: {event.message}", "")
+            self.failed(job, Outcome(f"the worker ended: {event.message}"), event.worker)
 
-    def made(self, job: Make, outcome: Outcome) -> None:
+    def made(self, job: Make, outcome: Outcome, worker: int) -> None:
         if outcome.full:
             raise self.full(outcome.message)
         if outcome.message:
-            self.failed(job, outcome.message, outcome.log, outcome.final)
+            self.failed(job, outcome, worker)
             return
         try:
             self.folder.accept(job.name, job.attempt)
         except OSError as error:
             if is_full(error):
                 raise self.full(str(error)) from None
-            self.failed(job, f"its files could not be moved into their place: {error}", "")
+            self.failed(job, Outcome(f"its files could not be moved into their place: {error}"), worker)
             return
         self.progress.done()
         if self.is_to_be_measured(job.task):
             self.to_measure.append(job.name)
 
-    def failed(self, job: Make, message: str, log: str, final: bool = False) -> None:
+    def failed(self, job: Make, outcome: Outcome, worker: int) -> None:
         messages = self.messages.setdefault(job.name, [])
-        messages.append(message)
-        if final or len(messages) >= TRIES:
-            self.folder.set_aside(job.name, messages, log, self.recipe.workflow.filled(job.task.named()))
+        messages.append(outcome.message)
+        if outcome.final or len(messages) >= TRIES:
+            self.folder.set_aside(job.name, messages, outcome.log, self.recipe.workflow.filled(job.task.named()))
             self.progress.set_aside()
-            self.say(f"{job.name} is set aside: {message}")
+            self.say(f"{job.name} is set aside: {outcome.message}")
         else:
-            self.order.try_later(job.name)
-            self.say(f"{job.name} failed and will be tried again: {message}")
+            self.order.try_later(job.name, worker)
+            self.say(f"{job.name} failed and will be tried again: {outcome.message}")
 
     def measured(self, job: Measure, outcome: Outcome) -> None:
         if outcome.message:

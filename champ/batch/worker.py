@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import platform
 import re
 import shutil
@@ -43,8 +44,11 @@ class Worker:
         self.start_server()
 
     def start_server(self) -> None:
-        threads = {"OMP_NUM_THREADS": str(self.setup.threads)} if self.setup.threads else {}
-        self.server = Server(self.setup.comfyui, self.base, *self.setup.options, environment=threads)
+        searched = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        environment = {"PYTHONPATH": os.pathsep.join(path for path in searched if path != str(PACK))}
+        if self.setup.threads:
+            environment["OMP_NUM_THREADS"] = str(self.setup.threads)
+        self.server = Server(self.setup.comfyui, self.base, *self.setup.options, environment=environment)
         self.server.__enter__()
         self.system = self.server.json("/system_stats")
 
@@ -91,20 +95,21 @@ class Worker:
         if isinstance(job, Measure):
             return Outcome(message, log, final=isinstance(error, ValueError))
         shutil.rmtree(job.attempt, ignore_errors=True)
-        if is_full(error) or isinstance(error, Refused):
-            return Outcome(message, log, final=True, full=is_full(error))
-        self.failures += 1
+        final = is_full(error) or isinstance(error, Refused)
+        self.failures += not final
         if not self.closed and (self.failures > 1 or not self.is_idle()):
             self.server.stop()
             self.start_server()
             self.failures = 0
-        return Outcome(message, log)
+        return Outcome(message, log, final, is_full(error))
 
     def is_idle(self) -> bool:
+        """A workflow that is refused in part may run in part, and one that is silent may still run."""
         try:
-            return self.server.process.poll() is None and not self.server.json("/queue")["queue_running"]
+            queue = self.server.json("/queue")
         except TROUBLE:
             return False
+        return self.server.process.poll() is None and not queue["queue_running"] and not queue["queue_pending"]
 
     def log_tail(self) -> str:
         with suppress(OSError):
@@ -123,7 +128,7 @@ class Worker:
         for node in job.recipe.savers:
             prompt[node]["inputs"][FRESH] = job.task.name
         stages = Stages(prompt)
-        with watched(self.server) as peak:
+        with watched(self.server, self.system["devices"][0]["type"] != "cpu") as peak:
             entry = self.server.run(prompt, stages.show, self.setup.silence)
         shown = shown_files(entry["outputs"], job.recipe.result, output)
         if job.recipe.stage == "maps":
@@ -273,7 +278,8 @@ def shown_files(outputs: Mapping[str, dict], node: str | None, output: Path) -> 
         for item in items:
             if isinstance(item, dict) and item.get("type") == "output" and "filename" in item:
                 file = output / str(item.get("subfolder") or "") / str(item["filename"])
-                if clips.is_shown(file.name) and file.is_file():
+                inside = file.resolve().is_relative_to(output.resolve())
+                if inside and clips.is_shown(file.name) and file.is_file():
                     found.setdefault(saver, []).append(file)
     return found.get(node, []) if node is not None else next(iter(found.values()), [])
 

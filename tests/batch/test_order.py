@@ -66,7 +66,18 @@ def test_given_back_rows_come_first_and_failed_ones_last():
     order = Order([task("a", "x"), task("a", "y"), task("b", "x")], WORKFLOW)
     first, second = order.take(0), order.take(0)
     order.give_back(second)
-    order.try_later(first)
+    order.try_later(first, 0)
     assert [order.take(0) for _ in range(4)] == [second, "bx1", first, None]
-    order.try_later(first)
+    order.try_later(first, 0)
     assert len(order) == 1
+
+
+def test_a_row_that_failed_goes_to_another_worker_as_long_as_there_is_one():
+    order = Order([task("a", "x"), task("b", "x")], WORKFLOW)
+    first, second = order.take(0), order.take(0)
+    order.try_later(first, 0)
+    order.try_later(second, 1)
+    assert order.take(0, {0, 1}) == second and order.take(0, {0, 1}) is None
+    assert order.take(1, {0, 1}) == first
+    order.try_later(first, 1)
+    assert order.take(0, {0, 1}) == first  # it failed on both

@@ -90,6 +90,7 @@ def settings():
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("RAY_worker_niceness", "0")
         patch.setenv("RAY_enable_worker_prestart", "0")  # processes that nobody needs yet
         patch.setenv("RAY_prestart_worker_first_driver", "0")
         patch.delenv("RAY_ADDRESS", raising=False)

@@ -30,7 +30,7 @@ class Scripted:
         self.given: list[str] = []
 
     def fill(self, wanted):
-        while len(self.ready) + len(self.starting) < min(wanted, self.count):
+        while len(self.alive()) < min(wanted, self.count):
             self.started += 1
             self.starting.append(self.started)
 
@@ -41,7 +41,7 @@ class Scripted:
         return len(self.jobs)
 
     def alive(self):
-        return len(self.ready) + len(self.starting)
+        return [*self.ready, *self.starting]
 
     def give(self, worker, job):
         self.given.append(job.name)
