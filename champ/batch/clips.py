@@ -5,9 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+from ..files.pictures import PIXELS, read_animation
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v")
 SHOWN, HEIGHT = 4, 120  # frames of a thumbnail, and how high they are
 
@@ -32,19 +34,23 @@ def frames(files: Sequence[Path]) -> Iterator[np.ndarray]:
         elif file.name.lower().endswith(VIDEOS):
             yield from _video(file)
         else:
-            with Image.open(file) as picture:
-                for frame in ImageSequence.Iterator(picture):
-                    yield np.array(frame.convert("RGB"))
+            yield from read_animation(file)
 
 
 def _video(file: Path) -> Iterator[np.ndarray]:
     import av
 
-    with av.open(str(file)) as container:
-        if not container.streams.video:
-            raise ValueError(f"{file.name} has no pictures in it")
-        for frame in container.decode(video=0):
-            yield np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+    try:
+        with av.open(str(file)) as container:
+            if not container.streams.video:
+                raise ValueError(f"{file.name} has no pictures in it")
+            stream = container.streams.video[0]
+            if stream.width * stream.height > PIXELS:
+                raise ValueError(f"{file.name} has {stream.width}x{stream.height} pixels, and {PIXELS} are the limit")
+            for frame in container.decode(stream):
+                yield np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
+    except av.error.FFmpegError as error:
+        raise ValueError(f"{file.name} cannot be read as a video: {error}") from None
 
 
 def thumbnail(files: Sequence[Path], path: Path) -> None:

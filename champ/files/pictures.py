@@ -2,6 +2,8 @@
 
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,20 @@ PIXELS = 9_000_000  # 4K has 8.8 million
 
 def read_picture(path: Path, mode: str = "RGB") -> np.ndarray:
     """The uint8 pixels of a picture with 8 bits a channel: (H, W, 3) for RGB, (H, W) for L."""
+    with _opened(path) as picture:
+        return np.array(picture if picture.mode == mode else picture.convert(mode))
+
+
+def read_animation(path: Path) -> Iterator[np.ndarray]:
+    """The uint8 pictures (H, W, 3) of an animation, one after the other; of any other picture that one."""
+    with _opened(path) as picture:
+        for frame in range(getattr(picture, "n_frames", 1)):
+            picture.seek(frame)
+            yield np.array(picture.convert("RGB"))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     with reading(path, "a picture", "render or copy that frame again", f"{path.parent.name}/{path.name}"):
         with path.open("rb") as file:
             _check_size(*_webp_size(file.read(30)))
@@ -26,7 +42,7 @@ def read_picture(path: Path, mode: str = "RGB") -> np.ndarray:
                 _check_size(*picture.size)
                 if picture.mode.startswith("I"):  # PIL would clip 16-bit values to white
                     raise DamagedError("it has 16 bits a channel, and 8 are expected")
-                return np.array(picture if picture.mode == mode else picture.convert(mode))
+                yield picture
         except Image.DecompressionBombError:
             raise DamagedError(f"it has more than {PIXELS} pixels") from None
         except OSError as error:

@@ -40,6 +40,13 @@ def test_frames_of_pictures_folders_animations_and_videos(tmp_path):
     assert len(dance) > 10 and all(frame.shape == dance[0].shape for frame in dance)
 
 
+def test_files_that_are_no_clips(tmp_path):
+    for name, message in (("x.png", "x.png cannot be read as a picture"), ("x.mp4", "x.mp4 cannot be read as a video")):
+        (tmp_path / name).write_bytes(b"something else")
+        with pytest.raises(ValueError, match=message):
+            list(frames([tmp_path / name]))
+
+
 def test_a_thumbnail_shows_frames_from_the_whole_clip(tmp_path):
     clip = np.zeros((9, 20, 10, 3), np.uint8)
     clip[:, :, :, 0] = np.arange(9)[:, None, None] * 25
