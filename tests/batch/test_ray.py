@@ -300,7 +300,14 @@ def test_a_full_disk_stops_all(batch):
 
 def test_a_node_that_goes_gives_its_row_back(batch, tmp_path, cluster):
     files = [tmp_path / "waits0", tmp_path / "waits1"]
-    meanwhile(lambda: cluster.remove_node(cluster.second, allow_graceful=False), *files)
+
+    def goes():
+        cluster.remove_node(cluster.second, allow_graceful=False)
+        servers = [wait_for(file)[0] for file in files]
+        while all(map(is_running, servers)):  # its worker notices, and the server ends with that
+            time.sleep(0.05)
+
+    meanwhile(goes, *files)
     rows = batch.run([{"name": file.name, "Event.event": "wait", "Event.file": str(file)} for file in files] + ROWS[:2])
     assert set(states(rows).values()) == {"done"}
     assert not any("is set aside" in line for line in batch.said)
