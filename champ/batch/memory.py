@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
+
 from ..server import Failure, Server
 
 INTERVAL = 1.0  # seconds between two looks
@@ -29,7 +31,7 @@ def watched(server: Server, graphics: bool) -> Iterator[dict[str, int | None]]:
                 if graphics:
                     _raise(peak, "graphics", server.json("/system_stats")["devices"][0]["torch_vram_total"])
                 if not exact:
-                    _raise(peak, "main", _resident(server.process.pid))
+                    _raise(peak, "main", psutil.Process(server.process.pid).memory_info().rss)
             if over.wait(INTERVAL):
                 return
 
@@ -50,9 +52,3 @@ def watched(server: Server, graphics: bool) -> Iterator[dict[str, int | None]]:
 
 def _raise(peak: dict[str, int | None], kind: str, size: int) -> None:
     peak[kind] = max(size, peak[kind] or 0)
-
-
-def _resident(process: int) -> int:
-    import psutil
-
-    return psutil.Process(process).memory_info().rss

@@ -96,7 +96,7 @@ class Actor:
 
     def run_shipped(self, job: Job, parcels: Mapping[Path, object]) -> tuple[Outcome, Parcel | None]:
         """The same with files that are sent: `parcels` are references into Ray's object store."""
-        with tempfile.TemporaryDirectory(prefix="champ-batch-") as made:
+        with tempfile.TemporaryDirectory(dir=self.worker.base) as made:
             try:
                 places = self.unpack(parcels)
             except OSError as error:

@@ -25,6 +25,9 @@ class Progress:
     def set_aside(self) -> None:
         self.aside += 1
 
+    def left(self) -> int:
+        return self.total - self.made - self.aside
+
     def line(self, busy: int) -> str:
         parts = [f"{self.made} of {self.total} done"]
         if self.aside:
@@ -33,8 +36,7 @@ class Progress:
         if self.made and self.begun is not None:
             rate = self.made / max(self.now() - self.begun, 1e-3)  # rows a second
             parts.append(per_time(rate))
-            left = self.total - self.made - self.aside
-            parts.append(f"about {duration(left / rate)} left" if left else "the last ones")
+            parts.append(f"about {duration(self.left() / rate)} left")
         return ", ".join(parts)
 
     def show(self, busy: int) -> None:

@@ -211,4 +211,4 @@ class Run:
         )
 
     def left_text(self) -> str:
-        return f"{self.work_left() + self.pool.busy()} rows are left"
+        return f"{self.progress.left()} rows are left"

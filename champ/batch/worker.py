@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from ..server import WINDOWS, Failure, Refused, Server, link_folder
 from . import clips
 from .contents import Contents, contents, digest, size_and_time
@@ -24,6 +26,7 @@ from .workflow import Info, Point, Prompt
 
 PACK = Path(__file__).parents[2]
 FRESH = "batch row"  # an input that no node has: it tells savers apart that ComfyUI would not run again
+FOLDER = "champ-batch-"  # of a worker, with its process
 LOG_LINES = 60
 TROUBLE = Failure, OSError, ValueError, http.client.HTTPException
 
@@ -33,7 +36,8 @@ class Worker:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self.base = Path(tempfile.mkdtemp(prefix="champ-batch-"))
+        remove_abandoned()
+        self.base = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
         self.server: Server
         self.digests: dict[tuple[Path, int, int], Contents] = {}
         self.failures = 0  # one after the other
@@ -227,6 +231,14 @@ class Stages:
             title = about.get("_meta", {}).get("title") or about["class_type"]
             found[title] = round(found.get(title, 0.0) + ended - self.begun[node], 3)
         return found
+
+
+def remove_abandoned() -> None:
+    """Removes the folders of workers that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
+        process = folder.name.removeprefix(FOLDER).partition("-")[0]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def lay_out(base: Path, original: Path) -> None:

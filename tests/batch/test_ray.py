@@ -90,6 +90,7 @@ def settings():
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_TMPDIR", folder)
+        patch.setenv("TMPDIR", folder)  # for the folders of workers that are killed
         patch.setenv("RAY_worker_niceness", "0")
         patch.setenv("RAY_enable_worker_prestart", "0")  # processes that nobody needs yet
         patch.setenv("RAY_prestart_worker_first_driver", "0")
@@ -177,15 +178,17 @@ def alone(comfyui, device_options, tmp_path):
 
 
 def test_twelve_rows_and_a_poisonous_one(batch, alone):
-    poison = {"name": "poison", "Event.event": "fail"}
-    rows = batch.run([*ROWS[:5], poison, *ROWS[5:]])
-    assert states(rows) == {row["name"]: "done" for row in ROWS} | {"poison": "failed"}
+    poison, twin = {"name": "poison", "Event.event": "fail"}, {**ROWS[0], "name": "twin"}
+    rows = batch.run([*ROWS[:5], poison, *ROWS[5:], twin])
+    assert states(rows) == {row["name"]: "done" for row in [*ROWS, twin]} | {"poison": "failed"}
     aside = batch.folder.failed / "poison"
     assert (aside / "message.txt").read_text().count("this row is poisonous") == 3
     assert "RuntimeError: this row is poisonous" in (aside / "log.txt").read_text()
     with open(batch.folder.folder / "results.csv", newline="") as file:
         assert [line["name"] for line in csv.DictReader(file)] == [row["name"] for row in rows]
-    assert (batch.folder.folder / "report.html").read_text().count('src="clips/') == 12
+    assert (batch.folder.folder / "report.html").read_text().count('src="clips/') == 13
+    files = [{file.name for file in (batch.folder.clips / name).iterdir()} for name in ("walk_0", "twin")]
+    assert files[0] == files[1]  # though ComfyUI knew all that the second one saves
 
     for row in ROWS[:3]:  # the same as on a server of its own, to the bit
         prompt = workflow(event=False)
