@@ -26,24 +26,24 @@ def find_shots(pictures: Iterable[np.ndarray]) -> np.ndarray:
     for three frames at least (a flash does not). Brightness and tint of the light do not count; plain pictures belong
     to the shot before them. A fade from one scene into the next is not found. Keeps 7 kilobytes for a frame.
     """
-    looks = [_look(picture) for picture in pictures]
-    told = [t for t, look in enumerate(looks) if look.layout.any()]
+    looks = [look(picture) for picture in pictures]
+    told = [t for t, seen in enumerate(looks) if seen.layout.any()]
     pairs = [(looks[a], looks[b]) for a, b in zip(told, told[1:])]
-    change = np.array([_change(a, b) for a, b in pairs])
-    score = change + np.array([np.abs(a.colors - b.colors).sum() / 2 for a, b in pairs])
+    changes = np.array([change(a, b) for a, b in pairs])
+    score = changes + np.array([np.abs(a.colors - b.colors).sum() / 2 for a, b in pairs])
     cut = np.zeros(len(looks), dtype=np.int64)
-    for i in np.flatnonzero(change > CHANGED).tolist():
+    for i in np.flatnonzero(changes > CHANGED).tolist():
         before, after = told[max(i + 1 - SHORTEST, 0) : i + 1], told[i + 1 : i + 1 + SHORTEST]
         if min(len(before), len(after)) < SHORTEST:
             continue
         # The second largest, because another cut may be near.
         around = np.sort(np.concatenate([score[max(i - 4, 0) : i], score[i + 1 : i + 5]]))[-2]
-        lasting = min(_change(looks[a], looks[b]) for a in before for b in after)
+        lasting = min(change(looks[a], looks[b]) for a in before for b in after)
         cut[told[i + 1]] = score[i] > STANDS_OUT * around and lasting > LASTING
     return cut.cumsum()
 
 
-def _look(picture: np.ndarray) -> Look:
+def look(picture: np.ndarray) -> Look:
     layout = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     layout -= layout.mean((0, 1))
     # Each channel by itself, so that a coloured light makes no difference.
@@ -55,6 +55,6 @@ def _look(picture: np.ndarray) -> Look:
     return Look((layout / max(float(length), 1.0)).astype(np.float16), colors / colors.sum())
 
 
-def _change(a: Look, b: Look) -> float:
+def change(a: Look, b: Look) -> float:
     """1 - correlation of the layouts: 0 = the same, 1 = nothing in common."""
     return 1 - float(np.vdot(a.layout.astype(np.float32), b.layout.astype(np.float32)))

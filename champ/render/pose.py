@@ -18,9 +18,11 @@ PARTS = {
     "left_hand": ("hand_left_keypoints_2d", (21,)),
     "right_hand": ("hand_right_keypoints_2d", (21,)),
     "face": ("face_keypoints_2d", (68, 70)),
+    "feet": ("foot_keypoints_2d", (6,)),
 }
-# Two additions of ours, which other packs pass over: the detector's box in a person, the number of the shot in a frame.
-BOX, SHOT = "box_2d", "shot"
+# Additions of ours, which other packs pass over: the detector's box and the points in space in a person, the number of
+# the shot in a frame.
+BOX, WORLD, SHOT = "box_2d", "world_3d", "shot"
 
 
 @dataclass(frozen=True)
@@ -32,19 +34,23 @@ class Pose:
     right_hand: np.ndarray | None = None  # (21, 3)
     face: np.ndarray | None = None  # (68, 3), or (70, 3) with the eyes again at the end
     box: np.ndarray | None = None  # (5,) x0, y0, x1, y1, score: where the detector saw the person, in pixels
+    feet: np.ndarray | None = None  # (6, 3) big toe, small toe and heel of the left foot, then of the right one
+    # (24, 4) the body's points and the feet's in metres from the middle of the hips, as the pose network guesses them:
+    # x right, y down, z away from the camera, score.
+    world: np.ndarray | None = None
 
     @classmethod
     def from_whole_body(cls, keypoints: np.ndarray, scores: np.ndarray, box: np.ndarray | None = None) -> "Pose":
         """From DWPose's 133 points of COCO-WholeBody, (133, 2) and (133,)."""
         points = np.concatenate([keypoints, scores[:, None]], axis=1).astype(np.float32)
-        return cls(body_from_coco(points[:17]), points[91:112], points[112:133], points[23:91], box)
+        return cls(body_from_coco(points[:17]), points[91:112], points[112:133], points[23:91], box, points[17:23])
 
 
 def body_from_coco(points: np.ndarray) -> np.ndarray:
-    """OpenPose's 18 points from COCO's 17, (..., 17, 3); the neck is the middle of the shoulders and as
+    """OpenPose's 18 points from COCO's 17, (..., 17, 3), the score last; the neck is the middle of the shoulders and as
     certain as DWPose makes it: 1 when both are seen, else 0."""
     neck = points[..., 5:7, :].mean(axis=-2)
-    neck[..., 2] = (points[..., 5:7, 2] > THRESHOLD).all(axis=-1)
+    neck[..., -1] = (points[..., 5:7, -1] > THRESHOLD).all(axis=-1)
     return np.concatenate([points, neck[..., None, :]], axis=-2)[..., OPENPOSE_FROM_COCO, :]
 
 
@@ -77,6 +83,7 @@ def from_pose_keypoint(frames: list[dict], width: int, height: int) -> list[list
         to_pixels = np.array([width, height, 1])
         canvas = np.array([frame["canvas_width"], frame["canvas_height"], 1])
         scale = {name: to_pixels if fractional[name] else to_pixels / canvas for name in fractional}
+        scale["world"] = np.ones(4)
         poses.append([
             _to_pose({name: (part * scale[name]).astype(np.float32) for name, part in person.items()})
             for person in persons
@@ -120,12 +127,16 @@ def _write_person(pose: Pose) -> dict[str, list[float]]:
     left = hand if pose.left_hand is None else pose.left_hand
     right = hand if pose.right_hand is None else pose.right_hand
     parts = {"body": pose.body, "left_hand": left, "right_hand": right, "face": face}
+    if pose.feet is not None:
+        parts["feet"] = pose.feet
     flat = {}
     for name, points in parts.items():
         seen = points[:, 2:] >= THRESHOLD
         flat[PARTS[name][0]] = np.where(seen, points * (1, 1, 0) + (0, 0, 1), 0).astype(float).ravel().tolist()
     if pose.box is not None:
         flat[BOX] = pose.box.astype(float).tolist()
+    if pose.world is not None:
+        flat[WORLD] = pose.world.astype(float).ravel().tolist()
     return flat
 
 
@@ -145,7 +156,7 @@ def _read_frame(frame: dict, where: str) -> list[dict[str, np.ndarray]]:
 
 
 def _read_person(person: dict, where: str) -> dict[str, np.ndarray]:
-    """Rows x, y, score of every part; the box is its two corners, each with the score."""
+    """Rows x, y, score of every part; the box is its two corners, each with the score; the world has x, y, z, score."""
     if not isinstance(person, dict):
         raise ValueError(f"{where} is {_kind(person)}, expected a dict with pose_keypoints_2d.")
     parts = {"body": np.zeros((18, 3))}
@@ -158,6 +169,9 @@ def _read_person(person: dict, where: str) -> dict[str, np.ndarray]:
     if person.get(BOX) is not None:
         box = _read_numbers(person[BOX], [5], f"{where}, {BOX}", "expected x0, y0, x1, y1, score")
         parts["box"] = box[[0, 1, 4, 2, 3, 4]].reshape(2, 3)
+    if person.get(WORLD) is not None:
+        world = _read_numbers(person[WORLD], [96], f"{where}, {WORLD}", "expected x, y, z, score of 24 points")
+        parts["world"] = world.reshape(24, 4)
     return parts
 
 

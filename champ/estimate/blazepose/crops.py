@@ -1,0 +1,44 @@
+"""The turned squares of a picture that BlazePose's networks look at, and the way back, as MediaPipe has them: places
+count from the middle of the first pixel."""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Square:
+    """Centre and side in pixels of the picture, and the angle in radians by which it is turned clockwise."""
+
+    x: float
+    y: float
+    size: float
+    angle: float = 0.0
+
+    @property
+    def axes(self) -> np.ndarray:
+        """Rows: where the crop's x and y point to in the picture."""
+        c, s = math.cos(self.angle), math.sin(self.angle)
+        return np.array([[c, s], [-s, c]])
+
+    def to_picture(self, points: np.ndarray, crop: int) -> np.ndarray:
+        """Points (..., 2) in a crop of `crop` pixels as points of the picture."""
+        return (points / crop - 0.5) * self.size @ self.axes + (self.x, self.y)
+
+
+def upright(start: np.ndarray, end: np.ndarray, scale: float) -> Square:
+    """Around the circle about the first of two points through the second, which is above it in the crop, and `scale`
+    times as large."""
+    x, y = (end - start).tolist()
+    return Square(*start.tolist(), 2 * scale * math.hypot(x, y), math.atan2(x, -y))
+
+
+def cut(picture: np.ndarray, square: Square, size: int, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
+    """(size, size, 3) uint8 of a picture (H, W, 3); outside it its edge goes on, or what OpenCV's `border` says."""
+    axes = square.axes * (square.size / size)
+    corner = np.array([square.x, square.y]) - axes.sum(0) * size / 2
+    matrix = np.concatenate([axes.T, corner[:, None]], axis=1)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(picture, matrix, (size, size), flags=flags, borderMode=border)

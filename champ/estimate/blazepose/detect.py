@@ -1,0 +1,90 @@
+"""Where people are in a picture: BlazePose's detector, which knows them by their heads."""
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from .crops import Square, cut, upright
+from .networks import PERSON, Networks
+
+OVERLAP = 0.3  # intersection over union from which two boxes are of the same head
+LARGER = 1.25  # the square of a person than the circle around them
+# For each grid of anchors: pixels between them, and how many are in the same place.
+GRIDS = ((8, 2), (16, 2), (32, 6))
+
+
+class Found(NamedTuple):
+    score: float
+    square: Square  # of the whole person
+
+
+def anchors() -> np.ndarray:
+    """(2254, 2) x, y in pixels of the crop."""
+    grids = []
+    for stride, count in GRIDS:
+        line = (np.arange(PERSON // stride) + 0.5) * stride
+        grids.append(np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2).repeat(count, axis=0))
+    return np.concatenate(grids)
+
+
+ANCHORS = anchors()
+
+
+def decode(boxes: np.ndarray, logits: np.ndarray, score: float) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (N,) of at least `score`, best first, and (N, 6, 2) in pixels of the crop: the upper left and lower right
+    of the head, the middle of the hips, a point on the circle around the person, and the same of the upper body."""
+    scores = logistic(logits)
+    good = np.flatnonzero(scores >= score)
+    good = good[np.argsort(-scores[good], kind="stable")]
+    values = boxes[good].reshape(-1, 6, 2)
+    middle, half = values[:, :1], values[:, 1:2] / 2
+    points = np.concatenate([middle - half, middle + half, values[:, 2:]], axis=1)
+    return scores[good], points + ANCHORS[good, None]
+
+
+def merge(scores: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One for each head, in the order of `decode`: the mean, by their scores, of all that overlap the best."""
+    best, means, waiting = [], [], np.arange(len(scores))
+    while len(waiting):
+        low, high = points[waiting, 0], points[waiting, 1]
+        shared = (np.minimum(high, high[0]) - np.maximum(low, low[0])).clip(0).prod(1)
+        area = (high - low).prod(1)
+        same = shared > OVERLAP * (area + area[0] - shared)
+        same[0] = True
+        best.append(waiting[0])
+        means.append(np.average(points[waiting[same]], axis=0, weights=scores[waiting[same]]))
+        waiting = waiting[~same]
+    return scores[best], np.array(means).reshape(-1, 6, 2)
+
+
+def detect(networks: Networks, picture: np.ndarray, views: list[Square], score: float) -> list[Found]:
+    """People who are seen in one of the views at least as clearly as `score`, best first; some may be there twice."""
+    crops = [cut(picture, view, PERSON, cv2.BORDER_CONSTANT) for view in views]
+    found = []
+    for view, boxes, logits in zip(views, *networks.see("person", crops)):
+        for certain, points in zip(*merge(*decode(boxes, logits, score))):
+            hips, end = view.to_picture(points[2:4], PERSON)
+            found.append(Found(float(certain), upright(hips, end, LARGER)))
+    return sorted(found, key=lambda one: -one.score)
+
+
+def whole(width: int, height: int) -> Square:
+    return Square(width / 2, height / 2, max(width, height))
+
+
+def tiles(width: int, height: int, share: float) -> list[Square]:
+    """Squares that cover a picture, each half over the next, with a side of a share of the picture's shorter one; none
+    where one would be as good as the whole picture."""
+    side = share * min(width, height)
+    if max(width, height) < 1.2 * side:
+        return []
+    across, down = (
+        np.linspace(side / 2, length - side / 2, 1 + int(np.ceil((length - side) / (side / 2)))).tolist()
+        for length in (width, height)
+    )
+    return [Square(x, y, side) for y in down for x in across]
+
+
+def logistic(values: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-values.clip(-50, 50)))
