@@ -4,6 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import (
     aggregate,
+    blazepose,
     body,
     calibrate,
     compare,
@@ -36,6 +37,7 @@ class ChampExtension(ComfyExtension):
             smooth,
             transfer,
             maps,
+            blazepose,
             pose,
             person,
             estimate,

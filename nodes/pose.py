@@ -1,4 +1,4 @@
-"""People's 2D keypoints in a clip, with DWPose."""
+"""People's 2D keypoints in a clip, with DWPose or BlazePose."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..champ.estimate.dwpose import find_poses
-from ..champ.estimate.dwpose_model import in_use, load_dwpose
+from ..champ.estimate.dwpose_model import load_dwpose
 from ..champ.estimate.network import EXTENSIONS
 from ..champ.estimate.shots import find_shots
 from ..champ.render.pose import SHOT, Pose, canvas_size, from_pose_keypoint, shots_of, to_pose_keypoint
@@ -67,12 +66,12 @@ class ChampEstimatePose(io.ComfyNode):
             node_id="ChampEstimatePose",
             display_name="Estimate Pose",
             category="Champ/pose",
-            aliases=["DWPose", "openpose", "skeleton", "keypoints", "pose estimation", "detect people"],
-            description="Finds the keypoints of everybody in a clip with DWPose: body, hands and face, the box of each "
-            "person, and where one shot ends and the next begins.",
+            aliases=["DWPose", "BlazePose", "openpose", "skeleton", "keypoints", "pose estimation", "detect people"],
+            description="Finds the keypoints of everybody in a clip with BlazePose or DWPose: body, hands and face, "
+            "and where one shot ends and the next begins.",
             inputs=[
                 clip_input("clip", "The video, or a batch of pictures."),
-                ChampDWPose.Input("dwpose", tooltip="From Load DWPose."),
+                ChampDWPose.Input("dwpose", tooltip="From Load BlazePose, which comes with the pack, or Load DWPose."),
             ],
             outputs=[
                 PoseKeypoint.Output(
@@ -100,14 +99,14 @@ class ChampEstimatePose(io.ComfyNode):
 
         def looked_at() -> Iterator[np.ndarray]:
             """The frames, each of them decoded once; who is in them is known when the next one is asked for."""
-            for picture, poses in find_poses(frames, dwpose.detector, dwpose.pose_network):
+            for picture, poses in dwpose.find_poses(frames):
                 if len(people) % step == 0:
                     overlay.append(skeletons_over(picture, poses))
                 people.append(poses)
                 on_frame(len(people), len(frames))
                 yield picture
 
-        with in_use(dwpose):
+        with dwpose.in_use():
             shots = find_shots(looked_at())
         if not any(people):
             warn(f"Nobody was found in {len(frames)} frames; is there a person, upright and not too small?")

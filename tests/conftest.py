@@ -16,6 +16,7 @@ from .hub import Hub
 
 SYNTHETIC_SMPL = Path(__file__).parent / "data" / "smpl" / "SMPL_plain_proto4.pkl.xz"
 SMALL_DWPOSE = Path(__file__).parent / "data" / "dwpose"
+TWO_PEOPLE = Path(__file__).parent / "data" / "blazepose" / "two_people.mp4"
 SMALL_HMR2 = Path(__file__).parent / "data" / "hmr2" / "network.safetensors"
 
 # `python dev.py test` and CI end us with SIGTERM; like Ctrl-C, it must not leave a server behind.
@@ -58,6 +59,7 @@ def server(comfyui, device_options, hub, tmp_path_factory):
     shutil.copytree(SMALL_DWPOSE, base / "models" / "dwpose", ignore=shutil.ignore_patterns("*.mp4"))
     (base / "input").mkdir(exist_ok=True)
     shutil.copy(SMALL_DWPOSE / "dance.mp4", base / "input")
+    shutil.copy(TWO_PEOPLE, base / "input")
     stand_ins(base)
     hub_only = {"HF_ENDPOINT": hub.address}
     with Server(comfyui, base, *device_options, environment=hub_only) as running:

@@ -1,7 +1,7 @@
 """DWPose in ComfyUI's hands: moved and cast as ComfyUI decides, run on batches that fit, and released after use."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..model.compat import is_oom, load_whole, managed
 from ..model.memory import release
+from ..render.pose import Pose
 from . import detect, dwpose
 from .network import Network, read_network
 
@@ -82,23 +83,26 @@ class DWPose:
     detector: Runner
     pose_network: Runner
 
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Both networks are loaded in here, and make room afterwards, whatever happens."""
+        runners = (self.detector, self.pose_network)
+        sizes = (detect.SIZE**2 * DETECTOR_BATCH, dwpose.HEIGHT * dwpose.WIDTH * POSE_BATCH)
+        try:
+            working = WORKING * max(sizes) * self.detector.dtype.itemsize
+            load_whole([runner.patcher for runner in runners], memory_required=working)
+            yield
+        finally:
+            for runner in runners:
+                release(runner.patcher)
+
+    def find_poses(self, pictures: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, list[Pose]]]:
+        """Each RGB picture (H, W, 3) uint8 with its people, while the networks are in use."""
+        return dwpose.find_poses(pictures, self.detector, self.pose_network)
+
 
 def load_dwpose(detector: Path, pose_network: Path) -> DWPose:
     finder, pose_net = read_network(detector), read_network(pose_network)
     detect.check(finder.check(detect.SIZE, detect.SIZE), finder.name)
     dwpose.check(pose_net.check(dwpose.HEIGHT, dwpose.WIDTH), pose_net.name)
     return DWPose(Runner(finder, DETECTOR_BATCH), Runner(pose_net, POSE_BATCH))
-
-
-@contextmanager
-def in_use(dwpose_networks: DWPose) -> Iterator[None]:
-    """Both networks are loaded in here, and make room afterwards, whatever happens."""
-    runners = (dwpose_networks.detector, dwpose_networks.pose_network)
-    sizes = (detect.SIZE**2 * DETECTOR_BATCH, dwpose.HEIGHT * dwpose.WIDTH * POSE_BATCH)
-    try:
-        working = WORKING * max(sizes) * runners[0].dtype.itemsize
-        load_whole([runner.patcher for runner in runners], memory_required=working)
-        yield
-    finally:
-        for runner in runners:
-            release(runner.patcher)

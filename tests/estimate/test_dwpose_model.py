@@ -16,7 +16,7 @@ if not (COMFYUI / "comfy").is_dir():
 
 import comfy.model_management  # noqa: E402
 
-from champ.estimate.dwpose_model import DETECTOR_BATCH, Runner, in_use, load_dwpose  # noqa: E402
+from champ.estimate.dwpose_model import DETECTOR_BATCH, Runner, load_dwpose  # noqa: E402
 from champ.estimate.network import read_network  # noqa: E402
 
 from .full_dwpose import RtmPose, YoloX, filled, traced  # noqa: E402
@@ -38,7 +38,7 @@ def dwpose():
 def test_both_networks_are_there_while_they_are_used_and_not_after(dwpose, error):
     patchers = [dwpose.detector.patcher, dwpose.pose_network.patcher]
     try:
-        with in_use(dwpose):
+        with dwpose.in_use():
             assert all(patcher in loaded() for patcher in patchers)
             if error:
                 raise error
@@ -135,7 +135,7 @@ def test_the_official_architectures_are_taken_from_checkpoints(tmp_path):
     torch.save({"model": filled(YoloX(1 / 16, 1 / 3)).state_dict()}, tmp_path / "yolox_l.pth")
     torch.save({"state_dict": pose.state_dict()}, tmp_path / "dw-ll_ucoco_384.pth")
     dwpose = load_dwpose(tmp_path / "yolox_l.pth", tmp_path / "dw-ll_ucoco_384.pth")
-    with in_use(dwpose):
+    with dwpose.in_use():
         [boxes] = dwpose.detector(np.zeros((2, 3, 640, 640), np.float32))
         x, y = dwpose.pose_network(crops(2))
     assert boxes.shape == (2, 8400, 85) and x.shape == (2, 133, 576) and y.shape == (2, 133, 768)

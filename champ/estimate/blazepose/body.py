@@ -10,8 +10,8 @@ from .networks import BODY, Networks
 
 # Rows of the points that are used by name.
 NOSE, L_EAR, R_EAR = 0, 7, 8
-HEAD = slice(0, 11)  # nose, three points of each eye (from 1 the left's, from 4 the right's), ears, corners of the mouth
-L_EYE, R_EYE = slice(1, 4), slice(4, 7)
+HEAD = slice(0, 11)  # nose, eyes, ears and the corners of the mouth
+L_EYE, R_EYE = slice(1, 4), slice(4, 7)  # three points each
 L_SHOULDER, R_SHOULDER, L_HIP, R_HIP = 11, 12, 23, 24
 LIMBS = (11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)  # shoulders, elbows, wrists, hips, knees, ankles
 SEEN = 33  # points of the person
@@ -24,7 +24,7 @@ EAR_TURN, EYE_TURN = 0.75, 0.95
 BEHIND = 0.2  # of the distance of the ears: how far behind them the nose is in the back of a head
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Person:
     points: np.ndarray  # (39, 2) pixels of the picture
     score: np.ndarray  # (33,) of being there to see, 0 outside the picture

@@ -69,11 +69,9 @@ def everybody(networks: Networks, picture: np.ndarray, views: list[Square]) -> l
     return people
 
 
-def continued(
-    networks: Networks, picture: np.ndarray, people: list[Person], changed: bool = False
-) -> list[Person]:
-    """Those who are still there; of two who became the same, the one who moved less. After what may be a cut (`changed`)
-    they must be where they were."""
+def continued(networks: Networks, picture: np.ndarray, people: list[Person], changed: bool = False) -> list[Person]:
+    """Those who are still there; of two who became the same, the one who moved less. After what may be a cut
+    (`changed`) they must be where they were."""
     seen = see_people(networks, picture, [person.square for person in people])
     ways = [(apart(now, person), now) for now, person in zip(seen, people) if fits(now, picture)]
     presence, way = (NEW, JUMP) if changed else (PRESENT, np.inf)

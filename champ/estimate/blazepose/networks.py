@@ -233,7 +233,7 @@ class FaceBlock(Separable):
 
 
 class FacePoints(nn.Module):
-    """Crops (N, 3, 192, 192) in 0..1 to 468 points (N, 468, 3) in their pixels and whether a face is there (N,) 0..1."""
+    """Crops (N, 3, 192, 192) in 0..1 to 468 points (N, 468, 3) in their pixels and whether it is a face (N,) 0..1."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """Hands and faces: BlazePose's networks for them, on squares that the points of the body give."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,13 +38,13 @@ class Parts(NamedTuple):
     face: np.ndarray | None = None  # (68, 3)
 
 
-def see_parts(networks: Networks, pictures: list[np.ndarray], people: list[list[Person]]) -> list[list[Parts]]:
+def see_parts(networks: Networks, pictures: Sequence[np.ndarray], people: Sequence[list[Person]]) -> list[list[Parts]]:
     """The hands and faces of the people of each picture, of all of them at once."""
     there = [(picture, person) for picture, persons in zip(pictures, people) for person in persons]
-    left, right = (_see(networks, "hand", HAND, [(p, hand_square(who, arm)) for p, who in there]) for arm in ARMS)
+    hands = _see(networks, "hand", HAND, [(p, hand_square(who, arm)) for p, who in there for arm in ARMS])
     faces = _see(networks, "face", FACE, [(p, face_square(who)) for p, who in there])
     found = []
-    for (_, person), one, other, face in zip(there, left, right, faces):
+    for (_, person), one, other, face in zip(there, hands[::2], hands[1::2], faces):
         one, other = not_twice(person, one, other)
         found.append(Parts(one, other, None if face is None else face[FACE_68, :]))
     every = iter(found)

@@ -1,48 +1,33 @@
 """From a clip to everybody's keypoints in DWPose's format, with BlazePose."""
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import numpy as np
 
 from ...render.pose import Pose, body_from_coco
-from ..dwpose import Clip
 from .body import SEEN, Person
 from .follow import follow
 from .networks import Networks
 from .parts import Parts, see_parts
 
-TOGETHER = 8  # pictures that are kept until their hands and faces are looked at
+TOGETHER = 8  # pictures whose hands and faces are looked at at once
 # Rows of the 33 points: COCO's 17, and its feet (big toe, small toe, heel of the left foot and of the right one).
 COCO = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
 FEET = (31, 31, 29, 32, 32, 30)
 SMALL_TOES = (1, 4)  # of those six: not among the points
 
 
-def estimate_poses(
-    networks: Networks,
-    pictures: Clip,
-    hands_and_face: bool = True,
-    on_frame: Callable[[int, int], None] | None = None,
-) -> list[list[Pose]]:
-    """The people of every picture; none where nobody is found."""
-    poses: list[list[Pose]] = []
-    waiting: list[tuple[np.ndarray, list[Person]]] = []
-
-    def flush() -> None:
-        seen, people = [picture for picture, _ in waiting], [persons for _, persons in waiting]
-        parts = see_parts(networks, seen, people) if hands_and_face else [[Parts() for _ in p] for p in people]
-        for persons, theirs in zip(people, parts):
-            poses.append([as_pose(person, part) for person, part in zip(persons, theirs)])
-        waiting.clear()
-
-    for number, one in enumerate(follow(networks, pictures)):
-        waiting.append(one)
-        if len(waiting) == TOGETHER:
-            flush()
-        if on_frame:
-            on_frame(number + 1, len(pictures))
-    flush()
-    return poses
+def find_poses(
+    networks: Networks, pictures: Iterable[np.ndarray], hands_and_face: bool = True
+) -> Iterator[tuple[np.ndarray, list[Pose]]]:
+    """Each RGB picture (H, W, 3) uint8 with its people; none where nobody is found."""
+    source = follow(networks, pictures)
+    while taken := list(islice(source, TOGETHER)):
+        seen, people = zip(*taken)
+        parts = see_parts(networks, seen, people) if hands_and_face else [[Parts() for _ in who] for who in people]
+        for picture, persons, theirs in zip(seen, people, parts):
+            yield picture, [as_pose(person, part) for person, part in zip(persons, theirs)]
 
 
 def as_pose(person: Person, parts: Parts) -> Pose:
