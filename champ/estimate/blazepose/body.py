@@ -49,11 +49,16 @@ def see_people(networks: Networks, picture: np.ndarray, squares: list[Square]) -
     people = []
     for square, place, score, metres, there in zip(squares, points, certain, world[:, :SEEN], presence):
         place = square.to_picture(place, BODY)
-        inside = ((place[:SEEN] >= 0) & (place[:SEEN] < picture.shape[1::-1])).all(1)
+        inside = is_inside(place[:SEEN], picture)
         metres = np.concatenate([metres[:, :2] @ square.axes, metres[:, 2:]], axis=1)
         score = score * inside * ~behind_head(metres)
         people.append(Person(place, score, metres, float(there)))
     return people
+
+
+def is_inside(points: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """(N,) whether points (N, 2) are in a picture (H, W, 3)."""
+    return np.all((points >= 0) & (points < picture.shape[1::-1]), axis=1)
 
 
 def refine(points: np.ndarray, heat: np.ndarray) -> np.ndarray:

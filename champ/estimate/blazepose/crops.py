@@ -32,13 +32,34 @@ def upright(start: np.ndarray, end: np.ndarray, scale: float) -> Square:
     """Around the circle about the first of two points through the second, which is above it in the crop, and `scale`
     times as large."""
     x, y = (end - start).tolist()
-    return Square(*start.tolist(), 2 * scale * math.hypot(x, y), math.atan2(x, -y))
+    return Square(float(start[0]), float(start[1]), 2 * scale * math.hypot(x, y), math.atan2(x, -y))
 
 
 def cut(picture: np.ndarray, square: Square, size: int, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
     """(size, size, 3) uint8 of a picture (H, W, 3); outside it its edge goes on, or what OpenCV's `border` says."""
+    if square.size >= 2 * size:
+        picture, square = shrunk(picture, square, int(square.size // size))
     axes = square.axes * (square.size / size)
     corner = np.array([square.x, square.y]) - axes.sum(0) * size / 2
     matrix = np.concatenate([axes.T, corner[:, None]], axis=1)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(picture, matrix, (size, size), flags=flags, borderMode=border)
+
+
+def shrunk(picture: np.ndarray, square: Square, times: int) -> tuple[np.ndarray, Square]:
+    """The picture around a square, whole pixels made one each, so that none is passed over; and the square in it.
+
+    MediaPipe passes pixels over, and its points tremble more for it."""
+    reach = square.size * math.sqrt(0.5)
+    (x0, x1), (y0, y1) = (
+        (int(max(0, middle - reach)), int(min(length, middle + reach + times)))
+        for middle, length in ((square.x, picture.shape[1]), (square.y, picture.shape[0]))
+    )
+    columns, rows = (x1 - x0) // times, (y1 - y0) // times
+    if columns < 1 or rows < 1:
+        return picture, square
+    part = picture[y0 : y0 + rows * times, x0 : x0 + columns * times]
+    first = (times - 1) / 2  # the middle of the first pixel, in pixels of before
+    place = (square.x - x0 - first) / times, (square.y - y0 - first) / times
+    small = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
+    return small, Square(*place, square.size / times, square.angle)

@@ -41,7 +41,7 @@ def follow(networks: Networks, pictures: Iterable[np.ndarray]) -> Iterator[tuple
         height, width = picture.shape[:2]
         views = [whole(width, height), *tiles(width, height, 1.0)]
         now = look(picture)
-        changed = last is not None and now.layout.any() and change(last, now) > CHANGED
+        changed = last is not None and bool(now.layout.any()) and change(last, now) > CHANGED
         before, people = len(people), continued(networks, picture, people, changed)
         if number == 0 or (changed and not people):
             people = everybody(networks, picture, views)

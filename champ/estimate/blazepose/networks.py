@@ -29,13 +29,15 @@ class Conv(nn.Conv2d):
     With stride 2 TensorFlow begins at the first pixel and looks beyond the last; `centred` is as in PyTorch."""
 
     def __init__(self, width: int, out: int, kernel: int = 1, stride: int = 1, groups: int = 1, centred: bool = False):
-        missing = 2 * (kernel // 2) if centred else max(0, kernel - stride)
-        before, after = missing // 2, missing - missing // 2
-        super().__init__(width, out, kernel, stride, before if before == after else 0, groups=groups)
-        self.margin = None if before == after else (before, after, before, after)
+        late = stride > 1 and not centred
+        # To begin later than padding on both sides does, one row and one column are computed too many and dropped.
+        padding = (kernel - stride) // 2 + stride if late else kernel // 2
+        super().__init__(width, out, kernel, stride, padding, groups=groups)
+        self.late = late
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x if self.margin is None else F.pad(x, self.margin))
+        y = super().forward(x)
+        return y[..., 1:, 1:] if self.late else y
 
 
 def relu6(x: Tensor) -> Tensor:

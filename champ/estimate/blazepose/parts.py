@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .body import HEAD, NOSE, Person
+from .body import HEAD, NOSE, Person, is_inside
 from .crops import Square, cut, upright
 from .networks import FACE, HAND, Networks
 
@@ -62,7 +62,7 @@ def _see(
         for (i, picture, square), points, score in zip(useful, values[..., :2], presence):
             if score >= PRESENT:
                 places = square.to_picture(points, size)
-                inside = ((places >= 0) & (places < picture.shape[1::-1])).all(1)
+                inside = is_inside(places, picture)
                 found[i] = np.concatenate([places, score * inside[:, None]], axis=1)
     return found
 

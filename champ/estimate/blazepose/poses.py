@@ -31,11 +31,11 @@ def find_poses(
 
 
 def as_pose(person: Person, parts: Parts) -> Pose:
-    flat = np.concatenate([person.points[:SEEN], person.score[:, None]], axis=1)
-    solid = np.concatenate([person.world, person.score[:, None]], axis=1)
+    score = person.score[:, None]
+    flat = np.concatenate([person.points[:SEEN], score], axis=1).astype(np.float32)
+    solid = np.concatenate([person.world, score], axis=1).astype(np.float32)
     feet, feet_world = flat[FEET, :], solid[FEET, :]
     feet[SMALL_TOES, :] = feet_world[SMALL_TOES, :] = 0
     world = np.concatenate([body_from_coco(solid[COCO, :]), feet_world])
-    arrays = (body_from_coco(flat[COCO, :]), *parts, feet, world)
-    body, left, right, face, feet, world = (None if a is None else a.astype(np.float32) for a in arrays)
-    return Pose(body, left, right, face, feet=feet, world=world)
+    left, right, face = (None if part is None else part.astype(np.float32) for part in parts)
+    return Pose(body_from_coco(flat[COCO, :]), left, right, face, feet=feet, world=world)
