@@ -84,7 +84,8 @@ def newcomers(
 ) -> list[Person]:
     """People besides the known ones. The detector sees a picture in which those are painted over; whom it finds must
     be there in the picture itself, at a second look from where the first one says too."""
-    candidates = not_twice(detect(networks, painted_over(picture, known), views, score))
+    found = detect(networks, painted_over(picture, known), views, score)
+    candidates = not_twice([one for one in found if one.square.size >= LEAST])
     first = [
         person
         for person in see_people(networks, picture, [one.square for one in candidates[:MOST]])

@@ -15,7 +15,7 @@ ARMS = ((15, 17, 19), (16, 18, 20))
 EYES, MOUTH = (2, 5), (9, 10)  # left and right
 PRESENT = 0.5  # of a hand or face
 CLEAR = 0.3  # score of a wrist whose hand is looked at
-LEAST = 24  # pixels of a square; in a smaller one there is nothing to see
+LEAST = 32  # pixels of a square; in a smaller one there is nothing to see
 # A hand's square: its side from the length of wrist to knuckles and from the person's square, and how far its middle
 # is beyond the knuckles, in that length. Measured with squares around the points that were found.
 PALM, REST, BEYOND = 1.4, 0.06, 0.15
