@@ -21,8 +21,8 @@ class ChampLoadBlazePose(io.ComfyNode):
                 io.Boolean.Input(
                     "hands_and_face",
                     default=True,
-                    tooltip="Also find the fingers and the points of the face. Without, it takes about a third of "
-                    "the time; Fit Motion needs only the body.",
+                    tooltip="Also find fingers and faces, for skeleton maps. Without, it takes half the time; for Fit "
+                    "Motion the body is enough.",
                 ),
             ],
             outputs=[ChampDWPose.Output(display_name="dwpose", tooltip="For Estimate Pose, in the place of DWPose.")],

@@ -18,7 +18,10 @@ MOST = 50  # people in a picture, so that a file that sees somebody everywhere d
 
 class Detector(Protocol):
     name: str
-    batch: int  # how many pictures it likes to take at once
+
+    @property
+    def batch(self) -> int:
+        """How many pictures it likes to take at once."""
 
     def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
         """(N, 8400, 85) of (N, 3, 640, 640)."""

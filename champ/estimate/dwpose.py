@@ -21,7 +21,10 @@ STD = np.array([58.395, 57.12, 57.375])
 
 class PoseNetwork(Protocol):
     name: str
-    batch: int  # how many crops it likes to take at once
+
+    @property
+    def batch(self) -> int:
+        """How many crops it likes to take at once."""
 
     def __call__(self, crops: np.ndarray) -> list[np.ndarray]:
         """(N, 133, 576) and (N, 133, 768), in any order, of (N, 3, 384, 288)."""
