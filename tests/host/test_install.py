@@ -94,7 +94,7 @@ def test_archive_has_what_the_pack_needs_and_no_more(archive):
     assert {"__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "champ", "nodes", "js"} <= top
     assert not top & {"tests", "bench", "tools", "dev.py", ".ci", ".github"}
     assert any(file.startswith("js/docs/") for file in archive)
-    assert sum((dev.ROOT / file).stat().st_size for file in archive) < 30e6  # Champ-Tiny is 24e6
+    assert sum((dev.ROOT / file).stat().st_size for file in archive) < 50e6  # Champ-Tiny is 24e6, BlazePose 19e6
 
 
 def test_the_bare_environment_is_bare(bare, tmp_path):
