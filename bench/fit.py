@@ -13,11 +13,11 @@ from torch import Tensor
 from champ.body.free import free_body_betas, load_free_body
 from champ.estimate.fit import fit_motion
 from champ.estimate.observed import COCO_FROM_OPENPOSE, standing
+from champ.keypoints.pose import Pose, body_from_coco
 from champ.motion.camera import frame_person
 from champ.motion.motion import Motion
 from champ.motion.presets import make_motion
 from champ.motion.rotation import from_axis_angle
-from champ.render.pose import Pose, body_from_coco
 
 FRAMES, SIZE, FPS, NOISE = 64, 512, 24.0, 2.0
 CASES = (("walk", 0), ("walk", 40), ("walk", 90), ("walk", 180), ("wave", 0), ("dance", 0), ("dance", -40),

@@ -23,7 +23,7 @@ from champ.estimate.blazepose.body import LIMBS, SEEN, Person
 from champ.estimate.blazepose.follow import follow
 from champ.estimate.blazepose.networks import Networks, read_networks
 from champ.estimate.blazepose.poses import find_poses
-from champ.render.pose import THRESHOLD
+from champ.keypoints.pose import THRESHOLD
 
 VIDEOS, PICTURES = {".mp4", ".webm", ".mov", ".mkv"}, {".jpg", ".jpeg", ".png", ".webp"}
 NOSE, SHOULDERS, HIPS, LEGS = 0, [11, 12], [23, 24], ((23, 25, 27), (24, 26, 28))

@@ -8,7 +8,7 @@ from ..champ.calibrate.branch import Picture, calibrate, plan_warps
 from ..champ.calibrate.correspondences import People, covered, people_of_motion, people_of_poses
 from ..champ.calibrate.procrustes import SUBSETS
 from ..champ.calibrate.report import doubts, sheet, summary
-from ..champ.render.pose import canvas_size, from_pose_keypoint, shots_of
+from ..champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, shots_of
 from .animation import still
 from .types import (
     ChampBody,

@@ -8,9 +8,9 @@ from ..champ.estimate.estimate import estimate_motion
 from ..champ.estimate.hmr2_files import OFFICIAL, SUFFIXES
 from ..champ.estimate.hmr2_model import WEIGHT_DTYPES, load_hmr2
 from ..champ.estimate.track import one_person, person_box
+from ..champ.keypoints.pose_keypoint import from_pose_keypoint, shots_of
 from ..champ.motion import report
 from ..champ.motion.motion import Motion
-from ..champ.render.pose import from_pose_keypoint, shots_of
 from .files import hmr2_file, hmr2_files, register_folder
 from .types import ChampBody, ChampHMR2, ChampMotion, PoseKeypoint, checked, progress, schema, warn
 from .video import Pictures, clip_input, pictures

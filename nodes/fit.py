@@ -11,8 +11,8 @@ from ..champ.body.body import Body
 from ..champ.body.free import load_free_body
 from ..champ.estimate.fit import fit_motion
 from ..champ.estimate.track import one_person
+from ..champ.keypoints.pose import Pose
 from ..champ.motion.motion import Motion
-from ..champ.render.pose import Pose
 from ..champ.render.skeleton import draw_skeleton
 from .animation import animated, preview_step
 from .estimate import describe

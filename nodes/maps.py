@@ -6,10 +6,11 @@ import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
+from ..champ.keypoints.pose import largest_person
+from ..champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, to_pose_keypoint
 from ..champ.render.folder import IMAGES, MAP_FOLDERS, load_maps, save_maps
 from ..champ.render.guidance import render_guidance
 from ..champ.render.palette import palette_report
-from ..champ.render.pose import canvas_size, from_pose_keypoint, largest_person, to_pose_keypoint
 from ..champ.render.skeleton import draw_skeleton
 from .animation import preview_step, save_animation
 from .files import map_folder, map_folders, new_output_path

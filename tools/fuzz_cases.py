@@ -28,10 +28,10 @@ from champ.estimate.hmr2 import HMR2Sizes
 from champ.estimate.hmr2_files import read_hmr2
 from champ.estimate.network import read_network
 from champ.files.tensors import read_tensors
+from champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, shots_of
 from champ.motion.formats import load_motion
 from champ.motion.rotation import from_axis_angle
 from champ.render.folder import load_maps
-from champ.render.pose import canvas_size, from_pose_keypoint, shots_of
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
 FRAMES = 5

@@ -29,7 +29,7 @@ class Body:
     weights: Tensor  # (V, 24)
     faces: Tensor  # (T, 3) int64
     part_labels: Tensor  # (V,) int64, 0..23
-    keypoint_regressor: Tensor  # (23, V + 24) over vertices, then joints; rows as skeleton.KEYPOINTS
+    keypoint_regressor: Tensor  # (23, V + 24) over vertices, then joints; rows as keypoints.layouts.KEYPOINTS
     betas: Tensor  # (B,) default shape
 
     def to(self, device: torch.device | str) -> "Body":
@@ -79,6 +79,6 @@ class Body:
         )
 
     def keypoints(self, posed: Posed) -> Tensor:
-        """The 23 keypoints of skeleton.KEYPOINTS for posed bodies, (F, 23, 3)."""
+        """The 23 keypoints of keypoints.layouts.KEYPOINTS for posed bodies, (F, 23, 3)."""
         over_vertices, over_joints = self.keypoint_regressor.split([len(self.template), len(PARENTS)], dim=1)
         return regress(over_vertices, posed.vertices) + regress(over_joints, posed.joints)

@@ -1,4 +1,4 @@
-"""SMPL's 24 joints: names, tree, part colours, and the keypoints that every body can produce."""
+"""SMPL's 24 joints: names, tree and part colours."""
 
 import numpy as np
 
@@ -9,14 +9,6 @@ JOINTS = (
     "left_hand", "right_hand",
 )  # fmt: skip
 PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
-
-# COCO-17 body points and the six foot points, in the order of COCO-WholeBody.
-KEYPOINTS = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
-    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee",
-    "right_knee", "left_ankle", "right_ankle", "left_big_toe", "left_small_toe", "left_heel",
-    "right_big_toe", "right_small_toe", "right_heel",
-)  # fmt: skip
 
 # Colour of each part in Champ's semantic map: OpenCV's VIRIDIS at grey level 10 * joint, as RGB.
 PART_COLORS = np.array(

@@ -15,8 +15,9 @@ from ..files.errors import DamagedError, reading
 from ..files.pickles import Node, Unpickler
 from ..files.room import Room
 from ..files.tensors import tensors_in
+from ..keypoints.layouts import KEYPOINTS
 from .body import Body, Posed
-from .skeleton import JOINTS, KEYPOINTS, PARENTS
+from .skeleton import JOINTS, PARENTS
 
 # Face and foot keypoints: their vertex among SMPL's 6890, and the joint nearest to them.
 LANDMARKS = {

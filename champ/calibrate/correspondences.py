@@ -10,9 +10,10 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from ..body.body import Body
 from ..estimate.track import one_person
+from ..keypoints.layouts import OPENPOSE_FROM_COCO
+from ..keypoints.pose import THRESHOLD, Pose
 from ..motion.motion import Motion
 from ..render.maps import motion_hits
-from ..render.pose import OPENPOSE_FROM_COCO, THRESHOLD, Pose
 from ..render.skeleton import HIDDEN, project_poses
 
 

@@ -1,12 +1,11 @@
 """What a calibration has done, for people to read and to look at."""
 
-from collections.abc import Iterable
-
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..frame_lists import in_words
 from .branch import Picture, Plan
 from .procrustes import SCALES
 
@@ -16,25 +15,10 @@ SIZE = 384  # longer side of each in pixels
 USED, UNUSED, OURS = (80, 255, 120), (255, 90, 80), (255, 255, 255)
 
 
-def named(frames: Iterable[int]) -> str:
-    """ "frames 0, 3 to 5 and 9", with the number of those that would make it long."""
-    runs: list[list[int]] = []
-    for frame in frames:
-        if runs and frame == runs[-1][1] + 1:
-            runs[-1][1] = frame
-        else:
-            runs.append([frame, frame])
-    texts = [str(a) if a == b else f"{a} to {b}" for a, b in runs[:8]]
-    if len(runs) > 8:
-        texts.append(f"{sum(b - a + 1 for a, b in runs[8:])} more")
-    several = len(runs) > 1 or runs[0][0] < runs[0][1]
-    return ("frames " if several else "frame ") + " and ".join(filter(None, (", ".join(texts[:-1]), texts[-1])))
-
-
 def doubts(plan: Plan) -> list[str]:
     """A sentence for everything that a user should look at, with its frames."""
     reference, frames = plan.crowded
-    where = [*(["the reference picture"] if reference else []), *([named(frames)] if frames else [])]
+    where = [*(["the reference picture"] if reference else []), *([in_words(frames)] if frames else [])]
     crowd = (
         f"In {' and in '.join(where)} there are several people; the largest is followed. Follow Person chooses others."
     )
@@ -80,7 +64,7 @@ def _doubtful_frames(plan: Plan) -> list[str]:
             "that far.",
         ),
     )
-    return [f"In {named(frames)} {what}" for frames, what in said if frames]
+    return [f"In {in_words(frames)} {what}" for frames, what in said if frames]
 
 
 def _doubtful_silhouettes(plan: Plan) -> list[str]:
@@ -91,7 +75,7 @@ def _doubtful_silhouettes(plan: Plan) -> list[str]:
             "empty mask with a picture that has no transparency."
         ]
     there = [i for i in frames if plan.alignments[i].aligned]
-    return [f"In {named(there)} the silhouette is empty; all pixels read only the background."] if there else []
+    return [f"In {in_words(there)} the silhouette is empty; all pixels read only the background."] if there else []
 
 
 def summary(plan: Plan, bytes_held: int) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from ..render.pose import Pose
+from ..keypoints.pose import Pose
 from .detect import Detector, find_people
 
 WIDTH, HEIGHT = 288, 384  # of the crop that the network takes

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..keypoints.pose import Pose
 from ..model.compat import is_oom, load_whole, managed
 from ..model.memory import release
-from ..render.pose import Pose
 from . import detect, dwpose
 from .network import Network, read_network
 

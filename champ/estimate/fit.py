@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from ..body.body import Body
+from ..keypoints.pose import Pose
 from ..motion.camera import FOCAL_PER_PIXEL
 from ..motion.gaps import fill_gaps
 from ..motion.motion import Motion
 from ..motion.rotation import from_axis_angle
-from ..render.pose import Pose
 from .least_squares import Quadratic
 from .observed import (
     ANKLES,

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn.functional import max_pool1d, pad
 
 from ..body.skeleton import JOINTS
+from ..keypoints.layouts import COCO_FROM_OPENPOSE
+from ..keypoints.pose import THRESHOLD, Pose
 from ..motion.camera import CAMERA_FROM_WORLD
 from ..motion.rotation import rot_y, rot_z
-from ..render.pose import OPENPOSE_FROM_COCO, THRESHOLD, Pose
 from .points import POINTS, SEEN, PointBody
 
-COCO_FROM_OPENPOSE = [OPENPOSE_FROM_COCO.index(i) for i in range(17)]
 KNUCKLE = 9  # of a hand's 21 points
 SIDES = (("left", 1.0), ("right", -1.0))
 YAWS = 16
@@ -54,7 +54,7 @@ def observe(people: Sequence[Pose | None], width: int, height: int) -> Observed:
     for row, pose in zip(points, people):
         if pose is None:
             continue
-        row[:17] = pose.body[COCO_FROM_OPENPOSE]
+        row[:17] = pose.body[COCO_FROM_OPENPOSE, :]
         for place, hand, wrist, elbow in zip((17, 18), (pose.left_hand, pose.right_hand), WRISTS, ELBOWS):
             # A hand far from its wrist is the other hand, or nobody's.
             if hand is not None and (row[[wrist, elbow], 2] >= THRESHOLD).all() and hand[0, 2] >= THRESHOLD:

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.linalg import cross
 
 from ..body.body import Body
-from ..body.skeleton import JOINTS, KEYPOINTS, PARENTS
+from ..body.skeleton import JOINTS, PARENTS
+from ..keypoints.layouts import KEYPOINTS
 from ..motion.rotation import from_axis_angle
 
 # COCO's 17 points, joints of SMPL (its hands are middle knuckles), and a point 1 m above the pelvis as that is turned.

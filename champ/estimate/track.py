@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..render.pose import THRESHOLD, Pose
+from ..keypoints.pose import THRESHOLD, Pose
 
 CHOICES = ("largest", "central", "number", "marked")
 MARGIN = 0.08  # from the eyes to the top of the head and from the ankles to the soles, of the longer side

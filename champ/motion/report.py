@@ -1,12 +1,11 @@
 """What there is to know about a motion before it is used: in words, and as a small picture."""
 
-from collections.abc import Iterable
-
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..frame_lists import in_short
 from .camera import to_sight
 from .motion import Motion
 from .rotation import to_axis_angle
@@ -28,10 +27,10 @@ def describe(motion: Motion, before: Motion | None = None) -> str:
     lines = [
         f"{motion.source}: {len(motion)} frames of {motion.width}x{motion.height} at {motion.fps:g} fps "
         f"({len(motion) / motion.fps:.1f} s).",
-        f"{len(filled)} filled: {runs(filled)}." if filled else "No frame had to be filled.",
+        f"{len(filled)} filled: {in_short(filled)}." if filled else "No frame had to be filled.",
         "1 shot."
         if len(shots) == 1
-        else f"{len(shots)} shots: {', '.join(runs(range(s.start, s.stop)) for s in shots)}.",
+        else f"{len(shots)} shots: {', '.join(in_short(range(s.start, s.stop)) for s in shots)}.",
     ]
     if len(seen):
         whose = " of the others" if filled else ""
@@ -43,13 +42,6 @@ def describe(motion: Motion, before: Motion | None = None) -> str:
         was = "" if before is None else f", {trembling(before):.2f} before"
         lines.append(f"Trembling {trembling(motion):.2f} degrees a frame{was}.")
     return "\n".join(lines)
-
-
-def runs(frames: Iterable[int]) -> str:
-    """17-19, 63."""
-    numbers = np.asarray(list(frames))
-    parts = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return ", ".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts if len(p))
 
 
 def speed(motion: Motion) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..body.free import free_body_betas
-from ..render.maps import to_linear
+from ..render.srgb import to_linear
 from .draw import Draw
 
 Color: TypeAlias = Tensor  # (3,) linear light

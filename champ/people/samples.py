@@ -11,9 +11,9 @@ from ..motion.camera import CAMERA_FROM_WORLD, FOCAL_PER_PIXEL
 from ..motion.motion import Motion
 from ..motion.rotation import rot_x, rot_y
 from ..render.guidance import render_guidance
-from ..render.maps import to_pixels
 from ..render.preview import SAMPLES, openness
 from ..render.rasterize import Hits, rasterize
+from ..render.srgb import to_pixels
 from .draw import Draw
 from .figure import Figure, dress
 from .looks import Look, draw_look

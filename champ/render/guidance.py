@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ..body.body import Body
+from ..keypoints.pose import Pose
 from ..motion.motion import Motion
 from .maps import Maps, hit_maps, motion_hits
-from .pose import Pose
 from .skeleton import attach_hands_and_face, draw_skeleton, project_poses
 
 

@@ -13,6 +13,7 @@ from ..body.body import Body, Posed
 from ..body.skeleton import PART_COLORS
 from ..motion.motion import Motion
 from .rasterize import Hits, corner_vertices, rasterize
+from .srgb import to_levels, to_linear, to_srgb
 
 # Frames skinned together, because they share the work on the shape.
 POSED_FRAMES = 16
@@ -53,19 +54,19 @@ def motion_hits(body: Body, motion: Motion) -> Iterator[tuple[Motion, Posed, Hit
 def hit_maps(hits: Hits, vertices: Tensor, faces: Tensor, labels: Tensor, width: int, height: int) -> Maps:
     """Maps, on the mesh's device, of what `rasterize` found for vertices (F, V, 3) with part labels (V,)."""
     maps = Maps.blank(len(vertices), height, width, vertices.device)
-    maps.depth.view(-1, 3)[hits.pixel] = depth_levels(hits, len(vertices))[:, None]
-    maps.normal.view(-1, 3)[hits.pixel] = normal_levels(hit_normals(hits, vertices, faces))
-    maps.semantic_map.view(-1, 3)[hits.pixel] = semantic_levels(hits, faces, labels)
+    maps.depth.view(-1, 3)[hits.pixel] = depthto_levels(hits, len(vertices))[:, None]
+    maps.normal.view(-1, 3)[hits.pixel] = normalto_levels(hit_normals(hits, vertices, faces))
+    maps.semantic_map.view(-1, 3)[hits.pixel] = semanticto_levels(hits, faces, labels)
     maps.mask.view(-1)[hits.pixel] = 255
     return maps
 
 
-def depth_levels(hits: Hits, frames: int) -> Tensor:
+def depthto_levels(hits: Hits, frames: int) -> Tensor:
     """1 - (Z - min) / (max - min) as bytes (N,), the range taken over the visible pixels of each frame."""
     near = hits.z.new_zeros(frames).scatter_reduce_(0, hits.frame, hits.z, "amin", include_self=False)
     far = hits.z.new_zeros(frames).scatter_reduce_(0, hits.frame, hits.z, "amax", include_self=False)
     extent = (far - near).clamp_min(torch.finfo(torch.float32).tiny)  # what has one depth is all nearest
-    return _levels(1 - (hits.z - near.index_select(0, hits.frame)) / extent.index_select(0, hits.frame))
+    return to_levels(1 - (hits.z - near.index_select(0, hits.frame)) / extent.index_select(0, hits.frame))
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
@@ -101,35 +102,20 @@ def _around(hits: Hits, faces: Tensor, count: int) -> Tensor:
     return faces.index_select(0, (a | b | c).nonzero()[:, 0])
 
 
-def normal_levels(normals: Tensor) -> Tensor:
+def normalto_levels(normals: Tensor) -> Tensor:
     """(0.5 + 0.5 x, 0.5 - 0.5 y, 0.5 - 0.5 z) as bytes: red to the right, green up, blue to the camera."""
-    return _levels(0.5 + normals * normals.new_tensor((0.5, -0.5, -0.5)))
+    return to_levels(0.5 + normals * normals.new_tensor((0.5, -0.5, -0.5)))
 
 
-def semantic_levels(hits: Hits, faces: Tensor, labels: Tensor) -> Tensor:
+def semanticto_levels(hits: Hits, faces: Tensor, labels: Tensor) -> Tensor:
     """Part colours as bytes (N, 3), blended in linear light across a face whose corners differ."""
     linear = to_linear(torch.from_numpy(PART_COLORS).to(faces.device).float() / 255)
     colors = linear[labels.long()].t().contiguous()
 
     def at(hits: Hits) -> Tensor:
-        return _levels(to_srgb(_interpolate(colors, 0, faces, hits)))
+        return to_levels(to_srgb(_interpolate(colors, 0, faces, hits)))
 
     return torch.cat([at(part) for part in hits.blocks()], 1).t()
-
-
-def to_linear(srgb: Tensor) -> Tensor:
-    """Light of sRGB values, both 0..1."""
-    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-
-
-def to_srgb(light: Tensor) -> Tensor:
-    """sRGB values of light, both 0..1."""
-    return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-
-
-def to_pixels(light: Tensor) -> Tensor:
-    """uint8 sRGB of light, which is cut to 0..1."""
-    return _levels(to_srgb(light.clamp(0, 1)))
 
 
 def _interpolate(values: Tensor, first: Tensor | int, faces: Tensor, hits: Hits) -> Tensor:
@@ -142,7 +128,3 @@ def _interpolate(values: Tensor, first: Tensor | int, faces: Tensor, hits: Hits)
 def _unit(vectors: Tensor) -> Tensor:
     """Vectors (3, ...) at length 1; a zero vector stays zero. (`normalize` takes 30 times as long across axis 0.)"""
     return vectors * vectors.square().sum(0).clamp_min(torch.finfo(torch.float32).tiny).rsqrt()
-
-
-def _levels(x: Tensor) -> Tensor:
-    return (255 * x + 0.5).to(torch.uint8)

@@ -13,8 +13,9 @@ from torch.nn.functional import avg_pool2d, normalize, pad
 
 from ..body.body import Body
 from ..motion.motion import Motion
-from .maps import hit_normals, motion_hits, to_linear, to_pixels
+from .maps import hit_normals, motion_hits
 from .rasterize import NEAR, Hits
+from .srgb import to_linear, to_pixels
 
 SAMPLES = 2  # per pixel along each side; without them silhouettes are jagged
 BACKDROP = (46, 49, 54)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ..body.body import Body, Posed
+from ..keypoints.pose import THRESHOLD, Pose, body_from_coco
 from ..motion.motion import Motion
-from .pose import THRESHOLD, Pose, body_from_coco
 from .rasterize import NEAR, Hits
 
 # Pairs of OpenPose-18 points; limb i and point i have colour i.

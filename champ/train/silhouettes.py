@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..metrics.images import iou
 from ..people.draw import Draw
 from ..people.scene import draw_background
-from ..render.maps import to_pixels
+from ..render.srgb import to_pixels
 from .latents import ImageCodec
 from .small_networks import train_small_network
 

@@ -5,7 +5,8 @@ import torch
 from smplx.lbs import batch_rodrigues, lbs
 
 from champ.body.free import load_free_body
-from champ.body.skeleton import JOINTS, KEYPOINTS, PARENTS
+from champ.body.skeleton import JOINTS, PARENTS
+from champ.keypoints.layouts import KEYPOINTS
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from champ.body.free import free_body_betas, free_body_uv, load_free_body
-from champ.body.skeleton import JOINTS, KEYPOINTS, PARENTS
+from champ.body.skeleton import JOINTS, PARENTS
+from champ.keypoints.layouts import KEYPOINTS
 
 SHAPES = [torch.zeros(16), torch.tensor([2.0, 0.0]), torch.tensor([0.0, -2.0, 1.0, -1.0, 2.0, 1.0])]
 FLIP = torch.tensor([-1.0, 1.0, 1.0])

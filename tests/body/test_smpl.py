@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from champ.body.skeleton import JOINTS, KEYPOINTS
+from champ.body.skeleton import JOINTS
 from champ.body.smpl import load_smpl
+from champ.keypoints.layouts import KEYPOINTS
 
 DATA = Path(__file__).parents[1] / "data" / "smpl"
 PICKLES = sorted(file.name.removesuffix(".xz") for file in DATA.glob("*.pkl.xz"))

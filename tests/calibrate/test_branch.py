@@ -9,7 +9,7 @@ from golden import relative
 
 from champ.calibrate.branch import CHUNK, Picture, calibrate, plan_warps
 from champ.calibrate.correspondences import People
-from champ.calibrate.report import doubts, named, sheet, summary
+from champ.calibrate.report import doubts, sheet, summary
 from champ.model.reference import encode_reference
 
 WIDTH, HEIGHT = 96, 64
@@ -145,12 +145,6 @@ def test_a_range_that_is_none_is_refused(champ):
 
 
 # --- what is said -------------------------------------------------------------------------------------------------
-
-
-def test_frames_are_named():
-    assert named([3]) == "frame 3" and named([3, 4]) == "frames 3 to 4"
-    assert named([0, 2, 3, 4, 9]) == "frames 0, 2 to 4 and 9"
-    assert named(range(0, 40, 2)) == "frames 0, 2, 4, 6, 8, 10, 12, 14 and 12 more"
 
 
 def test_doubtful_frames_are_told_with_their_reason():

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from champ.body.free import load_free_body
-from champ.body.skeleton import KEYPOINTS
 from champ.calibrate.correspondences import People, covered, people_of_motion, people_of_poses
+from champ.keypoints.layouts import KEYPOINTS
+from champ.keypoints.pose import Pose, body_from_coco
 from champ.motion.presets import make_motion
 from champ.render.guidance import render_guidance
-from champ.render.pose import Pose, body_from_coco
 
 ROW = {name: i for i, name in enumerate(KEYPOINTS[:17])}
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from champ.body.free import load_free_body
 from champ.estimate.detect import SIZE
 from champ.estimate.dwpose import HEIGHT, MEAN, POINTS, STD, WIDTH
+from champ.keypoints.layouts import OPENPOSE_FROM_COCO
 from champ.motion.presets import make_motion
 from champ.render.guidance import render_guidance
-from champ.render.pose import OPENPOSE_FROM_COCO
 from champ.render.skeleton import COLORS
 
 BODY = 17  # of COCO's points, which have a colour each

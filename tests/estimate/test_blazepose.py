@@ -15,7 +15,8 @@ from champ.estimate.blazepose.networks import BODY, read_networks
 from champ.estimate.blazepose.poses import find_poses
 from champ.estimate.observed import COCO_FROM_OPENPOSE
 from champ.estimate.track import link, track
-from champ.render.pose import THRESHOLD, from_pose_keypoint, to_pose_keypoint
+from champ.keypoints.pose import THRESHOLD
+from champ.keypoints.pose_keypoint import from_pose_keypoint, to_pose_keypoint
 
 SIZE = 320  # pixels from head to foot of the people in the clip, about
 

@@ -7,9 +7,9 @@ import torch
 from champ.body.free import load_free_body
 from champ.estimate.dwpose import MEAN, STD, crop, decode, find_poses, window
 from champ.estimate.network import read_network
+from champ.keypoints.pose import THRESHOLD
 from champ.motion.presets import make_motion
 from champ.render.guidance import render_guidance
-from champ.render.pose import THRESHOLD
 
 DATA = Path(__file__).parents[1] / "data"
 

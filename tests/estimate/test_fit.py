@@ -9,10 +9,10 @@ import torch
 from champ.body.free import free_body_betas, load_free_body
 from champ.estimate import fit as module
 from champ.estimate.fit import fit_motion
+from champ.keypoints.pose import Pose, body_from_coco
 from champ.motion.camera import frame_person
 from champ.motion.motion import Motion
 from champ.motion.presets import make_motion
-from champ.render.pose import Pose, body_from_coco
 
 SIZE = 512
 FREE = load_free_body()

@@ -8,10 +8,10 @@ import torch
 
 from champ.body.free import load_free_body
 from champ.estimate.track import choose, link, one_person, person_box, track
+from champ.keypoints.pose import Pose, body_from_coco
 from champ.motion.camera import transform
 from champ.motion.presets import make_motion
 from champ.motion.rotation import rot_y
-from champ.render.pose import Pose, body_from_coco
 
 WIDTH, HEIGHT, FRAMES = 640, 480, 48
 FEW = 30  # frames of the clips of boxes

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from champ.motion.motion import Motion
-from champ.motion.report import FILLED, GOOD, HEIGHT, OLD, SEEN, SPEED, WIDTH, describe, plot, runs, speed, trembling
+from champ.motion.report import FILLED, GOOD, HEIGHT, OLD, SEEN, SPEED, WIDTH, describe, plot, speed, trembling
 from champ.motion.rotation import rot_y
 
 
@@ -26,10 +26,6 @@ def turning(degrees: torch.Tensor, **change) -> Motion:
         source="test",
     )
     return replace(motion, **change)
-
-
-def test_runs_of_frames():
-    assert runs([17, 18, 19, 63]) == "17-19, 63" and runs([]) == "" and runs(range(5)) == "0-4"
 
 
 def test_what_was_filled_and_where_the_cuts_are_is_said():

@@ -13,8 +13,8 @@ from champ.people.portrait import portrait
 from champ.people.samples import Sample, SyntheticPeople, draw_pictures, make_actor, place, stand
 from champ.people.scene import draw_background
 from champ.render.guidance import render_guidance
-from champ.render.maps import to_linear
 from champ.render.rasterize import rasterize
+from champ.render.srgb import to_linear
 
 SIZE = 96
 MAPS = ("depth", "normal", "semantic_map", "dwpose")

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from champ.body.free import load_free_body
+from champ.keypoints.pose import Pose
 from champ.motion.presets import make_motion
 from champ.render.guidance import render_guidance
 from champ.render.maps import hit_maps
-from champ.render.pose import Pose
 from champ.render.rasterize import rasterize
 from champ.render.skeleton import draw_skeleton
 

@@ -8,11 +8,12 @@ import torch
 
 from champ.body.free import load_free_body
 from champ.body.skeleton import JOINTS
+from champ.keypoints.pose import Pose
+from champ.keypoints.pose_keypoint import from_pose_keypoint, to_pose_keypoint
 from champ.motion.camera import frame_person
 from champ.motion.presets import make_motion
 from champ.motion.rotation import rot_y, rot_z
 from champ.render.maps import motion_hits
-from champ.render.pose import Pose, from_pose_keypoint, to_pose_keypoint
 from champ.render.skeleton import HIDDEN, attach_hands_and_face, draw_skeleton, project_poses
 
 DATA = Path(__file__).parents[1] / "data" / "dwpose_draw"

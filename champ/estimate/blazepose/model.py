@@ -8,9 +8,9 @@ import comfy.model_management
 import numpy as np
 from comfy.model_patcher import ModelPatcher
 
+from ...keypoints.pose import Pose
 from ...model.compat import load_whole, managed
 from ...model.memory import release
-from ...render.pose import Pose
 from .networks import BATCH, BODY, read_networks
 from .poses import find_poses
 

@@ -5,7 +5,7 @@ from itertools import islice
 
 import numpy as np
 
-from ...render.pose import Pose, body_from_coco
+from ...keypoints.pose import Pose, body_from_coco
 from .body import SEEN, Person
 from .follow import follow
 from .networks import Networks

@@ -1,16 +1,11 @@
-"""One person's 2D keypoints, and their exchange with DWPose's output and with the POSE_KEYPOINT socket."""
-
-from dataclasses import dataclass
+"""Other packs' keypoints: the values of a POSE_KEYPOINT socket, read without trust, and written."""
 
 import numpy as np
 
-# OpenPose's 18 points in COCO's 17 plus the neck: nose, neck, right arm, left arm, right leg, left leg,
-# right eye, left eye, right ear, left ear.
-OPENPOSE_FROM_COCO = (0, 17, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
-# The same 18 points in OpenPose's BODY_25, which has the middle of the hips at 8 and the feet at the end.
-OPENPOSE_FROM_BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
+from .layouts import OPENPOSE_FROM_BODY_25
+from .pose import THRESHOLD, Pose
+
 FAR = 1e6  # pixels; OpenCV draws what is nearer
-THRESHOLD = np.float32(0.3)  # DWPose's limit between a seen and a missing point
 
 # POSE_KEYPOINT names of the parts, and the numbers of points seen under each.
 PARTS = {
@@ -23,45 +18,6 @@ PARTS = {
 # Additions of ours, which other packs pass over: the detector's box and the points in space in a person, the number of
 # the shot in a frame.
 BOX, WORLD, SHOT = "box_2d", "world_3d", "shot"
-
-
-@dataclass(frozen=True)
-class Pose:
-    """Rows are x, y, score with x and y in pixels; left and right are the person's own."""
-
-    body: np.ndarray  # (18, 3) in OpenPose's order
-    left_hand: np.ndarray | None = None  # (21, 3)
-    right_hand: np.ndarray | None = None  # (21, 3)
-    face: np.ndarray | None = None  # (68, 3), or (70, 3) with the eyes again at the end
-    box: np.ndarray | None = None  # (5,) x0, y0, x1, y1, score: where the detector saw the person, in pixels
-    feet: np.ndarray | None = None  # (6, 3) big toe, small toe and heel of the left foot, then of the right one
-    # (24, 4) the body's points and the feet's in metres from the middle of the hips, as the pose network guesses them:
-    # x right, y down, z away from the camera, score.
-    world: np.ndarray | None = None
-
-    @classmethod
-    def from_whole_body(cls, keypoints: np.ndarray, scores: np.ndarray, box: np.ndarray | None = None) -> "Pose":
-        """From DWPose's 133 points of COCO-WholeBody, (133, 2) and (133,)."""
-        points = np.concatenate([keypoints, scores[:, None]], axis=1).astype(np.float32)
-        return cls(body_from_coco(points[:17]), points[91:112], points[112:133], points[23:91], box, points[17:23])
-
-
-def body_from_coco(points: np.ndarray) -> np.ndarray:
-    """OpenPose's 18 points from COCO's 17, (..., 17, 3), the score last; the neck is the middle of the shoulders and as
-    certain as DWPose makes it: 1 when both are seen, else 0."""
-    neck = points[..., 5:7, :].mean(axis=-2)
-    neck[..., -1] = (points[..., 5:7, -1] > THRESHOLD).all(axis=-1)
-    return np.concatenate([points, neck[..., None, :]], axis=-2)[..., OPENPOSE_FROM_COCO, :]
-
-
-def largest_person(people: list[Pose]) -> Pose | None:
-    """Whose seen points of the body span the largest box; None when there is nobody."""
-
-    def extent(pose: Pose) -> float:
-        seen = pose.body[pose.body[:, 2] >= THRESHOLD, :2]
-        return float(np.linalg.norm(np.ptp(seen, axis=0))) if len(seen) else 0.0
-
-    return max(people, key=extent, default=None)
 
 
 def canvas_size(frames: list[dict]) -> tuple[int, int]:

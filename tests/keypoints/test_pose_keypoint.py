@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from champ.render.pose import Pose, canvas_size, from_pose_keypoint, largest_person, shots_of, to_pose_keypoint
+from champ.keypoints.pose import Pose, largest_person
+from champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, shots_of, to_pose_keypoint
 
 
 def points(count, reach=100.0, seed=0):
