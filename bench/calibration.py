@@ -33,7 +33,7 @@ from champ.motion.rotation import rot_z
 from champ.people.draw import Draw
 from champ.people.looks import draw_look
 from champ.people.moves import draw_move
-from champ.people.samples import draw_pictures, make_actor, place
+from champ.people.samples import draw_pictures, make_actor, place_actor
 
 SIZE, FRAMES = 256, 4
 SCALES, TURNS = (0.5, 0.7, 1.0, 1.4, 2.0), (-45.0, -22.5, 0.0, 22.5, 45.0)
@@ -65,8 +65,10 @@ def cases(people: int, split: str, size: int = SIZE, frames: int = FRAMES) -> It
     for index in range(people):
         look, scene, motion_draw, reference_draw = (Draw(split, 0, index, stream) for stream in range(4))
         actor = make_actor(draw_look(look), scene, size, size)
-        motion, up = place(actor, draw_move(motion_draw), motion_draw, frames, size, size, turned=0.0)
-        reference, reference_up = place(actor, draw_move(reference_draw), reference_draw, 1, size, size, turned=0.0)
+        motion, up = place_actor(actor, draw_move(motion_draw), motion_draw, frames, size, size, turned=0.0)
+        reference, reference_up = place_actor(
+            actor, draw_move(reference_draw), reference_draw, 1, size, size, turned=0.0
+        )
         pictures, masks = draw_pictures(actor, motion, up)
         theirs = people_of_motion(actor.body, motion)
         for i, scale in enumerate(SCALES):

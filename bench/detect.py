@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from champ.estimate.detect import decode, letterbox, suppress
-from champ.estimate.dwpose import HEIGHT, POINTS, WIDTH, crop
-from champ.estimate.dwpose import decode as decode_simcc
+from champ.estimate.detect import decode_boxes, letterbox, suppress
+from champ.estimate.dwpose import HEIGHT, POINTS, WIDTH, crop_person
+from champ.estimate.dwpose import decode_keypoints as decode_simcc
 from champ.estimate.network import read_network
 from tests.estimate.full_dwpose import RtmPose, YoloX, filled, traced
 
@@ -66,15 +66,15 @@ def main() -> None:
     torch.set_num_threads(1)
     picture = np.random.default_rng(0).integers(0, 255, (720, 1280, 3), dtype=np.uint8)
     square, box = letterbox(picture)[0], np.array([400, 50, 700, 700, 0.9])
-    inputs = {"YOLOX-L": (YoloX(), square), "DWPose": (RtmPose(), crop(picture, box))}
+    inputs = {"YOLOX-L": (YoloX(), square), "DWPose": (RtmPose(), crop_person(picture, box))}
     found = np.zeros((8400, 85), dtype=np.float32)
     found[8200:8240, 4:6] = 1  # as many cells as a real person makes answer
     simcc = [np.random.rand(1, POINTS, 2 * length) for length in (WIDTH, HEIGHT)]
 
     def around() -> None:
         letterbox(picture)
-        suppress(*decode(found))
-        crop(picture, box)
+        suppress(*decode_boxes(found))
+        crop_person(picture, box)
         decode_simcc(simcc, box[None])
 
     calls: dict[tuple[str, str], Callable[[], object]] = {(AROUND, "numpy and OpenCV"): around}

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from champ.body.free import free_body_betas, load_free_body
 from champ.estimate.fit import fit_motion
-from champ.estimate.observed import COCO_FROM_OPENPOSE, standing
+from champ.estimate.observed import standing
+from champ.keypoints.layouts import COCO_FROM_OPENPOSE
 from champ.keypoints.pose import Pose, body_from_coco
 from champ.motion.camera import frame_person
 from champ.motion.motion import Motion
@@ -71,7 +72,7 @@ def main() -> None:
             pose = from_axis_angle(standing().float()).repeat(FRAMES, 1, 1, 1)
             pose[:, 0] = true.rotations[:, 0]
             pixels = found.project(body.keypoints(found.posed(body))[:, :17])
-            given = torch.stack([torch.from_numpy(pose.body[COCO_FROM_OPENPOSE]) for pose in poses])
+            given = torch.stack([torch.from_numpy(pose.body[COCO_FROM_OPENPOSE, :]) for pose in poses])
             seen = given[..., 2] > 0
             print(
                 f"| {name} | {azimuth} | {who} | {spent:.0f} | {pa_mpjpe(joints, wanted):.0f} "

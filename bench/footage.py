@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 import torch
 
-from champ.estimate.blazepose.body import LIMBS, SEEN, Person
+from champ.estimate.blazepose.body import LIMBS, SEEN, SeenPerson
 from champ.estimate.blazepose.follow import follow
-from champ.estimate.blazepose.networks import Networks, read_networks
+from champ.estimate.blazepose.networks import BlazePoseNetworks, read_networks
 from champ.estimate.blazepose.poses import find_poses
 from champ.keypoints.pose import THRESHOLD
 
@@ -73,14 +73,14 @@ def tremble(points: np.ndarray, seen: np.ndarray) -> float:
     return float(np.median(jumps[always])) if always.any() else np.nan
 
 
-def one_of(people: list[Person], points: np.ndarray | None) -> Person | None:
+def one_of(people: list[SeenPerson], points: np.ndarray | None) -> SeenPerson | None:
     """Who is nearest to given points, or the largest."""
     if points is None:
         return max(people, key=lambda person: person.square.size, default=None)
     return min(people, key=lambda who: np.median(np.linalg.norm(who.points[:SEEN] - points, axis=1)), default=None)
 
 
-def compare(networks: Networks, file: Path) -> str:
+def compare(networks: BlazePoseNetworks, file: Path) -> str:
     first = next(frames_of(file))
     theirs = read_theirs(file, first.shape[1], first.shape[0])
     points, seen, count = [], [], []

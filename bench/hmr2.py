@@ -21,7 +21,7 @@ from torch import Tensor
 
 from champ.body.free import free_body_betas, load_free_body
 from champ.estimate import hmr2
-from champ.estimate.crops import MEAN, STD, Square, crop
+from champ.estimate.crops import MEAN, STD, Square, crop_square
 from champ.estimate.hmr2 import HMR2Net, HMR2Sizes
 from champ.motion.presets import make_motion
 from champ.motion.transfer import transfer
@@ -110,8 +110,8 @@ def crops() -> None:
     for (width, height), size in (((512, 768), 700.0), ((1920, 1080), 500.0), ((1920, 1080), 1000.0)):
         picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         square = Square(width / 2, height / 2, size)
-        off = np.abs(crop(picture, square).numpy() - official_crop(picture, square)).max()
-        ours, theirs = (1000 * seconds(partial(cut, picture, square), 7) for cut in (crop, official_crop))
+        off = np.abs(crop_square(picture, square).numpy() - official_crop(picture, square)).max()
+        ours, theirs = (1000 * seconds(partial(cut, picture, square), 7) for cut in (crop_square, official_crop))
         name = f"{width}x{height} | {size:.0f}"
         print(f"| {name} | {ours:.1f} | {theirs:.1f} | {theirs / ours:.1f} | {off:.3f} |")
 

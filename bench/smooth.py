@@ -24,7 +24,7 @@ from champ.motion.motion import Motion
 from champ.motion.presets import make_motion
 from champ.motion.retime import resample
 from champ.motion.rotation import from_axis_angle, from_quaternion, rot_y, to_quaternion
-from champ.motion.smooth import continuous, smooth, weighted, window
+from champ.motion.smooth import continuous, smooth, weighted, window_weights
 
 FRAMES = 90
 SEEDS = 6
@@ -68,7 +68,7 @@ def per_curve(smoother: Callable[[Tensor, float], Tensor]) -> Callable[[Motion],
 
 
 def gaussian(sigma: float, degree: int = 0) -> Callable[[Motion], Motion]:
-    return per_curve(lambda x, fps: weighted(x, window(torch.ones(len(x)), sigma, degree)))
+    return per_curve(lambda x, fps: weighted(x, window_weights(torch.ones(len(x)), sigma, degree)))
 
 
 def savitzky_golay(reach: int) -> Callable[[Motion], Motion]:

@@ -24,7 +24,7 @@ class WeightFile:
 TAGGED = "Apache-2.0, as the source is tagged"
 CLIP_TERMS = "the source is tagged Apache-2.0; comes from Lambda's Image Variations, which has terms of its own"
 DWPOSE = "Apache-2.0"
-HMR2 = "code MIT; the weights came without terms of their own"
+HMR2_LICENCE = "code MIT; the weights came without terms of their own"
 HMR2_FOLDER = "logs/train/multiruns/hmr2/0/checkpoints"
 # What the networks of a set take in 32 bits.
 UNET, MOTION_MODULE, ENCODER, POSE_GUIDER = 3_440_000_000, 1_820_000_000, 15_400_000, 4_350_000
@@ -64,7 +64,7 @@ FILES = [
     ),
     WeightFile(
         "hmr2", "epoch=35-step=1000000.ckpt", "spaces/brjathu/HMR2.0", f"{HMR2_FOLDER}/epoch%3D35-step%3D1000000.ckpt",
-        "4D-Humans 2.0b, bodies from pictures", HMR2, 2_690_000_000,
+        "4D-Humans 2.0b, bodies from pictures", HMR2_LICENCE, 2_690_000_000,
     ),
     *_set("champ", "fudan-generative-ai/champ", "champ/", ENCODER, {
         "guidance_encoder_depth": "reads depth maps",

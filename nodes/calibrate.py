@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..champ.calibrate.branch import Picture, calibrate, plan_warps
 from ..champ.calibrate.correspondences import People, covered, people_of_motion, people_of_poses
 from ..champ.calibrate.procrustes import SUBSETS
-from ..champ.calibrate.report import doubts, sheet, summary
+from ..champ.calibrate.report import calibration_sheet, calibration_summary, doubts
 from ..champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, shots_of
 from .animation import still
 from .types import (
@@ -181,7 +181,7 @@ class ChampCalibrateReference(io.ComfyNode):
             )
             warps = first.calibration.warps[1:]
             held = sum(tokens.nbytes for warp in warps for tokens in warp.tokens.values())
-        preview, report = to_image(sheet(picture, plan)), summary(plan, held)
+        preview, report = to_image(calibration_sheet(picture, plan)), calibration_summary(plan, held)
         calibrated = reference._replace(references=(first, *others))
         return io.NodeOutput(calibrated, preview, report, ui=still(preview, cls))
 

@@ -29,7 +29,7 @@ class CancelledError(Exception):
 
 
 @dataclass
-class Job:
+class RunningDownload:
     file: WeightFile
     done: int = 0
     total: int = 0
@@ -49,32 +49,32 @@ class Job:
         PromptServer.instance.send_sync("champ.download", about)
 
 
-running: Job | None = None
+running: RunningDownload | None = None
 
 
-def place(file: WeightFile) -> Path:
+def place_of(file: WeightFile) -> Path:
     """In the first of the folders that ComfyUI knows for this kind of model."""
     return Path(folder_paths.get_folder_paths(file.folder)[0], file.path)
 
 
-def describe(file: WeightFile) -> dict:
+def browser_entry(file: WeightFile) -> dict:
     return {
         "file": file.name,
         "what": file.what,
         "licence": file.licence,
         "size": file.size,
         "source": f"{HUB}/{file.source}",
-        "folder": str(place(file).parent),
+        "folder": str(place_of(file).parent),
         "present": folder_paths.get_full_path(file.folder, file.path) is not None,
     }
 
 
-def work(job: Job) -> None:
+def work(job: RunningDownload) -> None:
     """The thread of one download; its end is a message to all browsers."""
     global running
     state, message = "done", ""
     try:
-        checked = download(address(job.file), place(job.file), job.file.sha256, job.on_bytes)
+        checked = download(address(job.file), place_of(job.file), job.file.sha256, job.on_bytes)
         message = f"{job.file.name} is there; it has {checked}."
         logging.info("[Champ] %s", message)
     except CancelledError:
@@ -108,7 +108,9 @@ async def asked(request: web.Request) -> dict:
 
 
 async def list_files(request: web.Request) -> web.Response:
-    loaders = {node: [describe(file) for file in FILES if file.folder in folders] for node, folders in LOADERS.items()}
+    loaders = {
+        node: [browser_entry(file) for file in FILES if file.folder in folders] for node, folders in LOADERS.items()
+    }
     job = running  # the thread may end meanwhile
     now = job and {"file": job.file.name, "done": job.done, "total": job.total}
     return web.json_response({"loaders": loaders, "running": now})
@@ -122,9 +124,9 @@ async def start(request: web.Request) -> web.Response:
         raise web.HTTPNotFound(text="There is no such file in this pack's list.")
     if job := running:
         raise web.HTTPConflict(text=f"{job.file.name} is being downloaded; wait for it or cancel it.")
-    if describe(file)["present"]:
+    if browser_entry(file)["present"]:
         raise web.HTTPConflict(text=f"{file.name} is there already.")
-    running = Job(file)
+    running = RunningDownload(file)
     threading.Thread(target=work, args=(running,), daemon=True).start()
     return web.json_response({})
 

@@ -130,7 +130,7 @@ class ChampEstimateMotion(io.ComfyNode):
             shot,
             progress(),
         )
-        text = describe(motion)
+        text = describe_estimate(motion)
         return io.NodeOutput(motion, text, ui=ui.PreviewText(text))
 
 
@@ -145,7 +145,7 @@ def person_boxes(keypoints: list[dict], frames: Pictures) -> tuple[list[np.ndarr
     return [None if pose is None else person_box(pose) for pose in one_person(people, shot)], shot
 
 
-def describe(motion: Motion) -> str:
+def describe_estimate(motion: Motion) -> str:
     """What was seen, what had to be filled in, and the shape that was found."""
     size, girth = motion.betas[:2].tolist()
     return f"{report.describe(motion)}\nShape: beta_0 {size:.2f}, beta_1 {girth:.2f}."

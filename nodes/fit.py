@@ -15,9 +15,9 @@ from ..champ.keypoints.pose import Pose
 from ..champ.motion.motion import Motion
 from ..champ.render.skeleton import draw_skeleton
 from .animation import animated, preview_step
-from .estimate import describe
+from .estimate import describe_estimate
 from .motion import figure_over
-from .pose import people_in, watched
+from .pose import frames_with_progress, keypoints_of_clip
 from .types import ChampBody, ChampMotion, PoseKeypoint, progress, schema, to_image
 from .video import Pictures, clip_input
 
@@ -85,14 +85,14 @@ class ChampFitMotion(io.ComfyNode):
     @classmethod
     def execute(cls, pose_keypoints, fps, clip=None, body=None) -> io.NodeOutput:
         body, on_frame = body or load_free_body(), progress()
-        frames, width, height, people, shot = people_in(pose_keypoints, clip, on_frame)
+        frames, width, height, people, shot = keypoints_of_clip(pose_keypoints, clip, on_frame)
         if frames is not None:
             fps = frames.fps or fps
         person = one_person(people, shot)
         motion = fit_motion(person, body, width, height, fps, shot, on_frame=on_frame)
         step = preview_step(len(motion), fps)
         overlay = body_over(frames, person, body, motion, step, on_frame)
-        report = describe(motion)
+        report = describe_estimate(motion)
         if motion.confidence[motion.confidence > 0].median() < UNSEEN:
             report += "\nMuch of the person is out of sight in most frames; what is not seen stands upright."
         return io.NodeOutput(motion, to_image(overlay), report, ui=animated(overlay, fps / step))
@@ -109,7 +109,7 @@ def body_over(
     if frames is not None:
         shown = [
             torch.from_numpy(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
-            for i, picture in enumerate(watched(frames, on_frame))
+            for i, picture in enumerate(frames_with_progress(frames, on_frame))
             if i % step == 0
         ]
         behind = to_image(torch.stack(shown))

@@ -69,7 +69,7 @@ class ChampEncodeGuidance(io.ComfyNode):
         rows, columns = next(iter(images.values())).shape[1:3]
         guidance = encode_guidance(guidance_encoders, maps, width or columns, height or rows, on_frame=progress())
         if add_to is not None:
-            guidance = add(add_to, guidance)
+            guidance = add_guidance(add_to, guidance)
         return io.NodeOutput(guidance)
 
 
@@ -78,7 +78,7 @@ def a_few(pictures: torch.Tensor) -> torch.Tensor:
     return to_bytes(pictures[:: -(-len(pictures) // 4) or 1, ..., :3])
 
 
-def add(first, second):
+def add_guidance(first, second):
     """Both guidances in one; they must belong to one clip."""
     for what in ("frames", "width", "height", "family"):
         if getattr(first, what) != getattr(second, what):

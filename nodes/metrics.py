@@ -7,7 +7,17 @@ import comfy.model_management
 import folder_paths
 from comfy_api.latest import io, ui
 
-from ..champ.metrics.measure import I3D, LPIPS, NETWORKS, PROTOCOLS, RESNET, VGG, Table, by_frames, by_network
+from ..champ.metrics.measure import (
+    I3D_FILE,
+    LPIPS_FILE,
+    NETWORKS,
+    PROTOCOLS,
+    RESNET_FILE,
+    VGG_FILE,
+    Table,
+    by_frames,
+    by_network,
+)
 from ..champ.metrics.perceptual import check_length
 from ..champ.model.compat import managed
 from ..champ.model.memory import loaded
@@ -43,10 +53,10 @@ class ChampMeasure(io.ComfyNode):
                     "computes them, to compare with papers.",
                 ),
                 io.Boolean.Input(
-                    "lpips", default=False, tooltip=f"Needs {VGG} and {LPIPS} in models/champ_metrics."
+                    "lpips", default=False, tooltip=f"Needs {VGG_FILE} and {LPIPS_FILE} in models/champ_metrics."
                 ),
-                io.Boolean.Input("fid_vid", default=False, tooltip=f"Needs {RESNET} in models/champ_metrics."),
-                io.Boolean.Input("fvd", default=False, tooltip=f"Needs {I3D} in models/champ_metrics."),
+                io.Boolean.Input("fid_vid", default=False, tooltip=f"Needs {RESNET_FILE} in models/champ_metrics."),
+                io.Boolean.Input("fvd", default=False, tooltip=f"Needs {I3D_FILE} in models/champ_metrics."),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="All values in words, for Preview Any."),

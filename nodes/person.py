@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
-from ..champ.estimate.track import CHOICES, Track, choose, link, track
+from ..champ.estimate.track import CHOICES, Track, choose_person, link, track
 from ..champ.frame_lists import in_short
 from ..champ.keypoints.pose_keypoint import SHOT
 from ..champ.render.skeleton import draw_skeleton
 from .animation import PREVIEW_SIZE, animated, preview_step
-from .pose import FPS, people_in, watched
+from .pose import FPS, frames_with_progress, keypoints_of_clip
 from .types import PoseKeypoint, progress, schema, to_image
 from .video import clip_input
 
@@ -81,9 +81,11 @@ class ChampFollowPerson(io.ComfyNode):
     @classmethod
     def execute(cls, pose_keypoints, person, number, clip=None, mask=None) -> io.NodeOutput:
         on_frame = progress()
-        frames, width, height, people, shot = people_in(pose_keypoints, clip, on_frame)
+        frames, width, height, people, shot = keypoints_of_clip(pose_keypoints, clip, on_frame)
         tracks = track(people, shot)
-        chosen = choose(tracks, person, number, None if mask is None else _pixels(mask, width, height), (width, height))
+        chosen = choose_person(
+            tracks, person, number, None if mask is None else _pixels(mask, width, height), (width, height)
+        )
         everybody = link(tracks)
         alone = [
             {**frame, "people": [frame["people"][i]] if i >= 0 else [], SHOT: int(s)}
@@ -94,7 +96,7 @@ class ChampFollowPerson(io.ComfyNode):
         if frames is None:
             behind = (draw_skeleton(poses, width, height) for poses in people[::step])
         else:
-            behind = islice(watched(frames, on_frame), 0, None, step)
+            behind = islice(frames_with_progress(frames, on_frame), 0, None, step)
         overlay = boxes_over(behind, everybody, chosen, step)
         report = _report(everybody, chosen, person, number)
         return io.NodeOutput(alone, to_image(overlay), report, ui=animated(overlay, fps / step))

@@ -116,7 +116,7 @@ class ChampEstimatePose(io.ComfyNode):
         return io.NodeOutput(keypoints, to_image(shown), ui=animated(shown, fps / step))
 
 
-def watched(frames: Pictures, on_frame) -> Iterator[np.ndarray]:
+def frames_with_progress(frames: Pictures, on_frame) -> Iterator[np.ndarray]:
     """The frames, with progress and a way to cancel."""
     for i, picture in enumerate(frames):
         on_frame(i, len(frames))
@@ -133,7 +133,7 @@ class Watched(NamedTuple):
     shot: np.ndarray  # (F,)
 
 
-def people_in(pose_keypoints: list[dict], clip, on_frame) -> Watched:
+def keypoints_of_clip(pose_keypoints: list[dict], clip, on_frame) -> Watched:
     """The people of a POSE_KEYPOINT value in its clip's pixels; shots that it does not say are found in the clip."""
     frames = None if clip is None else pictures(clip)
     width, height = canvas_size(pose_keypoints) if frames is None else (frames.width, frames.height)
@@ -145,7 +145,7 @@ def people_in(pose_keypoints: list[dict], clip, on_frame) -> Watched:
         )
     shot = shots_of(pose_keypoints)
     if frames is not None and not any(SHOT in frame for frame in pose_keypoints):
-        shot = find_shots(watched(frames, on_frame))
+        shot = find_shots(frames_with_progress(frames, on_frame))
     return Watched(frames, width, height, people, shot)
 
 

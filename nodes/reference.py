@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from comfy_api.latest import io
 
-from ..champ.model.images import FITS, clip_input, fit_images
+from ..champ.model.images import FITS, clip_vision_input, fit_images
 from ..champ.model.reference import Reference, encode_reference
 from .types import MAX_SIZE, ChampReference, ChampReferenceNet, progress, schema, span_inputs
 
@@ -85,7 +85,7 @@ class ChampEncodeReference(io.ComfyNode):
         pictures = fit_images(image, width, height, fit)
         embeds = None
         if clip_vision is not None:
-            embeds = clip_vision.encode_image(clip_input(image), crop=False)["image_embeds"]
+            embeds = clip_vision.encode_image(clip_vision_input(image), crop=False)["image_embeds"]
         references = encode_reference(
             reference_net,
             vae.encode(pictures),

@@ -21,7 +21,7 @@ from numpy import ndarray as Array
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from champ.estimate.blazepose.networks import Networks
+from champ.estimate.blazepose.networks import BlazePoseNetworks
 
 LICENCE = "Apache-2.0; BlazePose GHUM 3D and MediaPipe's hand and face models, (c) The MediaPipe Authors"
 FLOATS = {tflite.TensorType.FLOAT32: np.float32, tflite.TensorType.FLOAT16: np.float16}
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("wheel", type=Path)
     parser.add_argument("output", type=Path)
     options = parser.parse_args()
-    networks, state = Networks(), {}
+    networks, state = BlazePoseNetworks(), {}
     with zipfile.ZipFile(options.wheel) as wheel:
         for name, source in SOURCES.items():
             graph = Graph(wheel.read(f"mediapipe/modules/{source.file}.tflite"))

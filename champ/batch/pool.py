@@ -71,7 +71,7 @@ class Share:
         return () if self.gpus or sys.platform == "darwin" else ("--cpu",)
 
 
-class Actor:
+class RayActor:
     """A worker on some node. Its methods may run at the same time, so that it can be closed while it makes a row."""
 
     def __init__(self, setup: Setup) -> None:
@@ -153,7 +153,7 @@ class Pool:
         """Starts workers until there are as many as wanted, or as there is room for."""
         for _ in range(min(wanted, self.capacity()) - len(self.workers)):
             options = {"num_cpus": self.share.cpus, "num_gpus": self.share.gpus, "max_concurrency": 2}
-            actor = _ray().remote(Actor).options(**options).remote(self.setup)
+            actor = _ray().remote(RayActor).options(**options).remote(self.setup)
             self.count += 1
             self.workers[self.count] = Handle(actor)
             self.waiting[actor.start.remote()] = self.count

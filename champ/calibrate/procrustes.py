@@ -59,7 +59,7 @@ def similarity(p: np.ndarray, q: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.column_stack([linear, q_mean - linear @ p_mean])
 
 
-def moved(matrix: np.ndarray, p: np.ndarray) -> np.ndarray:
+def transformed(matrix: np.ndarray, p: np.ndarray) -> np.ndarray:
     return p @ matrix[:, :2].T + matrix[:, 2]
 
 
@@ -109,7 +109,7 @@ def _errors(p: np.ndarray, q: np.ndarray, chosen: np.ndarray, sizes: tuple[float
     frame: that of the moved points and that of the frame's own."""
     matrix = similarity(p[chosen], q[chosen], np.ones(chosen.sum()))
     scale = max(np.hypot(*matrix[:, 0]), SCALES[0])
-    return np.linalg.norm(moved(matrix, p) - q, axis=1) / min(scale * sizes[0], sizes[1])
+    return np.linalg.norm(transformed(matrix, p) - q, axis=1) / min(scale * sizes[0], sizes[1])
 
 
 def align(reference: np.ndarray, person: np.ndarray, points: str = "auto") -> Alignment | None:
@@ -151,7 +151,7 @@ def align(reference: np.ndarray, person: np.ndarray, points: str = "auto") -> Al
         matrix = np.column_stack([linear, np.average(q - p @ linear.T, axis=0, weights=weights)])
     elif clamped:
         return None
-    residual = float(np.sqrt(np.square(moved(matrix, p) - q).sum(1).mean()))
+    residual = float(np.sqrt(np.square(transformed(matrix, p) - q).sum(1).mean()))
     line = not mirrored and len(p) > 2 and _narrowness(q) < LINE
     if mirrored:
         left, right = np.transpose(PAIRS)

@@ -78,7 +78,7 @@ def _doubtful_silhouettes(plan: Plan) -> list[str]:
     return [f"In {in_words(there)} the silhouette is empty; all pixels read only the background."] if there else []
 
 
-def summary(plan: Plan, bytes_held: int) -> str:
+def calibration_summary(plan: Plan, bytes_held: int) -> str:
     """Sizes, turns, points and costs, in sentences, because Preview Any runs lines together."""
     aligned = [a for a in plan.alignments if a.aligned]
     lines = [f"{len(aligned)} of {len(plan.alignments)} frames aligned"]
@@ -101,7 +101,7 @@ def summary(plan: Plan, bytes_held: int) -> str:
     return "\n".join([f"{line}." for line in lines] + doubts(plan))
 
 
-def sheet(picture: Picture, plan: Plan) -> Tensor:
+def calibration_sheet(picture: Picture, plan: Plan) -> Tensor:
     """(1, H, W, 3) uint8: the reference as it is, then frames of the clip with the warped reference that they read.
 
     Circles are the person of the frame, green where they decided, red where not; white crosses are the reference's

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from ..model.images import fit_boxes
-from .procrustes import IDENTITY, moved
+from .procrustes import IDENTITY, transformed
 
 # Pixels by which a warp may be off: half a cell of the latents, whose eight pixels the finest attention sees as one.
 TOLERANCE = 4.0
@@ -63,10 +63,10 @@ def distinct(
 
     The first is the identity, which costs nothing. Then, as long as a transform is off by more than the tolerance and
     there are fewer than 1 + `most`, the one that is furthest off stands for itself (Gonzalez 1985)."""
-    places = np.stack([moved(matrix, corners) for matrix in matrices])
+    places = np.stack([transformed(matrix, corners) for matrix in matrices])
 
     def distances(matrix: np.ndarray) -> np.ndarray:
-        return np.linalg.norm(places - moved(matrix, corners), axis=2).max(1)
+        return np.linalg.norm(places - transformed(matrix, corners), axis=2).max(1)
 
     chosen = [IDENTITY]
     off = distances(IDENTITY)[None]

@@ -34,7 +34,7 @@ class Square:
         return cls(float((x0 + x1) / 2), float((y0 + y1) / 2), float(size))
 
 
-def crop(picture: np.ndarray, square: Square) -> Tensor:
+def crop_square(picture: np.ndarray, square: Square) -> Tensor:
     """The normalised crop (3, 256, 256) of a uint8 RGB picture (H, W, 3), black where the picture ends.
 
     A square of more than 563 pixels is blurred first. One that is not comes out in whole grey levels."""

@@ -35,17 +35,17 @@ def find_people(pictures: Sequence[np.ndarray], detector: Detector) -> list[np.n
     """
     squares, scales = zip(*map(letterbox, pictures))
     outputs = detector(np.stack(squares))
-    check([output.shape for output in outputs], detector.name)
+    check_detector([output.shape for output in outputs], detector.name)
     found = []
     for output, scale in zip(outputs[0], scales):
-        boxes, scores = decode(output)
+        boxes, scores = decode_boxes(output)
         kept = suppress(boxes, scores)
         kept = kept[scores[kept] > SCORE][:MOST]
         found.append(np.concatenate([boxes[kept] / scale, scores[kept, None]], axis=1))
     return found
 
 
-def check(shapes: Sequence[tuple[int, ...]], name: str) -> None:
+def check_detector(shapes: Sequence[tuple[int, ...]], name: str) -> None:
     """Whether what a network gives for pictures is what YOLOX does."""
     cells = sum((SIZE // stride) ** 2 for stride in STRIDES)
     if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][1] != cells or shapes[0][2] <= 5 + PERSON:
@@ -64,7 +64,7 @@ def letterbox(picture: np.ndarray) -> tuple[np.ndarray, float]:
     return np.ascontiguousarray(square[..., ::-1].transpose(2, 0, 1), dtype=np.float32), scale
 
 
-def decode(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def decode_boxes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (8400, 4) x0, y0, x1, y1 and the person's scores (8400,) of the network's (8400, 85).
 
     In the raw form xy is the centre's offset from its cell, in cells, and wh is the logarithm of the size, in cells:

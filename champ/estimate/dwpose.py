@@ -49,7 +49,7 @@ def find_poses(
     while taken := list(islice(source, detector.batch)):
         for picture, boxes in zip(taken, find_people(taken, detector)):
             frames.append(frame := _Frame(picture, [], boxes))
-            waiting.extend((frame, box, crop(picture, box)) for box in boxes)
+            waiting.extend((frame, box, crop_person(picture, box)) for box in boxes)
         while len(waiting) >= pose_network.batch or (waiting and len(frames) >= pose_network.batch):
             _estimate([waiting.popleft() for _ in range(min(pose_network.batch, len(waiting)))], pose_network)
         while frames and len(frames[0].people) == len(frames[0].boxes):
@@ -62,12 +62,12 @@ def find_poses(
 
 def _estimate(people: list[tuple[_Frame, np.ndarray, np.ndarray]], pose_network: PoseNetwork) -> None:
     frames, boxes, crops = zip(*people)
-    found = decode(pose_network(np.stack(crops)), np.stack(boxes), pose_network.name)
+    found = decode_keypoints(pose_network(np.stack(crops)), np.stack(boxes), pose_network.name)
     for frame, box, keypoints, scores in zip(frames, boxes, *found):
         frame.people.append(Pose.from_whole_body(keypoints, scores, box.astype(np.float32)))
 
 
-def window(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pose_window(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Centre and size (..., 2) in pixels of what the crop shows: the box, padded and extended to the crop's shape."""
     centre = (boxes[..., :2] + boxes[..., 2:4]) / 2
     width, height = np.moveaxis((boxes[..., 2:4] - boxes[..., :2]) * PADDING, -1, 0)
@@ -75,10 +75,10 @@ def window(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return centre, np.stack([width, width * HEIGHT / WIDTH], axis=-1)
 
 
-def crop(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
+def crop_person(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
     """(3, 384, 288) float32, normalised, black where the picture ends. The channels stay RGB, as in the network's
     training; DWPose's own tool hands over BGR."""
-    centre, size = window(box)
+    centre, size = pose_window(box)
     scale = WIDTH / size[0]
     left, top = np.array([WIDTH, HEIGHT]) / 2 - centre * scale
     matrix = np.array([[scale, 0, left], [0, scale, top]])
@@ -86,21 +86,23 @@ def crop(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
     return ((pixels - MEAN) / STD).astype(np.float32).transpose(2, 0, 1)
 
 
-def decode(outputs: list[np.ndarray], boxes: np.ndarray, name: str = "The network") -> tuple[np.ndarray, np.ndarray]:
+def decode_keypoints(
+    outputs: list[np.ndarray], boxes: np.ndarray, name: str = "The network"
+) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints (N, 133, 2) in pixels and scores (N, 133) of SimCC outputs: for each point its likelihood along x,
     (N, 133, 576), and along y, (N, 133, 768), with two bins for each pixel of the crop.
 
     A point is at the maxima and as certain as the smaller of them; one without certainty is at -1."""
-    check([output.shape for output in outputs], name)
+    check_pose_network([output.shape for output in outputs], name)
     outputs = sorted(outputs, key=lambda output: output.shape[-1])
     scores = np.minimum(outputs[0].max(axis=-1), outputs[1].max(axis=-1))
     bins = np.stack([output.argmax(axis=-1) for output in outputs], axis=-1)
     bins[scores <= 0] = -1
-    centre, size = window(boxes[:, None])
+    centre, size = pose_window(boxes[:, None])
     return bins / BINS / (WIDTH, HEIGHT) * size + centre - size / 2, scores
 
 
-def check(shapes: Sequence[tuple[int, ...]], name: str) -> None:
+def check_pose_network(shapes: Sequence[tuple[int, ...]], name: str) -> None:
     """Whether what a network gives for crops is what DWPose does."""
     expected = [(shapes[0][0], POINTS, BINS * length) for length in (WIDTH, HEIGHT)]
     found = sorted(map(tuple, shapes), key=lambda shape: shape[-1])

@@ -103,6 +103,6 @@ class DWPose:
 
 def load_dwpose(detector: Path, pose_network: Path) -> DWPose:
     finder, pose_net = read_network(detector), read_network(pose_network)
-    detect.check(finder.check(detect.SIZE, detect.SIZE), finder.name)
-    dwpose.check(pose_net.check(dwpose.HEIGHT, dwpose.WIDTH), pose_net.name)
+    detect.check_detector(finder.check(detect.SIZE, detect.SIZE), finder.name)
+    dwpose.check_pose_network(pose_net.check(dwpose.HEIGHT, dwpose.WIDTH), pose_net.name)
     return DWPose(Runner(finder, DETECTOR_BATCH), Runner(pose_net, POSE_BATCH))

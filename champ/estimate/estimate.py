@@ -10,7 +10,7 @@ from ..body.body import Body
 from ..body.smpl import SmplBody
 from ..motion.gaps import fill_gaps
 from ..motion.motion import Motion
-from .crops import Square, cam_in_picture, crop
+from .crops import Square, cam_in_picture, crop_square
 from .hmr2_model import HMR2, predict
 
 SHARED_BETAS = 2  # size and girth, which mean for the free body what they mean for SMPL
@@ -48,7 +48,7 @@ def estimate_motion(
             if on_frame:
                 on_frame(i, len(boxes))
             if i in squares:
-                yield crop(picture, squares[i])
+                yield crop_square(picture, squares[i])
 
     predictions = zip(*predict(hmr2, crops(), batch))
     rotations, betas, camera = (torch.stack(values) for values in predictions)

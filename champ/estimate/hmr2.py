@@ -92,7 +92,7 @@ class MLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-class Block(nn.Module):
+class ViTBlock(nn.Module):
     def __init__(self, sizes: HMR2Sizes, kind: dict[str, Any], operations: Any):
         super().__init__()
         self.norm1 = operations.LayerNorm(sizes.width, eps=1e-6, **kind)
@@ -105,7 +105,7 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class Backbone(nn.Module):
+class ViT(nn.Module):
     """ViTPose's ViT: normalised crops (N, 3, 256, 256) to patches (N, 16 * 12, width), row by row."""
 
     def __init__(self, sizes: HMR2Sizes, kind: dict[str, Any], operations: Any):
@@ -113,7 +113,7 @@ class Backbone(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + ROWS * COLUMNS, sizes.width, **kind))
         self.patch_embed = nn.Module()
         self.patch_embed.proj = operations.Conv2d(3, sizes.width, PATCH, stride=PATCH, padding=2, **kind)
-        self.blocks = nn.ModuleList(Block(sizes, kind, operations) for _ in range(sizes.depth))
+        self.blocks = nn.ModuleList(ViTBlock(sizes, kind, operations) for _ in range(sizes.depth))
         self.last_norm = operations.LayerNorm(sizes.width, eps=1e-6, **kind)
 
     def forward(self, crops: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class DecoderLayer(nn.ModuleList):
         return x + net["3"](F.gelu(net["0"](feed["norm"](x))))
 
 
-class Head(nn.Module):
+class SMPLHead(nn.Module):
     """One query token reads the patches; what it says is added to the mean pose, shape and camera."""
 
     def __init__(self, sizes: HMR2Sizes, kind: dict[str, Any], operations: Any):
@@ -204,8 +204,8 @@ class HMR2Net(nn.Module):
     def __init__(self, sizes: HMR2Sizes, dtype: Any = None, device: Any = None, operations: Any = nn):
         super().__init__()
         kind = dict(dtype=dtype, device=device)
-        self.backbone = Backbone(sizes, kind, operations)
-        self.smpl_head = Head(sizes, kind, operations)
+        self.backbone = ViT(sizes, kind, operations)
+        self.smpl_head = SMPLHead(sizes, kind, operations)
 
     def forward(self, crops: Tensor) -> Prediction:
         """For crops (N, 3, 256, 256) of `crops.crop`, in the type of the computation."""

@@ -14,7 +14,7 @@ STANDS_OUT = 1.65  # how far a cut lies above the change of the frames around it
 SHORTEST = 3  # frames of a shot; what is shorter is a flash
 
 
-class Look(NamedTuple):
+class FrameLook(NamedTuple):
     layout: np.ndarray  # (SIDE, SIDE, 3), each channel around 0, and all of length 1; zeros for a plain picture
     colors: np.ndarray  # histogram of hue, saturation and value, sum 1
 
@@ -43,7 +43,7 @@ def find_shots(pictures: Iterable[np.ndarray]) -> np.ndarray:
     return cut.cumsum()
 
 
-def look(picture: np.ndarray) -> Look:
+def look(picture: np.ndarray) -> FrameLook:
     layout = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     layout -= layout.mean((0, 1))
     # Each channel by itself, so that a coloured light makes no difference.
@@ -52,9 +52,9 @@ def look(picture: np.ndarray) -> Look:
     length = np.linalg.norm(layout)
     hsv = cv2.cvtColor(cv2.resize(picture, (96, 96), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2HSV)
     colors = cv2.calcHist([hsv], [0, 1, 2], None, [12, 4, 4], [0, 180, 0, 256, 0, 256]).ravel()
-    return Look((layout / max(float(length), 1.0)).astype(np.float16), colors / colors.sum())
+    return FrameLook((layout / max(float(length), 1.0)).astype(np.float16), colors / colors.sum())
 
 
-def change(a: Look, b: Look) -> float:
+def change(a: FrameLook, b: FrameLook) -> float:
     """1 - correlation of the layouts: 0 = the same, 1 = nothing in common."""
     return 1 - float(np.vdot(a.layout.astype(np.float32), b.layout.astype(np.float32)))

@@ -66,7 +66,7 @@ def _nodes(value: Any) -> Iterator[Node]:
             yield from _nodes(part)
 
 
-class Name(str):
+class Identifier(str):
     """A name in the code."""
 
 
@@ -86,7 +86,7 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
 
 
-class Method(NamedTuple):
+class ScriptMethod(NamedTuple):
     parameters: list[str]
     lines: list[str]
 
@@ -96,9 +96,9 @@ class _Code:
 
     def __init__(self, archive: TorchArchive):
         self.archive = archive
-        self.files: dict[str, dict[tuple[str, str], Method]] = {}
+        self.files: dict[str, dict[tuple[str, str], ScriptMethod]] = {}
 
-    def method(self, kind: str, name: str) -> Method:
+    def method(self, kind: str, name: str) -> ScriptMethod:
         """Of a class that a pickle mentions, such as __torch__.yolox.models.YOLOX."""
         place, _, short = kind.rpartition(".")
         file = f"code/{place.replace('.', '/')}.py"
@@ -109,7 +109,7 @@ class _Code:
         return self.files[file][short, name]
 
     @staticmethod
-    def _methods(text: str) -> Iterator[tuple[tuple[str, str], Method]]:
+    def _methods(text: str) -> Iterator[tuple[tuple[str, str], ScriptMethod]]:
         if len(text) > MAX_CODE:
             raise DamagedError("it has more code than any such network")
         kind, method = "", None
@@ -117,7 +117,7 @@ class _Code:
             if found := re.fullmatch(r"class (\w+)\(.*\):", line):
                 kind, method = found[1], None
             elif found := re.fullmatch(r"  def (\w+)\((.*)\) -> .*:", line):
-                method = Method(re.findall(r"(?:^|, *)(\w+):", found[2]), [])
+                method = ScriptMethod(re.findall(r"(?:^|, *)(\w+):", found[2]), [])
                 yield (kind, found[1]), method
             elif line.startswith("    ") and method:
                 method.lines.append(line.strip())
@@ -184,7 +184,7 @@ class _Expression:
         if kind == "text":
             return token[1:-1]
         if kind == "name":
-            return CONSTANTS[token] if token in CONSTANTS else Name(token)
+            return CONSTANTS[token] if token in CONSTANTS else Identifier(token)
         if token == "[":
             return self.arguments("]")[0]
         if token == "(":
@@ -199,7 +199,7 @@ class _Expression:
         values, named = [], {}
         while self.token != end:
             value = self.value()
-            if self.token == "=" and isinstance(value, Name):
+            if self.token == "=" and isinstance(value, Identifier):
                 self.advance()
                 named[str(value)] = self.value()
             else:
@@ -273,12 +273,12 @@ class _Tracer:
 
     def value(self, expression: Any, scope: dict[str, Any]) -> Any:
         """What an expression stands for: a constant, a part of the network, or the name of a value."""
-        if isinstance(expression, Name):
+        if isinstance(expression, Identifier):
             if expression not in scope:
                 raise DamagedError(f"its code mentions {str(expression)[:40]!r}, which is nothing that a network has")
             return scope[expression]
         if isinstance(expression, Attribute):
-            if expression.of == Name("CONSTANTS"):
+            if expression.of == Identifier("CONSTANTS"):
                 return self.known(self.constants[int(expression.name[1:])])
             return self.member(self.value(expression.of, scope), expression.name)
         if isinstance(expression, Item):
@@ -309,18 +309,21 @@ class _Tracer:
 
     def call(self, call: Call, scope: dict[str, Any]) -> Any:
         function = call.function
-        if function == Name("getattr"):
+        if function == Identifier("getattr"):
             of, name = call.args
             return self.member(self.value(of, scope), name)
-        if function in (Name("annotate"), Name("unchecked_cast")):
+        if function in (Identifier("annotate"), Identifier("unchecked_cast")):
             return self.value(call.args[1], scope)
-        if function == Attribute(Name("torch"), "device"):
+        if function == Attribute(Identifier("torch"), "device"):
             return None  # ComfyUI decides about devices
         args = [self.value(arg, scope) for arg in call.args]
         kwargs = {name: self.value(arg, scope) for name, arg in call.kwargs.items()}
-        if function in (Name("int"), Name("float")):
+        if function in (Identifier("int"), Identifier("float")):
             return self.operator(str(function), args, kwargs)
-        if isinstance(function, Attribute) and function.of in (Name("torch"), Attribute(Name("ops"), "prim")):
+        if isinstance(function, Attribute) and function.of in (
+            Identifier("torch"),
+            Attribute(Identifier("ops"), "prim"),
+        ):
             return self.operator(function.name, args, kwargs)
         if isinstance(function, Attribute):
             module = self.value(function.of, scope)

@@ -70,7 +70,7 @@ def link(tracks: list[Track]) -> list[Track]:
     return sorted((_join(pieces) for pieces in people), key=lambda t: -t.weight)
 
 
-def choose(
+def choose_person(
     tracks: list[Track],
     person: str = "largest",
     number: int = 0,
@@ -114,7 +114,7 @@ def one_person(people: list[list[Pose]], shot: np.ndarray) -> list[Pose | None]:
     tracks = track(people, shot)
     if not tracks:
         return [None] * len(people)
-    member = choose(tracks).member
+    member = choose_person(tracks).member
     return [frame[i] if i >= 0 else None for frame, i in zip(people, member)]
 
 

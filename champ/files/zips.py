@@ -26,7 +26,7 @@ class Member(NamedTuple):
     header: int  # where the member begins
 
 
-def unpack(data: Bytes, room: Room, kind: int = zlib.MAX_WBITS) -> bytearray:
+def inflate(data: Bytes, room: Room, kind: int = zlib.MAX_WBITS) -> bytearray:
     """What zlib has packed; `kind` is the window with which zlib tells gzip and bare deflate apart."""
     unpacker, unpacked = zlib.decompressobj(kind), bytearray()
     for start in range(0, len(data), STEP):
@@ -88,7 +88,7 @@ class Archive:
             self.room.pay(member.packed)
             content: Bytes = self.data[start:stop]
         elif member.method == DEFLATED:
-            content = unpack(self.data[start:stop], self.room, -zlib.MAX_WBITS)
+            content = inflate(self.data[start:stop], self.room, -zlib.MAX_WBITS)
         else:
             raise DamagedError(f"it is compressed in a way that is not known here (method {member.method})")
         if len(content) != member.size or zlib.crc32(content) != member.checksum:

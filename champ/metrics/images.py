@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Measure = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+ImageMeasure = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 WINDOW = 7  # pixels; SSIM's square window
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
@@ -122,7 +122,7 @@ def iou(found: Tensor, true: Tensor) -> Tensor:
     return (found & true).sum((1, 2)) / (found | true).sum((1, 2))
 
 
-def _each(measure: Measure, made: Tensor, true: Tensor, mask: Tensor | None) -> Tensor:
+def _each(measure: ImageMeasure, made: Tensor, true: Tensor, mask: Tensor | None) -> Tensor:
     check_pair(made, true, mask)
     masks = [None] * len(made) if mask is None else list(mask)
     return torch.stack([measure(a.double(), b.double(), m) for a, b, m in zip(made, true, masks)])

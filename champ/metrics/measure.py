@@ -10,7 +10,8 @@ from . import images, perceptual
 Table = dict[str, dict[str, float]]  # measure -> part of the picture -> value
 OnFrame = Callable[[int, int], None]
 
-VGG, LPIPS, I3D, RESNET = "vgg16-397923af.pth", "lpips_vgg.pth", "i3d_pretrained_400.pt", "resnet-50-kinetics.pth"
+VGG_FILE, LPIPS_FILE = "vgg16-397923af.pth", "lpips_vgg.pth"
+I3D_FILE, RESNET_FILE = "i3d_pretrained_400.pt", "resnet-50-kinetics.pth"
 
 # What each protocol calls a measure, and how it computes it.
 PROTOCOLS = {
@@ -24,9 +25,9 @@ PROTOCOLS = {
 }
 # The measures that need networks: how those are read, and from which files.
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], list[str]]] = {
-    "LPIPS": (perceptual.load_lpips, [VGG, LPIPS]),
-    "FID-VID": (perceptual.load_resnet3d, [RESNET]),
-    "FVD": (perceptual.load_i3d, [I3D]),
+    "LPIPS": (perceptual.load_lpips, [VGG_FILE, LPIPS_FILE]),
+    "FID-VID": (perceptual.load_resnet3d, [RESNET_FILE]),
+    "FVD": (perceptual.load_i3d, [I3D_FILE]),
 }
 
 
@@ -72,7 +73,7 @@ def mean(values: Tensor) -> float:
 
 
 def _frame_by_frame(
-    measure: images.Measure, made: Tensor, true: Tensor, mask: Tensor | None, on_frame: OnFrame | None
+    measure: images.ImageMeasure, made: Tensor, true: Tensor, mask: Tensor | None, on_frame: OnFrame | None
 ) -> Tensor:
     """A measure of every frame, or of every frame and the next."""
     values = []

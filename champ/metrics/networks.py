@@ -30,7 +30,7 @@ class VGG16(nn.Module):
         return maps
 
 
-def same(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+def pad_as_tensorflow(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
     """Zeros around x so that ceil(size / stride) results come out, the odd one behind, as TensorFlow pads."""
     pads: list[int] = []
     for size, k, s in reversed(list(zip(x.shape[2:], kernel, stride))):
@@ -49,16 +49,16 @@ class Unit(nn.Module):
         self.bn = nn.BatchNorm3d(out, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv3d(same(x, self.kernel, self.stride))).relu()
+        return self.bn(self.conv3d(pad_as_tensorflow(x, self.kernel, self.stride))).relu()
 
 
-class Pool(nn.Module):
+class SamePool(nn.Module):
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]):
         super().__init__()
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool3d(same(x, self.kernel, self.stride), self.kernel, self.stride)
+        return F.max_pool3d(pad_as_tensorflow(x, self.kernel, self.stride), self.kernel, self.stride)
 
 
 class Mixed(nn.Module):
@@ -69,7 +69,7 @@ class Mixed(nn.Module):
         self.b0 = Unit(channels, b0)
         self.b1a, self.b1b = Unit(channels, b1a), Unit(b1a, b1b, 3)
         self.b2a, self.b2b = Unit(channels, b2a), Unit(b2a, b2b, 3)
-        self.b3a, self.b3b = Pool((3, 3, 3), (1, 1, 1)), Unit(channels, b3b)
+        self.b3a, self.b3b = SamePool((3, 3, 3), (1, 1, 1)), Unit(channels, b3b)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))], 1)
@@ -83,19 +83,19 @@ class I3D(nn.Sequential):
         wide, all_ways = ((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2))
         layers = {
             "Conv3d_1a_7x7": Unit(3, 64, 7, 2),
-            "MaxPool3d_2a_3x3": Pool(*wide),
+            "MaxPool3d_2a_3x3": SamePool(*wide),
             "Conv3d_2b_1x1": Unit(64, 64),
             "Conv3d_2c_3x3": Unit(64, 192, 3),
-            "MaxPool3d_3a_3x3": Pool(*wide),
+            "MaxPool3d_3a_3x3": SamePool(*wide),
             "Mixed_3b": Mixed(192, 64, 96, 128, 16, 32, 32),
             "Mixed_3c": Mixed(256, 128, 128, 192, 32, 96, 64),
-            "MaxPool3d_4a_3x3": Pool(*all_ways),
+            "MaxPool3d_4a_3x3": SamePool(*all_ways),
             "Mixed_4b": Mixed(480, 192, 96, 208, 16, 48, 64),
             "Mixed_4c": Mixed(512, 160, 112, 224, 24, 64, 64),
             "Mixed_4d": Mixed(512, 128, 128, 256, 24, 64, 64),
             "Mixed_4e": Mixed(512, 112, 144, 288, 32, 64, 64),
             "Mixed_4f": Mixed(528, 256, 160, 320, 32, 128, 128),
-            "MaxPool3d_5a_2x2": Pool((2, 2, 2), (2, 2, 2)),
+            "MaxPool3d_5a_2x2": SamePool((2, 2, 2), (2, 2, 2)),
             "Mixed_5b": Mixed(832, 256, 160, 320, 32, 128, 128),
             "Mixed_5c": Mixed(832, 384, 192, 384, 48, 128, 128),
             "logits": Logits(),
@@ -115,7 +115,7 @@ class Logits(nn.Module):
         return self.conv3d(F.avg_pool3d(x, (1, 7, 7), 1)).mean((2, 3, 4))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck3D(nn.Module):
     def __init__(self, channels: int, width: int, stride: int):
         super().__init__()
         out = 4 * width
@@ -143,7 +143,7 @@ class ResNet3D(nn.Module):
         for i, (blocks, width) in enumerate(zip((3, 4, 6, 3), (64, 128, 256, 512))):
             strides = [2 if i else 1, *[1] * (blocks - 1)]
             inputs = [channels, *[4 * width] * (blocks - 1)]
-            layer = nn.Sequential(*(Bottleneck(c, width, s) for c, s in zip(inputs, strides)))
+            layer = nn.Sequential(*(Bottleneck3D(c, width, s) for c, s in zip(inputs, strides)))
             setattr(self, f"layer{i + 1}", layer)
             channels = 4 * width
 

@@ -167,7 +167,7 @@ def read(path: Path) -> StateDict:
     return read_tensors(path, nested=("state_dict", "model", "module"))
 
 
-def read_network(file: NetworkFile) -> StateDict:
+def read_state(file: NetworkFile) -> StateDict:
     """A network's tensors under its own names. What a trainer has put before the names and what else it has saved,
     such as the optimiser's state, is left out."""
     state = read(file.file)

@@ -76,7 +76,7 @@ def fit_images(images: Tensor, width: int, height: int, how: str, method: Image.
     return padded
 
 
-def clip_input(images: Tensor) -> Tensor:
+def clip_vision_input(images: Tensor) -> Tensor:
     """What the official inference shows to CLIP vision: 224x224, bicubic, aspect ratio not kept.
 
     ComfyUI's CLIP vision encoding takes pictures of this size as they are."""

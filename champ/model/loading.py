@@ -23,7 +23,7 @@ from .checkpoint import (
     StateDict,
     check_kind,
     check_tensors,
-    read_network,
+    read_state,
     shapes_of,
     warn_unused,
 )
@@ -45,14 +45,14 @@ COMPUTE_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 UNUSED_IN_ENCODERS = r"attentions\.\d+\.|guidance_attention\."
 MUSEPOSE_POSITIONS = 128  # of its motion modules, where Animate Anyone's have 32
 
-Sizes = TypeVar("Sizes")
+AnySizes = TypeVar("AnySizes")
 
 
 def load_denoiser(
     files: CheckpointSet, motion: Path | Literal["set", "none"] = "set", weight_dtype: str | torch.dtype = "default"
 ) -> ModelPatcher:
     """The denoising UNet as a ComfyUI MODEL, with the set's motion modules, another file's, or none (for pictures)."""
-    state = read_network(files.denoising_unet)
+    state = read_state(files.denoising_unet)
     own_motion = {key: state.pop(key) for key in list(state) if MOTION_KEY.fullmatch(key)}
     check_kind(files.denoising_unet.name, state, DENOISING)
     sizes = _sizes(UNetSizes.read, files.denoising_unet, state)
@@ -79,7 +79,7 @@ def load_denoiser(
 
 def load_reference_net(files: CheckpointSet, weight_dtype: str | torch.dtype = "default") -> ReferenceNet:
     file = files.reference_unet
-    state = read_network(file)
+    state = read_state(file)
     check_kind(file.name, state, REFERENCE, DENOISING)  # some files have the output layers, which are not used
     sizes = _sizes(UNetSizes.read, file, state)
     config = ModelConfig(sizes.comfy())
@@ -92,7 +92,7 @@ def load_reference_net(files: CheckpointSet, weight_dtype: str | torch.dtype = "
 
 def load_encoders(files: CheckpointSet, weight_dtype: str | torch.dtype = "default") -> GuidanceEncoders:
     """The guidance encoders of a set, or its pose guider."""
-    states = {name: read_network(file) for name, file in files.encoders.items()}
+    states = {name: read_state(file) for name, file in files.encoders.items()}
     tensors = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
     dtype, cast, _ = _storage(tensors, weight_dtype, [torch.float16, torch.float32])
     encoders = nn.ModuleDict()
@@ -117,7 +117,7 @@ def _read_motion(files: CheckpointSet, motion: Path | str, own: StateDict) -> tu
             f"{files.place} has no motion_module file, and {files.denoising_unet.name} has no motion modules in it; "
             "copy the whole set, or choose a motion module of AnimateDiff."
         )
-    state = read_network(file)
+    state = read_state(file)
     modules = {key: value for key, value in state.items() if MOTION_KEY.fullmatch(key)}
     check_kind(file.name, modules or state, MOTION)
     warn_unused(file.name, [key for key in state if key not in modules])
@@ -134,7 +134,9 @@ def _warn_of_musepose(files: CheckpointSet, motion: MotionSizes) -> None:
         )
 
 
-def _sizes(read_sizes: Callable[[Mapping[str, tuple[int, ...]]], Sizes], file: NetworkFile, state: StateDict) -> Sizes:
+def _sizes(
+    read_sizes: Callable[[Mapping[str, tuple[int, ...]]], AnySizes], file: NetworkFile, state: StateDict
+) -> AnySizes:
     try:
         return read_sizes(shapes_of(state))
     except ValueError as error:

@@ -13,7 +13,7 @@ from ..files.pickles import Node, Unpickler
 from ..files.room import Room
 from ..files.tensors import mapped
 from ..files.torch_files import is_tensor, read_torch, to_tensor
-from ..files.zips import Bytes, unpack
+from ..files.zips import Bytes, inflate
 
 JOBLIB_ARRAY = "joblib.numpy_pickle.NumpyArrayWrapper"
 # Also joblib's arrays, and torch's tensors.
@@ -62,9 +62,9 @@ def _read_joblib(path: Path) -> Any:
     data: Bytes = path.read_bytes()
     room = Room(len(data))
     if data[:1] == b"\x78":
-        data = unpack(data, room)
+        data = inflate(data, room)
     elif data[:2] == b"\x1f\x8b":
-        data = unpack(data, room, 16 + zlib.MAX_WBITS)
+        data = inflate(data, room, 16 + zlib.MAX_WBITS)
     return _JoblibUnpickler(data, room).load()
 
 

@@ -64,7 +64,7 @@ class Recording:
     repeats: int = 1  # of all frames, for a still pose
 
 
-Person = tuple[int, Callable[[], Recording]]  # in how many frames they are seen, and what reads them
+PersonInFile = tuple[int, Callable[[], Recording]]  # in how many frames they are seen, and what reads them
 
 
 def _float(value: Any, *shape: int) -> Tensor:
@@ -202,7 +202,7 @@ def _gvhmr(values: dict, path: Path) -> Recording:
     return replace(seen, lens=lambda *_: focal, size=size)
 
 
-def _wham(values: dict) -> list[Person]:
+def _wham(values: dict) -> list[PersonInFile]:
     """The in-camera half of the file; `trans` is already what is added to the posed body."""
     frames = _all_frame_numbers(person["frame_ids"] for person in values.values())
     length = 1 + max(int(own.max()) for own in frames)
@@ -216,7 +216,7 @@ def _wham(values: dict) -> list[Person]:
     return [(len(own), partial(read, person, own)) for person, own in zip(values.values(), frames)]
 
 
-def _phalp(values: dict) -> list[Person]:
+def _phalp(values: dict) -> list[PersonInFile]:
     """A person's entries with tracked_time above 0 are repetitions of the last time they were seen."""
     length, entries = _check_length(len(values)), 0
     seen: dict[int, list] = defaultdict(list)
@@ -261,7 +261,7 @@ def _tram(values: dict, path: Path) -> Recording:
     )  # fmt: skip
 
 
-def _prompt_hmr(values: dict) -> list[Person]:
+def _prompt_hmr(values: dict) -> list[PersonInFile]:
     """The in-camera half of the file; an SMPL-X body with hands and face, of which SMPL has no joints."""
     length, lens, size = _slam_camera(values["camera"])
 
@@ -276,7 +276,7 @@ def _prompt_hmr(values: dict) -> list[Person]:
     return [(len(own), partial(read, person["smplx_cam"], own)) for person, own in zip(people, frames)]
 
 
-def _romp(values: dict) -> list[Person]:
+def _romp(values: dict) -> list[PersonInFile]:
     """Everyone in a frame stands in one array; without track_ids the row is the person."""
     results = object_members(values["results"])[0]
     length, entries = _check_length(len(results)), 0
@@ -317,11 +317,11 @@ ONE: list[tuple[set[str], Callable[[dict, Path], Recording]]] = [
     ({"smpl_params_incam"}, _gvhmr),
     ({"pred_rotmat", "pred_trans", "frame"}, _tram),
 ]
-SEVERAL: list[tuple[set[str], Callable[[dict], list[Person]]]] = [
+SEVERAL: list[tuple[set[str], Callable[[dict], list[PersonInFile]]]] = [
     ({"results"}, _romp),
     ({"people", "camera"}, _prompt_hmr),
 ]
-INSIDE: list[tuple[set[str], Callable[[dict], list[Person]]]] = [
+INSIDE: list[tuple[set[str], Callable[[dict], list[PersonInFile]]]] = [
     ({"tid", "smpl", "camera", "tracked_time"}, _phalp),
     ({"pose", "trans", "frame_ids"}, _wham),
 ]

@@ -75,17 +75,17 @@ def smooth_curve(x: Tensor, weight: Tensor, strength: float) -> Tensor:
     is the difference of the two around the frame, and noise is `strength` TRUST times the median of what the narrowest
     window removes.
     """
-    curve = weighted(x, window(weight, WINDOWS[0]))
+    curve = weighted(x, window_weights(weight, WINDOWS[0]))
     noise = strength * TRUST * (x - curve).norm(dim=-1).median(0).values
     for sigma in WINDOWS[1:]:
-        wide = weighted(x, window(weight, sigma))
-        apart = weighted((wide - curve).square().sum(-1), window(weight, sigma / 1.5, degree=0))
+        wide = weighted(x, window_weights(weight, sigma))
+        apart = weighted((wide - curve).square().sum(-1), window_weights(weight, sigma / 1.5, degree=0))
         kept = apart.square() / (apart.square() + noise**4 + 1e-24)
         curve = torch.lerp(wide, curve, kept[..., None])
     return curve
 
 
-def window(weight: Tensor, sigma: float, degree: int = 2) -> Tensor:
+def window_weights(weight: Tensor, sigma: float, degree: int = 2) -> Tensor:
     """(F, 2 r + 1): by what to multiply the frames around each one for the middle of the polynomial that fits them
     best under a Gaussian. A parabola keeps the height of a peak, which a mean (degree 0) cuts.
 

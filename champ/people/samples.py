@@ -85,9 +85,9 @@ class SyntheticPeople:
         framing = self._framing(Draw(self.split, self.seed, index, FRAMING_STREAM))
         actor = make_actor(draw_look(look_draw), scene_draw, self.size, self.size)
         move = draw_move(motion_draw)
-        motion, up = place(actor, move, motion_draw, self.frames, self.size, self.size, framing=framing)
+        motion, up = place_actor(actor, move, motion_draw, self.frames, self.size, self.size, framing=framing)
         other = move if reference_draw.chance(0.4) else draw_move(reference_draw)
-        reference_motion, reference_up = place(
+        reference_motion, reference_up = place_actor(
             actor, other, reference_draw, 1, self.size, self.size, turned=0.1, framing=framing
         )
         guidance = render_guidance(actor.body, motion)
@@ -112,7 +112,7 @@ def make_actor(look: Look, draw: Draw, width: int, height: int) -> Actor:
     return Actor(body, look, dress(body, look), draw_light(draw), draw_background(draw, width, height))
 
 
-def place(
+def place_actor(
     actor: Actor,
     move: Move,
     draw: Draw,

@@ -62,10 +62,10 @@ def preview(
     return out
 
 
-Figure = tuple[slice, slice, Tensor, Tensor]
+DrawnFigure = tuple[slice, slice, Tensor, Tensor]
 
 
-def _clay(body: Body, motion: Motion) -> Iterator[Figure]:
+def _clay(body: Body, motion: Motion) -> Iterator[DrawnFigure]:
     """The figure of consecutive runs of frames: the rows and columns that it is in, premultiplied linear light
     (f, h, w, 3) and coverage (f, h, w, 1) there."""
     fine = replace(motion, focal=motion.focal * SAMPLES, width=motion.width * SAMPLES, height=motion.height * SAMPLES)
@@ -132,7 +132,7 @@ def openness(hits: Hits, motion: Motion) -> Tensor:
     return 1 - 0.55 * ((hits.z - z / seen) / CREASE).clamp(0, 1)
 
 
-def _pyrender(body: Body, motion: Motion) -> Iterator[Figure]:
+def _pyrender(body: Body, motion: Motion) -> Iterator[DrawnFigure]:
     """The same with OpenGL, one frame at a time; the torch backend is prettier and needs nothing."""
     pyrender, trimesh = import_pyrender()
     body, motion = body.to("cpu"), motion.to("cpu")

@@ -51,7 +51,7 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
-def flat(length: int, overlap: int) -> list[float]:
+def flat_weights(length: int, overlap: int) -> list[float]:
     """The plain average of the official pipeline."""
     return [1.0] * length
 
@@ -66,4 +66,4 @@ def ramps(length: int, overlap: int) -> list[float]:
     return [float(min(k + 1, length - k, overlap + 1)) for k in range(length)]
 
 
-WEIGHTS: dict[str, Weights] = {"flat": flat, "pyramid": pyramid, "ramps": ramps}
+WEIGHTS: dict[str, Weights] = {"flat": flat_weights, "pyramid": pyramid, "ramps": ramps}

@@ -21,7 +21,7 @@ from . import commands
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m champ.train", description=__doc__)
-    commands.add(parser.add_subparsers(required=True))
+    commands.add_commands(parser.add_subparsers(required=True))
     options = parser.parse_args()
     options.run(options)
 

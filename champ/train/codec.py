@@ -38,7 +38,7 @@ def conv(inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, **options)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.conv = nn.Sequential(
@@ -57,9 +57,13 @@ class Codec(nn.Module):
         down: list[nn.Module] = [conv(3, WIDTHS[0]), nn.ReLU()]
         up: list[nn.Module] = [conv(CHANNELS, WIDTHS[-1]), nn.ReLU()]
         for fine, coarse in zip(WIDTHS, WIDTHS[1:]):
-            down += [conv(fine, coarse, stride=2, bias=False), *(Block(coarse) for _ in range(BLOCKS))]
+            down += [conv(fine, coarse, stride=2, bias=False), *(ResidualBlock(coarse) for _ in range(BLOCKS))]
         for coarse, fine in zip(WIDTHS[:0:-1], WIDTHS[-2::-1]):
-            up += [*(Block(coarse) for _ in range(BLOCKS)), nn.Upsample(scale_factor=2), conv(coarse, fine, bias=False)]
+            up += [
+                *(ResidualBlock(coarse) for _ in range(BLOCKS)),
+                nn.Upsample(scale_factor=2),
+                conv(coarse, fine, bias=False),
+            ]
         self.encoder = nn.Sequential(*down, conv(WIDTHS[-1], CHANNELS))
         self.decoder = nn.Sequential(*up, nn.ReLU(), conv(WIDTHS[0], 3))
 
@@ -132,7 +136,7 @@ def _start(network: nn.Sequential) -> list[nn.Conv2d]:
             if layer.bias is not None:
                 layer.bias.zero_()
     for block in network:
-        if isinstance(block, Block):
+        if isinstance(block, ResidualBlock):
             block.conv[4].weight.zero_()
     return [layer for layer in network if isinstance(layer, nn.Conv2d)]
 
@@ -301,8 +305,8 @@ def _places_of(
 ) -> Iterator[tuple[str, nn.Conv2d | None, int, int]]:
     run = 0  # blocks since the last change of size
     for i, layer in enumerate(network):
-        blocks: list[Block | None] = []
-        if isinstance(layer, Block):
+        blocks: list[ResidualBlock | None] = []
+        if isinstance(layer, ResidualBlock):
             run += 1
             blocks = [layer] if run < BLOCKS else [layer, *[None] * (FULL_BLOCKS - BLOCKS)]
         elif i == single_block_after:  # the block at full size, which is no more than its ReLU

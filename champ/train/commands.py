@@ -40,7 +40,7 @@ OFFICIAL_FRAMES = {"stage1": 1, "stage2": 24}
 REPORT = 25  # steps between two lines on the screen
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add_commands(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("prepare", help="draw synthetic people and their maps into files")
     command.add_argument("--data", type=Path, required=True, help="the folder of the files")
     command.add_argument("--split", default="train", help="train or held_out")
@@ -85,7 +85,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--about", nargs="*", default=[], metavar="NAME=TEXT", help="what else the files shall say")
     command.set_defaults(run=run_export)
 
-    evaluate.add(commands)
+    evaluate.add_evaluate(commands)
 
 
 def add_small_network(command: argparse.ArgumentParser) -> None:
@@ -146,7 +146,7 @@ def add_stage(command: argparse.ArgumentParser, stage: str) -> None:
 
 def run_prepare(options: argparse.Namespace) -> None:
     people = SyntheticPeople(options.size, options.split, options.frames, close=options.close)
-    prepare(people, options.data, options.first, options.count, report)
+    prepare(people, options.data, options.first, options.count, evaluate.print_progress)
 
 
 def run_codec(options: argparse.Namespace) -> None:
@@ -183,7 +183,7 @@ def run_silhouettes(options: argparse.Namespace) -> None:
 
 
 def run_encode(options: argparse.Namespace) -> None:
-    encode_packs(sorted(options.data.glob("*.safetensors")), ImageCodec(options.vae), report)
+    encode_packs(sorted(options.data.glob("*.safetensors")), ImageCodec(options.vae), evaluate.print_progress)
 
 
 def run_export(options: argparse.Namespace) -> None:
@@ -294,7 +294,3 @@ def speedometer() -> Callable[[int, float], None]:
             since = time.perf_counter()
 
     return on_step
-
-
-def report(done: int, total: int) -> None:
-    print(time.strftime("%H:%M:%S"), f"{done} of {total}", flush=True)

@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from ..files.pictures import read_picture
 from ..model.checkpoint import ENCODED_MAPS
-from ..model.images import clip_input
+from ..model.images import clip_vision_input
 from ..output import is_part
 from ..render.folder import list_frames
 from .batches import Batch
@@ -23,7 +23,7 @@ SPAN = 93  # frames of a video over which the frames of a stage 2 clip are sprea
 TRIES = 10  # of finding a crop that fits
 
 Frame = int
-Box = tuple[int, int, int]  # x, y, side
+CropBox = tuple[int, int, int]  # x, y, side
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class FolderSamples:
             person = avg_pool2d(pictures["mask"][..., 0].gt(127).float(), 8)
         embeds = None
         if self.clip_vision is not None:
-            shown = clip_input(pictures["reference"].float() / 255)
+            shown = clip_vision_input(pictures["reference"].float() / 255)
             embeds = self.clip_vision.encode_image(shown, crop=False)["image_embeds"].cpu().float()
         return Batch(
             encoded.unflatten(0, pictures["images"].shape[:2]),
@@ -133,7 +133,7 @@ def choose_frames(count: int, frames: int, generator: torch.Generator) -> tuple[
     return reference, [start + i * (span - 1) // (frames - 1) for i in range(frames)]
 
 
-def random_crop(width: int, height: int, generator: torch.Generator) -> Box:
+def random_crop(width: int, height: int, generator: torch.Generator) -> CropBox:
     """A square of 0.9 to 1 times the area somewhere, or in the middle where no such square fits."""
     for _ in range(TRIES):
         share = 0.9 + 0.1 * float(torch.rand((), generator=generator))
@@ -146,7 +146,7 @@ def random_crop(width: int, height: int, generator: torch.Generator) -> Box:
     return (width - side) // 2, (height - side) // 2, side
 
 
-def person_crop(shown: Tensor, generator: torch.Generator) -> Box:
+def person_crop(shown: Tensor, generator: torch.Generator) -> CropBox:
     """A square of 0.9 to 1.5 times the person's height or width, whichever is larger, inside the picture."""
     height, width = shown.shape
     rows, columns = shown.any(1).nonzero().flatten(), shown.any(0).nonzero().flatten()
@@ -164,7 +164,7 @@ def _read(file: Path) -> Tensor:
     return torch.from_numpy(read_picture(file))
 
 
-def _crop(pictures: Tensor, box: Box, size: int) -> Tensor:
+def _crop(pictures: Tensor, box: CropBox, size: int) -> Tensor:
     """The same square of every picture (N, H, W, 3), size pixels wide."""
     x, y, side = box
     part = pictures[:, y : y + side, x : x + side].permute(0, 3, 1, 2).float()

@@ -240,7 +240,7 @@ def sheet(clip: Sample, made: Mapping[str, Tensor]) -> np.ndarray:
     return np.concatenate(lines)
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def add_evaluate(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "evaluate",
         help="compare a model with simple baselines on held-out people",
@@ -287,12 +287,12 @@ def run(options: argparse.Namespace) -> None:
             methods[f"{name}, cfg {cfg:g}"] = sampled(networks, codec, replace(sampling, cfg=cfg))
     perceptual = load_lpips(*options.lpips) if options.lpips else None
     clips = held_out(options.size, options.frames, options.clips, options.first, options.close)
-    found = compare(clips, methods, codec, perceptual, options.out, report)
+    found = compare(clips, methods, codec, perceptual, options.out, print_progress)
     text = table(found)
     with whole(options.out / "table.md", replace=True) as made:
         made.write_text(text + "\n")
     print(text)
 
 
-def report(done: int, total: int) -> None:
+def print_progress(done: int, total: int) -> None:
     print(time.strftime("%H:%M:%S"), f"{done} of {total}", flush=True)

@@ -6,15 +6,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-Batch = TypeVar("Batch")
+AnyBatch = TypeVar("AnyBatch")
 
 
 def train_small_network(
     network: nn.Module,
     groups: list[dict[str, Any]],
-    batches: Iterable[Batch],
+    batches: Iterable[AnyBatch],
     steps: int,
-    loss_of: Callable[[Batch], tuple[Tensor, float]],
+    loss_of: Callable[[AnyBatch], tuple[Tensor, float]],
     on_step: Callable[[int, float, float], None] | None = None,
 ) -> None:
     """Takes AdamW's steps for groups of parameters, each up to its "lr" and down again; `loss_of` gives the loss of a

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from ..model.checkpoint import DENOISING, NetworkFile, check_kind, check_tensors, find_set, read_network, shapes_of
+from ..model.checkpoint import DENOISING, NetworkFile, check_kind, check_tensors, find_set, read_state, shapes_of
 from ..model.config import UNetSizes
 from ..model.guidance import EncoderSizes
 from ..model.loading import load_denoiser, load_encoders, load_reference_net, unet_names
@@ -17,8 +17,8 @@ from .networks import Champ, Networks, Sizes, patcher
 def load_networks(folder: Path, motion: Path | Literal["set", "none"]) -> Networks:
     """A checkpoint set in float32; `motion` may be a file of AnimateDiff."""
     files = find_set(folder, full_precision=True)
-    unet = UNetSizes.read(shapes_of(read_network(files.denoising_unet)))
-    encoder = EncoderSizes.read(shapes_of(read_network(next(iter(files.encoders.values())))))
+    unet = UNetSizes.read(shapes_of(read_state(files.denoising_unet)))
+    encoder = EncoderSizes.read(shapes_of(read_state(next(iter(files.encoders.values())))))
     denoiser = load_denoiser(files, motion, torch.float32)
     net, encoders = load_reference_net(files, torch.float32), load_encoders(files, torch.float32)
     return Networks(
@@ -32,7 +32,7 @@ def load_networks(folder: Path, motion: Path | Literal["set", "none"]) -> Networ
 def networks_from_unet(file: Path, encoder: tuple[int, ...], seed: int) -> Networks:
     """Both UNets with the weights of a UNet in diffusers' names, as the official first stage starts, and new encoders
     of these channels."""
-    state = read_network(NetworkFile(file, "unet"))
+    state = read_state(NetworkFile(file, "unet"))
     check_kind(file.name, state, DENOISING)
     unet = UNetSizes.read(shapes_of(state))
     networks = fresh_networks(Sizes(unet, EncoderSizes(encoder, unet.channels[0], attention=True)), seed)

@@ -9,7 +9,7 @@ from golden import relative
 
 from champ.calibrate.branch import CHUNK, Picture, calibrate, plan_warps
 from champ.calibrate.correspondences import People
-from champ.calibrate.report import doubts, sheet, summary
+from champ.calibrate.report import calibration_sheet, calibration_summary, doubts
 from champ.model.reference import encode_reference
 
 WIDTH, HEIGHT = 96, 64
@@ -88,7 +88,7 @@ def test_a_long_clip_holds_a_bounded_number_of_features(champ):
     found = calibrate(champ.references[0], champ.net, encode, picture(), plan)
     assert plan.passes == 6 and encode.batches == [CHUNK, 2]
     assert len(found.calibration.warps) == 7 and len(found.calibration.warp_of) == 300
-    assert plan.off > 4 and f"by {plan.off:.1f} pixels at most" in summary(plan, 0)
+    assert plan.off > 4 and f"by {plan.off:.1f} pixels at most" in calibration_summary(plan, 0)
 
 
 def test_masks_are_warped_with_the_picture(champ):
@@ -186,7 +186,7 @@ def test_several_people_are_told():
     assert doubts(plan) == [f"In frames 0 and 2 {followed}"]
     plan = plan_warps(picture(), people(somebody())._replace(crowded=(0,)), alone)
     assert doubts(plan) == [f"In the reference picture {followed}"]
-    assert followed in summary(plan, 0)
+    assert followed in calibration_summary(plan, 0)
 
 
 def test_nobody_to_calibrate():
@@ -198,16 +198,16 @@ def test_nobody_to_calibrate():
         "The person cannot be aligned with the reference in any of the 2 frames, so the reference stays as it is."
     ]
     for plan in (plan_of(somebody(), reference=nobody), plan_of(nobody)):
-        assert plan.passes == 0 and summary(plan, 0).startswith("0 of 1 frames aligned")
-        assert sheet(picture(), plan).shape[-1] == 3
+        assert plan.passes == 0 and calibration_summary(plan, 0).startswith("0 of 1 frames aligned")
+        assert calibration_sheet(picture(), plan).shape[-1] == 3
 
 
 def test_the_summary_and_the_sheet_show_what_was_done():
     plan = plan_of(*(somebody(x=40 + i, size=0.5) for i in range(20)))
-    text = summary(plan, 3 << 20)
+    text = calibration_summary(plan, 3 << 20)
     assert text.splitlines()[:2] == ["20 of 20 frames aligned: 20 by auto.", "Scale 0.5 to 0.5."]
     assert "3 MiB" in text and f"as it is: {plan.passes}, each" in text
-    drawn = sheet(picture(), plan)
+    drawn = calibration_sheet(picture(), plan)
     assert drawn.shape == (1, 2 * 256, 4 * 384, 3) and drawn.dtype == torch.uint8
     circle = (drawn[0] == torch.tensor([80, 255, 120])).all(-1)
     assert circle[:256, 384:768].any() and not circle[:256, :384].any()

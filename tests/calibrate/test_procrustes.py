@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from champ.calibrate.procrustes import IDENTITY, align, align_clip, moved, similarity
+from champ.calibrate.procrustes import IDENTITY, align, align_clip, similarity, transformed
 
 # A standing person of height 1 who faces the camera; their left is on the right.
 STANDING = np.array([
@@ -42,7 +42,7 @@ def test_the_similarity_is_the_least_squares_solution_in_complex_numbers():
         a = (w * z.conj() * target).sum() / (w * abs(z) ** 2).sum()
         matrix = similarity(p, q, w)
         np.testing.assert_allclose(matrix[:, :2], [[a.real, -a.imag], [a.imag, a.real]], atol=1e-12)
-        np.testing.assert_allclose(np.average(moved(matrix, p) - q, axis=0, weights=w), 0, atol=1e-12)
+        np.testing.assert_allclose(np.average(transformed(matrix, p) - q, axis=0, weights=w), 0, atol=1e-12)
 
 
 def test_a_weight_of_two_is_the_point_twice():
@@ -114,8 +114,8 @@ def test_a_person_seen_from_behind_is_aligned_by_the_middle_of_the_body():
     behind[:, 0] = 512 - behind[:, 0]  # left and right exchanged, as detectors and bodies have it
     found = align(front, without(move(behind, 0.5, 20), *FACE))
     assert found.mirrored and found.scale == pytest.approx(0.5) and found.degrees == pytest.approx(20)
-    np.testing.assert_allclose(moved(found.matrix, np.array([[256.0, 250]])), move(np.array([[256.0, 250, 1]]), 0.5, 20)
-                               [:, :2], atol=1e-6)  # fmt: skip
+    point = np.array([[256.0, 250, 1]])
+    np.testing.assert_allclose(transformed(found.matrix, point[:, :2]), move(point, 0.5, 20)[:, :2], atol=1e-6)
     assert not align(front, person()).mirrored
 
 
@@ -132,7 +132,7 @@ def test_a_scale_beyond_the_limits_is_clamped_about_the_person():
     target = move(person(), 0.1, 0, (200, 300))
     found = align(person(), target, "all")
     assert found.clamped and found.scale == pytest.approx(0.2)
-    np.testing.assert_allclose(moved(found.matrix, person()[:, :2]).mean(0), target[:, :2].mean(0), atol=1e-6)
+    np.testing.assert_allclose(transformed(found.matrix, person()[:, :2]).mean(0), target[:, :2].mean(0), atol=1e-6)
 
 
 def test_what_cannot_be_told_is_not_guessed():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from champ.calibrate.procrustes import IDENTITY, moved
+from champ.calibrate.procrustes import IDENTITY, transformed
 from champ.calibrate.warp import TOLERANCE, after, distinct, fit_matrix, warp
 from champ.model.images import FITS, fit_images
 
@@ -71,7 +71,9 @@ def test_fine_stripes_are_averaged_when_the_picture_shrinks():
 def test_after_is_the_composition():
     first, second = np.array([[2.0, 1, 3], [0, 1, -1]]), np.array([[0.0, -1, 5], [1, 0, 2]])
     points = np.random.default_rng(1).normal(size=(4, 2))
-    np.testing.assert_allclose(moved(after(second, first), points), moved(second, moved(first, points)))
+    np.testing.assert_allclose(
+        transformed(after(second, first), points), transformed(second, transformed(first, points))
+    )
 
 
 # --- few versions -------------------------------------------------------------------------------------------------

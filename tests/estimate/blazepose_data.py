@@ -29,7 +29,7 @@ FILES = {
 def crops() -> dict[str, np.ndarray]:
     """A uint8 crop (size, size, 3) for each network, from the picture of Example Person."""
     from champ.estimate.blazepose import networks
-    from champ.estimate.blazepose.crops import Square, cut
+    from champ.estimate.blazepose.crops import TurnedSquare, cut
     from champ.people.portrait import portrait
 
     sitter = portrait(512, 512)
@@ -38,10 +38,10 @@ def crops() -> dict[str, np.ndarray]:
     hips, nose, elbow, wrist = points[11:13].mean(0), points[0], points[7], points[9]
     forearm = wrist - elbow
     squares = {
-        "person": Square(256, 256, 512),
-        "body": Square(*hips, 560, 0.1),
-        "hand": Square(*(wrist + 0.3 * forearm), 60, math.atan2(forearm[0], -forearm[1])),
-        "face": Square(*nose, 100, -0.05),
+        "person": TurnedSquare(256, 256, 512),
+        "body": TurnedSquare(*hips, 560, 0.1),
+        "hand": TurnedSquare(*(wrist + 0.3 * forearm), 60, math.atan2(forearm[0], -forearm[1])),
+        "face": TurnedSquare(*nose, 100, -0.05),
     }
     return {name: cut(picture, square, getattr(networks, name.upper())) for name, square in squares.items()}
 

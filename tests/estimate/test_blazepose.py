@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from champ.estimate.blazepose import detect, follow, parts
-from champ.estimate.blazepose.body import L_EAR, L_EYE, NOSE, R_EAR, R_EYE, Person, behind_head, refine
-from champ.estimate.blazepose.crops import Square, cut, upright
+from champ.estimate.blazepose.body import L_EAR, L_EYE, NOSE, R_EAR, R_EYE, SeenPerson, behind_head, refine
+from champ.estimate.blazepose.crops import TurnedSquare, cut, upright
 from champ.estimate.blazepose.networks import BODY, read_networks
 from champ.estimate.blazepose.poses import find_poses
-from champ.estimate.observed import COCO_FROM_OPENPOSE
 from champ.estimate.track import link, track
+from champ.keypoints.layouts import COCO_FROM_OPENPOSE
 from champ.keypoints.pose import THRESHOLD
 from champ.keypoints.pose_keypoint import from_pose_keypoint, to_pose_keypoint
 
@@ -75,7 +75,7 @@ def test_crops_beside_each_other_do_not_change_what_is_seen(networks):
 def test_a_point_of_a_crop_is_where_the_picture_has_it(angle):
     picture = np.zeros((200, 300, 3), np.uint8)
     picture[118:123, 158:163] = 255  # its middle is at (160, 120)
-    square = Square(140, 110, 120, angle)
+    square = TurnedSquare(140, 110, 120, angle)
     crop = cut(picture, square, 60)[..., 0].astype(float)
     y, x = np.indices(crop.shape)
     middle = np.array([(x * crop).sum(), (y * crop).sum()]) / crop.sum()
@@ -109,7 +109,7 @@ def test_boxes_of_one_head_become_their_mean():
     boxes[:, 2:4] = 20
     logits[[0, 1, 2, 1000]] = 1.0, 0.0, -1.0, 3.0
     boxes[1, :2] += 4  # both are in the first cell
-    scores, points = detect.merge(*detect.decode(boxes, logits, 0.4))
+    scores, points = detect.merge(*detect.decode_people(boxes, logits, 0.4))
     assert scores.tolist() == pytest.approx([1 / (1 + math.exp(-3)), 1 / (1 + math.exp(-1))])
     weight = 0.5 / (0.5 + scores[1])
     np.testing.assert_allclose(points[1, :2], np.array([[-6, -6], [14, 14]]) + 4 * weight, atol=1e-6)
@@ -151,26 +151,26 @@ def test_the_head_hides_what_is_behind_it(turn, hidden):
     assert np.flatnonzero(found).tolist() == sorted(hidden)
 
 
-def person(x: float = 100.0, size: float = 100.0) -> Person:
+def person(x: float = 100.0, size: float = 100.0) -> SeenPerson:
     """Standing, hips at (x, 100)."""
     points = np.zeros((39, 2))
     points[:, 0] = x
     points[:33, 1] = np.linspace(100 - size / 2, 100 + size / 2, 33)
     points[33:35] = (x, 100), (x, 100 - 0.55 * size)
-    return Person(points, np.ones(33), np.zeros((33, 3)), 1.0)
+    return SeenPerson(points, np.ones(33), np.zeros((33, 3)), 1.0)
 
 
 def test_of_two_people_in_the_same_place_one_stays():
     first, second, third = person(100), person(104), person(300)
-    assert follow.distinct([first, second, third], [], follow.GHOST) == [first, third]
-    assert follow.distinct([second], [first], follow.GHOST) == []
+    assert follow.distinct_people([first, second, third], [], follow.GHOST) == [first, third]
+    assert follow.distinct_people([second], [first], follow.GHOST) == []
 
 
 def test_who_is_seen_in_somebody_elses_body_is_a_ghost():
     small = person(100, 40)
-    assert follow.covered(small, person(100, 100)) == 1.0
-    assert follow.distinct([small], [person(100, 100)], follow.NEW_GHOST) == []
-    assert follow.distinct([small], [person(200, 100)], follow.NEW_GHOST) == [small]
+    assert follow.ghostliness(small, person(100, 100)) == 1.0
+    assert follow.distinct_people([small], [person(100, 100)], follow.NEW_GHOST) == []
+    assert follow.distinct_people([small], [person(200, 100)], follow.NEW_GHOST) == [small]
 
 
 def test_both_people_are_found_and_the_later_one_soon(found):
@@ -186,7 +186,7 @@ def test_the_points_are_where_the_drawn_joints_are(found):
     assert len(tracks) == 2
     for way in tracks:
         frames = way.seen
-        body = np.stack([found[f][way.member[f]].body[COCO_FROM_OPENPOSE] for f in frames])
+        body = np.stack([found[f][way.member[f]].body[COCO_FROM_OPENPOSE, :] for f in frames])
         which = int(np.nanmedian(body[:, 11, 0]) > blazepose_data.WIDTH / 2)
         away = np.linalg.norm(body[..., :2] - truth[frames, which], axis=-1)
         seen = body[..., 2] >= THRESHOLD
@@ -250,8 +250,8 @@ def test_one_hand_in_both_squares_is_that_of_the_nearer_wrist():
     who.points[15], who.points[16] = (50, 50), (80, 50)
     hand = np.concatenate([np.random.default_rng(0).uniform(60, 90, (21, 2)), np.ones((21, 1))], axis=1)
     hand[0, :2] = 78, 52
-    assert parts.not_twice(who, hand, hand + (1, 1, 0))[0] is None
-    left, right = parts.not_twice(who, hand - (60, 0, 0), hand)
+    assert parts.hands_apart(who, hand, hand + (1, 1, 0))[0] is None
+    left, right = parts.hands_apart(who, hand - (60, 0, 0), hand)
     assert left is not None and right is not None
 
 

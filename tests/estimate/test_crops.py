@@ -7,7 +7,7 @@ import torch
 from hmr2_data import HEIGHT, WIDTH, box, expected, picture
 from scipy.ndimage import gaussian_filter
 
-from champ.estimate.crops import MEAN, STD, Square, cam_in_picture, crop
+from champ.estimate.crops import MEAN, STD, Square, cam_in_picture, crop_square
 
 
 def opencv4(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -58,7 +58,7 @@ def test_official_crops(number):
     square = Square.around(box(number))
     assert torch.allclose(torch.tensor([square.x, square.y]), expected()["centre"][number], atol=1e-4)
     assert abs(square.size - float(expected()["size"][number])) < 1e-4
-    found = crop(picture(), square)
+    found = crop_square(picture(), square)
     assert (found[:, ::16, ::16] - expected()["crops"][number]).abs().max() < 2e-6
     wanted = ((official_crop(picture(), square) - MEAN) / STD).transpose(2, 0, 1)
     assert np.abs(found.numpy() - wanted).max() < 2e-6
@@ -72,7 +72,7 @@ def test_any_box(largest):
     for _ in range(25):
         corner, sides = random.uniform((-60, -60), (300, 160)), random.uniform(largest / 8, largest, 2)
         square = Square.around(np.concatenate([corner, corner + sides]).astype(np.float32))
-        found = crop(noise, square).numpy().transpose(1, 2, 0) * STD + MEAN
+        found = crop_square(noise, square).numpy().transpose(1, 2, 0) * STD + MEAN
         assert np.abs(found - official_crop(noise, square)).max() < 1e-3
 
 
@@ -85,8 +85,8 @@ def test_the_square_is_as_high_as_a_box_of_three_to_four():
 def test_outside_the_picture_is_black():
     white = np.full((50, 60, 3), 255, np.uint8)
     black = torch.from_numpy((-MEAN / STD).astype(np.float32))
-    assert torch.allclose(crop(white, Square(500, 500, 100)), black[:, None, None].expand(3, 256, 256))
-    half = crop(white, Square(0, 25, 40))
+    assert torch.allclose(crop_square(white, Square(500, 500, 100)), black[:, None, None].expand(3, 256, 256))
+    half = crop_square(white, Square(0, 25, 40))
     assert torch.allclose(half[:, 128, 100], black) and (half[:, 128, 140] > 2).all()
 
 

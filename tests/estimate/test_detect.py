@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from champ.estimate.detect import GREY, decode, find_people, letterbox, suppress
+from champ.estimate.detect import GREY, decode_boxes, find_people, letterbox, suppress
 
 OFFICIAL = Path(__file__).parents[1] / "data" / "dwpose_io" / "official.npz"
 
@@ -50,13 +50,13 @@ def test_raw_and_decoded_outputs_are_told_apart():
     """A box in the middle cell of the coarsest grid; x and y of its centre lie in cells of 32 pixels."""
     raw = np.zeros((8400, 85), dtype=np.float32)
     raw[8000 + 20 * 10 + 5] = [0.25, 0.5, np.log(2), np.log(4), 0.8, 0.5, *[0] * 79]
-    boxes, scores = decode(raw)
+    boxes, scores = decode_boxes(raw)
     expected = [168 - 32, 336 - 64, 168 + 32, 336 + 64]
     np.testing.assert_allclose(boxes[8205], expected, rtol=1e-6)
     assert scores[8205] == pytest.approx(0.4)
     decoded = raw.copy()
     decoded[:, :4] = np.stack([*(boxes[:, :2] + boxes[:, 2:]).T / 2, *(boxes[:, 2:] - boxes[:, :2]).T], axis=1)
-    np.testing.assert_allclose(decode(decoded)[0], boxes, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(decode_boxes(decoded)[0], boxes, rtol=1e-5, atol=1e-4)
 
 
 def test_of_two_that_overlap_the_better_stays():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from champ.body.free import load_free_body
-from champ.estimate.dwpose import MEAN, STD, crop, decode, find_poses, window
+from champ.estimate.dwpose import MEAN, STD, crop_person, decode_keypoints, find_poses, pose_window
 from champ.estimate.network import read_network
 from champ.keypoints.pose import THRESHOLD
 from champ.motion.presets import make_motion
@@ -42,7 +42,7 @@ def spikes(bins, peaks):
 
 def test_keypoints_and_scores_are_those_of_the_official_code():
     official = np.load(DATA / "dwpose_io" / "official.npz")
-    keypoints, scores = decode(spikes(official["bins"], official["peaks"]), official["boxes"])
+    keypoints, scores = decode_keypoints(spikes(official["bins"], official["peaks"]), official["boxes"])
     assert (official["scores"] <= 0).any()  # a point that is nowhere
     np.testing.assert_allclose(keypoints, official["keypoints"], atol=1e-3)
     np.testing.assert_array_equal(scores, official["scores"])
@@ -50,7 +50,7 @@ def test_keypoints_and_scores_are_those_of_the_official_code():
 
 def test_the_window_holds_the_padded_box_in_the_crops_shape():
     boxes = np.array([[10, 20, 40, 220, 1], [0, 0, 300, 100, 1.0]])
-    centre, size = window(boxes)
+    centre, size = pose_window(boxes)
     np.testing.assert_allclose(centre, [[25, 120], [150, 50]])
     np.testing.assert_allclose(size, [[187.5, 250], [375, 500]])
 
@@ -59,8 +59,8 @@ def test_the_crop_is_rgb_normalised_and_black_outside():
     ramp = np.mgrid[:100, :200].astype(np.uint8)
     picture = np.stack([ramp[0], ramp[1], np.full((100, 200), 7, np.uint8)], axis=-1)
     box = np.array([-60, 10, 80, 90, 0.9])
-    centre, size = window(box)
-    pixels = crop(picture, box) * STD[:, None, None] + MEAN[:, None, None]
+    centre, size = pose_window(box)
+    pixels = crop_person(picture, box) * STD[:, None, None] + MEAN[:, None, None]
     v, u = np.mgrid[:384, :288]
     x, y = (u - 144) * size[0] / 288 + centre[0], (v - 192) * size[0] / 288 + centre[1]
     inside = (x >= 0) & (x <= 199) & (y >= 0) & (y <= 99)
@@ -152,4 +152,4 @@ def test_few_frames_wait_however_long_the_clip_is():
 def test_another_network_is_refused():
     message = r"pose.onnx gives values of shape \(1, 133, 384\) and \(1, 133, 512\) where DWPose gives \(1, 133, 576\)"
     with pytest.raises(ValueError, match=message):
-        decode([np.zeros((1, 133, 512)), np.zeros((1, 133, 384))], np.array([[0, 0, 9, 9, 1]]), "pose.onnx")
+        decode_keypoints([np.zeros((1, 133, 512)), np.zeros((1, 133, 384))], np.array([[0, 0, 9, 9, 1]]), "pose.onnx")

@@ -19,7 +19,7 @@ from safetensors.torch import save_file  # noqa: E402
 
 from champ.body.free import free_body_betas, load_free_body  # noqa: E402
 from champ.body.smpl import load_smpl  # noqa: E402
-from champ.estimate.crops import Square, crop  # noqa: E402
+from champ.estimate.crops import Square, crop_square  # noqa: E402
 from champ.estimate.estimate import estimate_motion  # noqa: E402
 from champ.estimate.hmr2_model import _fast_bf16, load_hmr2, predict  # noqa: E402
 
@@ -38,7 +38,7 @@ def smpl():
 
 @pytest.fixture(scope="module")
 def crops():
-    return [crop(picture(), Square.around(box(i))) for i in range(3)]
+    return [crop_square(picture(), Square.around(box(i))) for i in range(3)]
 
 
 def test_the_official_results(hmr2, crops):

@@ -5,7 +5,7 @@ import torch
 from hmr2_data import DATA, HEADS, box, expected, picture, weights
 
 from champ.body.smpl import load_smpl
-from champ.estimate.crops import Square, crop
+from champ.estimate.crops import Square, crop_square
 from champ.estimate.hmr2 import HMR2Net, HMR2Sizes, rotation_from_6d
 
 
@@ -22,7 +22,7 @@ def network() -> HMR2Net:
 
 @pytest.fixture(scope="module")
 def crops() -> torch.Tensor:
-    return torch.stack([crop(picture(), Square.around(box(i))) for i in range(3)])
+    return torch.stack([crop_square(picture(), Square.around(box(i))) for i in range(3)])
 
 
 def test_features(network, crops):

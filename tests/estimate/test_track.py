@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from champ.body.free import load_free_body
-from champ.estimate.track import choose, link, one_person, person_box, track
+from champ.estimate.track import choose_person, link, one_person, person_box, track
 from champ.keypoints.pose import Pose, body_from_coco
 from champ.motion.camera import transform
 from champ.motion.presets import make_motion
@@ -132,16 +132,16 @@ def test_who_is_chosen():
     ]
     tracks = track(people, np.arange(FEW) // 20)
     size = (640, 400)
-    assert members(choose(tracks), people)[::29] == [330.0, 500.0]  # seen for longer than the tall one
-    assert members(choose(tracks, "central", size=size), people) == [330.0] * 20 + [310.0] * 10
-    everybody = [choose(tracks, "number", n) for n in range(3)]
+    assert members(choose_person(tracks), people)[::29] == [330.0, 500.0]  # seen for longer than the tall one
+    assert members(choose_person(tracks, "central", size=size), people) == [330.0] * 20 + [310.0] * 10
+    everybody = [choose_person(tracks, "number", n) for n in range(3)]
     assert sorted(members(t, people)[0] for t in everybody) == [100.0, 330.0, 600.0]
     assert everybody[0].weight > everybody[1].weight > everybody[2].weight
     mask = np.zeros((400, 640), np.uint8)
     mask[180:220, 590:610] = 255
-    assert members(choose(tracks, "marked", mask=mask), people)[0] == 600.0
+    assert members(choose_person(tracks, "marked", mask=mask), people)[0] == 600.0
     mask[:, :200] = 1  # most of the mask now lies over the tall one
-    assert members(choose(tracks, "marked", mask=mask), people)[0] == 100.0
+    assert members(choose_person(tracks, "marked", mask=mask), people)[0] == 100.0
     assert [p is not None for p in one_person(people, np.arange(FEW) // 20)] == [True] * FEW
 
 
@@ -150,21 +150,21 @@ def test_a_mask_of_several_frames_belongs_to_them():
     masks = np.zeros((5, 400, 640), bool)
     masks[3, 100:300, 350:450] = True
     masks[4, 100:300, 50:150] = True
-    assert members(choose(track(people, np.zeros(6)), "marked", mask=masks), people)[3:] == [400.0] * 3
+    assert members(choose_person(track(people, np.zeros(6)), "marked", mask=masks), people)[3:] == [400.0] * 3
 
 
 def test_what_cannot_be_chosen_is_said():
     tracks = track([[boxed(100)]] * 3, np.zeros(3))
     with pytest.raises(ValueError, match="There is no number 1 among.*highest is 0,"):
-        choose(tracks, "number", 1)
+        choose_person(tracks, "number", 1)
     with pytest.raises(ValueError, match="mask is empty or not connected"):
-        choose(tracks, "marked", mask=np.zeros((400, 640)))
+        choose_person(tracks, "marked", mask=np.zeros((400, 640)))
     with pytest.raises(ValueError, match="Nobody stands where the mask is"):
-        choose(tracks, "marked", mask=np.pad(np.ones((9, 9)), ((300, 91), (500, 131))))
+        choose_person(tracks, "marked", mask=np.pad(np.ones((9, 9)), ((300, 91), (500, 131))))
     with pytest.raises(ValueError, match="called 'tallest'; choose from largest, central, number, marked"):
-        choose(tracks, "tallest")
+        choose_person(tracks, "tallest")
     with pytest.raises(ValueError, match="Nobody was found in any frame"):
-        choose(track([[], []], np.zeros(2)))
+        choose_person(track([[], []], np.zeros(2)))
     assert one_person([[], []], np.zeros(2)) == [None, None]
 
 

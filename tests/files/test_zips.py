@@ -12,7 +12,7 @@ import pytest
 from champ.files.arrays import read_npy, read_npz
 from champ.files.errors import DamagedError
 from champ.files.room import Room
-from champ.files.zips import Archive, unpack
+from champ.files.zips import Archive, inflate
 
 
 def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
@@ -63,8 +63,8 @@ def test_a_bomb_is_stopped_while_it_is_unpacked(monkeypatch):
     bomb = bytes(50 << 20)
     packed = {
         "zip": (zipped({"a": bomb}, zipfile.ZIP_DEFLATED), lambda data: Archive(data).read("a")),
-        "zlib": (zlib.compress(bomb), lambda data: unpack(data, Room(len(data)))),
-        "gzip": (gzip.compress(bomb), lambda data: unpack(data, Room(len(data)), 31)),
+        "zlib": (zlib.compress(bomb), lambda data: inflate(data, Room(len(data)))),
+        "gzip": (gzip.compress(bomb), lambda data: inflate(data, Room(len(data)), 31)),
     }
     del bomb
     for name, (data, run) in packed.items():

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import dev
-from champ.estimate.crops import Square, cam_in_picture, crop
+from champ.estimate.crops import Square, cam_in_picture, crop_square
 from champ.estimate.hmr2 import HMR2Net, HMR2Sizes
 from champ.server import Failure, Refused
 
@@ -97,7 +97,7 @@ def test_the_body_of_a_picture_is_what_the_network_says(server):
     network.load_state_dict(weights)
     square = Square.around(np.array([0, 0, width, height]))
     with torch.no_grad():
-        found = network(crop(PICTURE, square)[None])
+        found = network(crop_square(PICTURE, square)[None])
     cam_t, focal = cam_in_picture(found.camera, [square], width, height)
     off = 0.05 if torch.cuda.is_available() else 1e-5  # 16 bits on a graphics card
     torch.testing.assert_close(motion["rotations"], found.rotations, rtol=off, atol=off)

@@ -8,7 +8,7 @@ import torch
 from golden import relative
 from safetensors.torch import save_file
 
-from champ.model.checkpoint import CheckpointSet, check_tensors, find_set, kind_of, read, read_network
+from champ.model.checkpoint import CheckpointSet, check_tensors, find_set, kind_of, read, read_state
 from champ.model.loading import load_denoiser, load_encoders, load_reference_net
 
 
@@ -88,7 +88,7 @@ def test_no_motion_module(folder):
 
 def test_kinds(champ):
     for file in champ.files.denoising_unet, champ.files.reference_unet, champ.files.motion_module:
-        assert kind_of(read_network(file)) == f"a {file.network.replace('_', ' ')}".replace("unet", "UNet")
+        assert kind_of(read_state(file)) == f"a {file.network.replace('_', ' ')}".replace("unet", "UNet")
     assert kind_of(["model.diffusion_model.out.2.weight"]) == "a complete text-to-image checkpoint"
     assert kind_of(["lora_unet_mid_block.lora_down.weight"]) == "a LoRA"
     assert kind_of(["control_model.input_hint_block.0.weight"]) == "a ControlNet"
@@ -174,7 +174,7 @@ def test_motion_module_of_another_base(folder):
 
 
 def test_animatediff_motion_module_in_place_of_the_sets_own(champ, tmp_path):
-    state = {f"module.{k}": v for k, v in read_network(champ.files.motion_module).items() if "mid_block" not in k}
+    state = {f"module.{k}": v for k, v in read_state(champ.files.motion_module).items() if "mid_block" not in k}
     torch.save({"epoch": 1, "state_dict": state}, tmp_path / "mm.ckpt")
     unet = load_denoiser(champ.files, motion=tmp_path / "mm.ckpt").model.diffusion_model
     assert not any(key.startswith("middle_block.motion") for key in unet.state_dict())

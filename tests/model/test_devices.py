@@ -15,7 +15,7 @@ from elsewhere import CPU, MPS, Refused, has_kernel, pretending
 from golden import HEIGHT, WIDTH, relative
 
 from champ.calibrate.attention import CalibratedReference, Calibration, Warp, groups_of
-from champ.estimate.crops import Square, crop
+from champ.estimate.crops import Square, crop_square
 from champ.estimate.hmr2_model import load_hmr2, predict
 from champ.metrics import perceptual
 from champ.metrics.networks import I3D, ResNet3D
@@ -113,7 +113,7 @@ def test_reference(champ):
 
 
 def test_hmr2():
-    crops = [crop(picture(), Square.around(box(i))) for i in range(3)]
+    crops = [crop_square(picture(), Square.around(box(i))) for i in range(3)]
     with pretending():
         found = list(predict(load_hmr2(NETWORK), crops, 2))
     for one, other in zip(found, predict(load_hmr2(NETWORK), crops, 2)):

@@ -4,7 +4,7 @@ import comfy.clip_vision
 import pytest
 import torch
 
-from champ.model.images import BICUBIC, LANCZOS, check_images, check_size, clip_input, fit_images, resize
+from champ.model.images import BICUBIC, LANCZOS, check_images, check_size, clip_vision_input, fit_images, resize
 
 
 def test_maps_as_the_official_inference_resizes_them(family):
@@ -20,7 +20,7 @@ def test_maps_as_the_official_inference_resizes_them(family):
 def test_reference_for_clip_vision_and_vae(champ):
     data = champ.data("preprocess")
     picture = data["ref_image"][None].float() / 255
-    seen = comfy.clip_vision.clip_preprocess(clip_input(picture), crop=False)
+    seen = comfy.clip_vision.clip_preprocess(clip_vision_input(picture), crop=False)
     torch.testing.assert_close(seen, data["clip_pixel_values"], rtol=0, atol=1e-6)
     vae = fit_images(picture, 96, 64, "stretch")
     torch.testing.assert_close(vae.movedim(-1, 1) * 2 - 1, data["vae_input"], rtol=0, atol=1e-6)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 import dev
 from champ.model import checkpoint
-from champ.model.checkpoint import ENCODER_FILES, NETWORKS, check_tensors, find_set, read_network, set_of, shapes_of
+from champ.model.checkpoint import ENCODER_FILES, NETWORKS, check_tensors, find_set, read_state, set_of, shapes_of
 from champ.model.config import MotionSizes, UNetSizes
 from champ.model.denoiser import ChampUNet, ModelConfig
 from champ.model.guidance import EncoderSizes, MapEncoder
@@ -286,9 +286,9 @@ def test_published_sizes(published, monkeypatch, tmp_path, caplog, guider, one_f
     monkeypatch.setattr(checkpoint, "read", contents.__getitem__)
     files = find_set(next(iter(contents)) if one_file else tmp_path)
 
-    state = read_network(files.denoising_unet)
+    state = read_state(files.denoising_unet)
     sizes = UNetSizes.read(shapes_of(state))
-    motion = state if one_file else read_network(files.motion_module)
+    motion = state if one_file else read_state(files.motion_module)
     unet = {
         **ModelConfig(sizes.comfy()).unet_config,
         "dtype": torch.float16,
@@ -300,13 +300,13 @@ def test_published_sizes(published, monkeypatch, tmp_path, caplog, guider, one_f
     given = {**state, **motion}
     for module, names, tensors in (
         (denoiser, {**unet_names(sizes, denoiser), **motion_names(sizes, denoiser)}, given),
-        (reference, unet_names(sizes, reference), read_network(files.reference_unet)),
+        (reference, unet_names(sizes, reference), read_state(files.reference_unet)),
     ):
         own = module.state_dict()
         assert set(names.values()) == own.keys()
         check_tensors("file", {name: tuple(own[key].shape) for name, key in names.items()}, shapes_of(tensors))
     for file in files.encoders.values():
-        shapes = shapes_of(read_network(file))
+        shapes = shapes_of(read_state(file))
         encoder = MapEncoder(EncoderSizes.read(shapes), device="meta")
         check_tensors(file.name, shapes_of(encoder.state_dict()), shapes, UNUSED_IN_ENCODERS)
     assert len(files.encoders) == (1 if guider else 4) and caplog.text == ""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden import relative
 
-from champ.model.checkpoint import read_network, shapes_of
+from champ.model.checkpoint import read_state, shapes_of
 from champ.model.config import UNetSizes
 from champ.model.loading import load_reference_net
 from champ.model.reference import encode_reference
@@ -12,7 +12,7 @@ from champ.model.reference import encode_reference
 
 def official_bank(family) -> dict:
     """The official tokens (2 = [zeros, CLIP], tokens, channels) by ComfyUI's place of the block."""
-    sizes = UNetSizes.read(shapes_of(read_network(family.files.reference_unet)))
+    sizes = UNetSizes.read(shapes_of(read_state(family.files.reference_unet)))
     bank = {}
     for key, value in family.data("reference").items():
         if key.startswith("bank/"):

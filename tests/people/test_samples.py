@@ -10,7 +10,7 @@ from champ.people.figure import dress
 from champ.people.looks import draw_look
 from champ.people.moves import FAMILIES, draw_move
 from champ.people.portrait import portrait
-from champ.people.samples import Sample, SyntheticPeople, draw_pictures, make_actor, place, stand
+from champ.people.samples import Sample, SyntheticPeople, draw_pictures, make_actor, place_actor, stand
 from champ.people.scene import draw_background
 from champ.render.guidance import render_guidance
 from champ.render.rasterize import rasterize
@@ -107,7 +107,8 @@ def test_clothes_stick_to_the_body(index):
     size = 256
     actor = make_actor(draw_look(Draw("train", 0, index)), Draw("train", 1, index), size, size)
     clips = [
-        place(actor, draw_move(Draw("train", n, index)), Draw("train", n, index), 1, size, size, 0) for n in (2, 3)
+        place_actor(actor, draw_move(Draw("train", n, index)), Draw("train", n, index), 1, size, size, 0)
+        for n in (2, 3)
     ]
     shown = []
     for motion, up in clips:

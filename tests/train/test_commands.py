@@ -14,7 +14,7 @@ def run(*words) -> None:
     from champ.train import commands
 
     parser = argparse.ArgumentParser()
-    commands.add(parser.add_subparsers())
+    commands.add_commands(parser.add_subparsers())
     options = parser.parse_args([str(word) for word in words])
     options.run(options)
 

@@ -16,7 +16,7 @@ class Told:
 
         self.folder, self.options = folder, []
         self.parser = argparse.ArgumentParser(exit_on_error=False)
-        commands.add(self.parser.add_subparsers(dest="command"))
+        commands.add_commands(self.parser.add_subparsers(dest="command"))
 
     def __call__(self, words):
         self.options.append(self.parser.parse_args(shlex.split(words)))

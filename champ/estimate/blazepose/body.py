@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .crops import Square, cut, upright
+from .crops import TurnedSquare, cut, upright
 from .detect import LARGER, logistic
-from .networks import BODY, Networks
+from .networks import BODY, BlazePoseNetworks
 
 # Rows of the points that are used by name.
 NOSE, L_EAR, R_EAR = 0, 7, 8
@@ -25,19 +25,19 @@ BEHIND = 0.2  # of the distance of the ears: how far behind them the nose is in 
 
 
 @dataclass(frozen=True, eq=False)
-class Person:
+class SeenPerson:
     points: np.ndarray  # (39, 2) pixels of the picture
     score: np.ndarray  # (33,) of being there to see, 0 outside the picture
     world: np.ndarray  # (33, 3) metres from the middle of the hips: x right, y down, z away from the camera
     presence: float  # of anybody in the square that was looked at
 
     @property
-    def square(self) -> Square:
+    def square(self) -> TurnedSquare:
         """Where to look for this person in the next frame."""
         return upright(self.points[CENTRE], self.points[CIRCLE], LARGER)
 
 
-def see_people(networks: Networks, picture: np.ndarray, squares: list[Square]) -> list[Person]:
+def see_people(networks: BlazePoseNetworks, picture: np.ndarray, squares: list[TurnedSquare]) -> list[SeenPerson]:
     """Whoever is in each square."""
     if not squares:
         return []
@@ -52,7 +52,7 @@ def see_people(networks: Networks, picture: np.ndarray, squares: list[Square]) -
         inside = is_inside(place[:SEEN], picture)
         metres = np.concatenate([metres[:, :2] @ square.axes, metres[:, 2:]], axis=1)
         score = score * inside * ~behind_head(metres)
-        people.append(Person(place, score, metres, float(there)))
+        people.append(SeenPerson(place, score, metres, float(there)))
     return people
 
 
@@ -93,7 +93,7 @@ def behind_head(world: np.ndarray) -> np.ndarray:
     return hidden
 
 
-def apart(a: Person, b: Person) -> float:
+def apart(a: SeenPerson, b: SeenPerson) -> float:
     """How far two people's limbs are from each other, in the size of the smaller one's square."""
     distance = np.linalg.norm(a.points[LIMBS, :] - b.points[LIMBS, :], axis=1)
     return float(np.median(distance)) / max(min(a.square.size, b.square.size), 1e-6)

@@ -9,7 +9,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Square:
+class TurnedSquare:
     """Centre and side in pixels of the picture, and the angle in radians by which it is turned clockwise."""
 
     x: float
@@ -28,14 +28,14 @@ class Square:
         return (points / crop - 0.5) * self.size @ self.axes + (self.x, self.y)
 
 
-def upright(start: np.ndarray, end: np.ndarray, scale: float) -> Square:
+def upright(start: np.ndarray, end: np.ndarray, scale: float) -> TurnedSquare:
     """Around the circle about the first of two points through the second, which is above it in the crop, and `scale`
     times as large."""
     x, y = (end - start).tolist()
-    return Square(float(start[0]), float(start[1]), 2 * scale * math.hypot(x, y), math.atan2(x, -y))
+    return TurnedSquare(float(start[0]), float(start[1]), 2 * scale * math.hypot(x, y), math.atan2(x, -y))
 
 
-def cut(picture: np.ndarray, square: Square, size: int, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
+def cut(picture: np.ndarray, square: TurnedSquare, size: int, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
     """(size, size, 3) uint8 of a picture (H, W, 3); outside it its edge goes on, or what OpenCV's `border` says."""
     if square.size >= 2 * size:
         picture, square = shrunk(picture, square, int(square.size // size))
@@ -46,7 +46,7 @@ def cut(picture: np.ndarray, square: Square, size: int, border: int = cv2.BORDER
     return cv2.warpAffine(picture, matrix, (size, size), flags=flags, borderMode=border)
 
 
-def shrunk(picture: np.ndarray, square: Square, times: int) -> tuple[np.ndarray, Square]:
+def shrunk(picture: np.ndarray, square: TurnedSquare, times: int) -> tuple[np.ndarray, TurnedSquare]:
     """The picture around a square, whole pixels made one each, so that none is passed over; and the square in it.
 
     MediaPipe passes pixels over, and its points tremble more for it."""
@@ -62,4 +62,4 @@ def shrunk(picture: np.ndarray, square: Square, times: int) -> tuple[np.ndarray,
     first = (times - 1) / 2  # the middle of the first pixel, in pixels of before
     place = (square.x - x0 - first) / times, (square.y - y0 - first) / times
     small = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
-    return small, Square(*place, square.size / times, square.angle)
+    return small, TurnedSquare(*place, square.size / times, square.angle)

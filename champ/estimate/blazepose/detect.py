@@ -5,8 +5,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .crops import Square, cut, upright
-from .networks import PERSON, Networks
+from .crops import TurnedSquare, cut, upright
+from .networks import PERSON, BlazePoseNetworks
 
 OVERLAP = 0.3  # intersection over union from which two boxes are of the same head
 LARGER = 1.25  # the square of a person than the circle around them
@@ -16,7 +16,7 @@ GRIDS = ((8, 2), (16, 2), (32, 6))
 
 class Found(NamedTuple):
     score: float
-    square: Square  # of the whole person
+    square: TurnedSquare  # of the whole person
 
 
 def anchors() -> np.ndarray:
@@ -31,7 +31,7 @@ def anchors() -> np.ndarray:
 ANCHORS = anchors()
 
 
-def decode(boxes: np.ndarray, logits: np.ndarray, score: float) -> tuple[np.ndarray, np.ndarray]:
+def decode_people(boxes: np.ndarray, logits: np.ndarray, score: float) -> tuple[np.ndarray, np.ndarray]:
     """Scores (N,) of at least `score`, best first, and (N, 6, 2) in pixels of the crop: the upper left and lower right
     of the head, the middle of the hips, a point on the circle around the person, and the same of the upper body."""
     scores = logistic(logits)
@@ -58,22 +58,22 @@ def merge(scores: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return scores[best], np.array(means).reshape(-1, 6, 2)
 
 
-def detect(networks: Networks, picture: np.ndarray, views: list[Square], score: float) -> list[Found]:
+def detect(networks: BlazePoseNetworks, picture: np.ndarray, views: list[TurnedSquare], score: float) -> list[Found]:
     """People who are seen in one of the views at least as clearly as `score`, best first; some may be there twice."""
     crops = [cut(picture, view, PERSON, cv2.BORDER_CONSTANT) for view in views]
     found = []
     for view, boxes, logits in zip(views, *networks.see("person", crops)):
-        for certain, points in zip(*merge(*decode(boxes, logits, score))):
+        for certain, points in zip(*merge(*decode_people(boxes, logits, score))):
             hips, end = view.to_picture(points[2:4], PERSON)
             found.append(Found(float(certain), upright(hips, end, LARGER)))
     return sorted(found, key=lambda one: -one.score)
 
 
-def whole(width: int, height: int) -> Square:
-    return Square(width / 2, height / 2, max(width, height))
+def whole_picture(width: int, height: int) -> TurnedSquare:
+    return TurnedSquare(width / 2, height / 2, max(width, height))
 
 
-def tiles(width: int, height: int, share: float) -> list[Square]:
+def tiles(width: int, height: int, share: float) -> list[TurnedSquare]:
     """Squares that cover a picture, each half over the next, with a side of a share of the picture's shorter one; none
     where one would be as good as the whole picture."""
     side = share * min(width, height)
@@ -83,7 +83,7 @@ def tiles(width: int, height: int, share: float) -> list[Square]:
         np.linspace(side / 2, length - side / 2, 1 + int(np.ceil((length - side) / (side / 2)))).tolist()
         for length in (width, height)
     )
-    return [Square(x, y, side) for y in down for x in across]
+    return [TurnedSquare(x, y, side) for y in down for x in across]
 
 
 def logistic(values: np.ndarray) -> np.ndarray:

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 
 from ..shots import CHANGED, change, look
-from .body import L_HIP, L_SHOULDER, NOSE, R_HIP, R_SHOULDER, SEEN, Person, apart, see_people
-from .crops import Square
-from .detect import Found, detect, tiles, whole
-from .networks import Networks
+from .body import L_HIP, L_SHOULDER, NOSE, R_HIP, R_SHOULDER, SEEN, SeenPerson, apart, see_people
+from .crops import TurnedSquare
+from .detect import Found, detect, tiles, whole_picture
+from .networks import BlazePoseNetworks
 
 EVERY = 4  # frames after which others are looked for, each time in another part of the picture
 PRESENT = 0.5  # of a person who is followed
@@ -33,13 +33,15 @@ THICK = 0.1  # of the square
 NEW_GHOST, GHOST = 0.6, 0.85
 
 
-def follow(networks: Networks, pictures: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, list[Person]]]:
+def follow(
+    networks: BlazePoseNetworks, pictures: Iterable[np.ndarray]
+) -> Iterator[tuple[np.ndarray, list[SeenPerson]]]:
     """Each picture of a clip with the people in it."""
-    people: list[Person] = []
+    people: list[SeenPerson] = []
     last = None  # picture that was not plain
     for number, picture in enumerate(pictures):
         height, width = picture.shape[:2]
-        views = [whole(width, height), *tiles(width, height, 1.0)]
+        views = [whole_picture(width, height), *tiles(width, height, 1.0)]
         now = look(picture)
         changed = last is not None and bool(now.layout.any()) and change(last, now) > CHANGED
         before, people = len(people), continued(networks, picture, people, changed)
@@ -56,10 +58,10 @@ def follow(networks: Networks, pictures: Iterable[np.ndarray]) -> Iterator[tuple
         yield picture, people
 
 
-def everybody(networks: Networks, picture: np.ndarray, views: list[Square]) -> list[Person]:
+def everybody(networks: BlazePoseNetworks, picture: np.ndarray, views: list[TurnedSquare]) -> list[SeenPerson]:
     """The people of one picture: the detector is given it again, without those whom it found, until it finds nobody."""
     height, width = picture.shape[:2]
-    people: list[Person] = []
+    people: list[SeenPerson] = []
     for parts, score in ((views, SCORE), (tiles(width, height, SMALL), SMALL_SCORE)):
         while parts:
             found = newcomers(networks, picture, people, parts, score)
@@ -69,23 +71,29 @@ def everybody(networks: Networks, picture: np.ndarray, views: list[Square]) -> l
     return people
 
 
-def continued(networks: Networks, picture: np.ndarray, people: list[Person], changed: bool = False) -> list[Person]:
+def continued(
+    networks: BlazePoseNetworks, picture: np.ndarray, people: list[SeenPerson], changed: bool = False
+) -> list[SeenPerson]:
     """Those who are still there; of two who became the same, the one who moved less. After what may be a cut
     (`changed`) they must be where they were."""
     seen = see_people(networks, picture, [person.square for person in people])
     ways = [(apart(now, person), now) for now, person in zip(seen, people) if fits(now, picture)]
     presence, way = (NEW, JUMP) if changed else (PRESENT, np.inf)
     still = [(moved, now) for moved, now in ways if now.presence >= presence and moved <= way]
-    return distinct([now for _, now in sorted(still, key=lambda one: one[0])], [], GHOST)
+    return distinct_people([now for _, now in sorted(still, key=lambda one: one[0])], [], GHOST)
 
 
 def newcomers(
-    networks: Networks, picture: np.ndarray, known: list[Person], views: list[Square], score: float = SCORE
-) -> list[Person]:
+    networks: BlazePoseNetworks,
+    picture: np.ndarray,
+    known: list[SeenPerson],
+    views: list[TurnedSquare],
+    score: float = SCORE,
+) -> list[SeenPerson]:
     """People besides the known ones. The detector sees a picture in which those are painted over; whom it finds must
     be there in the picture itself, at a second look from where the first one says too."""
     found = detect(networks, painted_over(picture, known), views, score)
-    candidates = not_twice([one for one in found if one.square.size >= LEAST])
+    candidates = each_once([one for one in found if one.square.size >= LEAST])
     first = [
         person
         for person in see_people(networks, picture, [one.square for one in candidates[:MOST]])
@@ -93,10 +101,10 @@ def newcomers(
     ]
     second = see_people(networks, picture, [person.square for person in first])
     settled = [now for before, now in zip(first, second) if is_clear(before.square, now, picture)]
-    return distinct(settled, known, NEW_GHOST)
+    return distinct_people(settled, known, NEW_GHOST)
 
 
-def not_twice(found: list[Found]) -> list[Found]:
+def each_once(found: list[Found]) -> list[Found]:
     kept: list[Found] = []
     for one in found:
         if not any(alike(one.square, other.square) for other in kept):
@@ -104,11 +112,11 @@ def not_twice(found: list[Found]) -> list[Found]:
     return kept
 
 
-def alike(a: Square, b: Square) -> bool:
+def alike(a: TurnedSquare, b: TurnedSquare) -> bool:
     return np.hypot(a.x - b.x, a.y - b.y) < 0.15 * b.size and 0.7 < a.size / b.size < 1.4
 
 
-def fits(person: Person, picture: np.ndarray) -> bool:
+def fits(person: SeenPerson, picture: np.ndarray) -> bool:
     """Whether a square can be looked at: neither a speck nor far outside."""
     square, (height, width) = person.square, picture.shape[:2]
     reach = square.size / 2
@@ -119,7 +127,7 @@ def fits(person: Person, picture: np.ndarray) -> bool:
     )
 
 
-def is_clear(before: Square, person: Person, picture: np.ndarray) -> bool:
+def is_clear(before: TurnedSquare, person: SeenPerson, picture: np.ndarray) -> bool:
     if person.presence < NEW or not fits(person, picture):
         return False
     after = person.square
@@ -129,17 +137,17 @@ def is_clear(before: Square, person: Person, picture: np.ndarray) -> bool:
     return bool(shift <= SETTLED[0] and growth <= SETTLED[1] and trunk.sum() >= 2)
 
 
-def distinct(people: list[Person], known: list[Person], ghost: float) -> list[Person]:
+def distinct_people(people: list[SeenPerson], known: list[SeenPerson], ghost: float) -> list[SeenPerson]:
     """Those who are neither one of the known ones nor one before them, nor seen in the body of such a one."""
-    kept: list[Person] = []
+    kept: list[SeenPerson] = []
     for person in people:
         others = known + kept
-        if all(apart(person, other) >= SAME and covered(person, other) < ghost for other in others):
+        if all(apart(person, other) >= SAME and ghostliness(person, other) < ghost for other in others):
             kept.append(person)
     return kept
 
 
-def covered(person: Person, other: Person) -> float:
+def ghostliness(person: SeenPerson, other: SeenPerson) -> float:
     """Share of a person's seen points that lie on another one."""
     points = person.points[:SEEN][person.score >= CLEAR]
     start, end = other.points[BONES, :].swapaxes(0, 1)
@@ -151,7 +159,7 @@ def covered(person: Person, other: Person) -> float:
     return float(((away < thick / 2) | (head < thick)).mean()) if len(points) else 1.0
 
 
-def painted_over(picture: np.ndarray, people: list[Person]) -> np.ndarray:
+def painted_over(picture: np.ndarray, people: list[SeenPerson]) -> np.ndarray:
     if not people:
         return picture
     out = picture.copy()

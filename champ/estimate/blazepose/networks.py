@@ -73,7 +73,7 @@ class Features(NamedTuple):
     last: Tensor
 
 
-class Backbone(nn.Module):
+class EfficientNet(nn.Module):
     """EfficientNet-Lite0 of six widths."""
 
     def __init__(self, widths: Sequence[int], centred: bool):
@@ -131,7 +131,7 @@ def twice(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
-def spread(x: Tensor) -> Tensor:
+def to_squares(x: Tensor) -> Tensor:
     """Quarters of the channels to squares of 2x2 pixels; PyTorch's pixel_shuffle takes neighbours of four channels."""
     count, width, rows, columns = x.shape
     x = x.view(count, 2, 2, width // 4, rows, columns).permute(0, 3, 4, 1, 5, 2)
@@ -144,7 +144,7 @@ class PersonDetector(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = Backbone((16, 24, 40, 80, 112, 192), centred=True)
+        self.backbone = EfficientNet((16, 24, 40, 80, 112, 192), centred=True)
         self.lateral = nn.ModuleList([Separable(112, 192, between=False), Separable(40, 96, between=False)])
         self.narrow = nn.ModuleList([Conv(1152, 192), Conv(192, 96)])
         self.refine = nn.ModuleList(
@@ -163,7 +163,7 @@ class PersonDetector(nn.Module):
             # The 1x1 convolution comes before the enlarging, which is the same and less to do.
             x = relu6(twice(narrow(levels[0]))) + relu6(lateral(beside))
             levels.insert(0, refine(x))
-        levels = [spread(level) for level in levels]
+        levels = [to_squares(level) for level in levels]
 
         def flat(heads: nn.ModuleList, numbers: int) -> Tensor:
             maps = [head(level).permute(0, 2, 3, 1) for head, level in zip(heads, levels)]
@@ -172,7 +172,7 @@ class PersonDetector(nn.Module):
         return flat(self.boxes, 12), flat(self.scores, 1)[..., 0]
 
 
-class Body(NamedTuple):
+class SeenBody(NamedTuple):
     """What is seen of one person in each crop."""
 
     points: Tensor  # (N, 39, 5) x, y, z in pixels of the crop, logits of being visible and of being in the crop
@@ -186,7 +186,7 @@ class BodyPoints(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = Backbone((16, 24, 32, 64, 88, 144), centred=True)
+        self.backbone = EfficientNet((16, 24, 32, 64, 88, 144), centred=True)
         self.narrow = Separable(864, 288)
         blocks = [Residual(288, stride) for stride in (2, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1)]
         self.blocks = nn.Sequential(*blocks)
@@ -194,7 +194,7 @@ class BodyPoints(nn.Module):
         self.lateral = nn.ModuleList(Separable(width, 48) for width in (864, 88, 32, 24))
         self.heat = Conv(48, POINTS)
 
-    def forward(self, crops: Tensor) -> Body:
+    def forward(self, crops: Tensor) -> SeenBody:
         features = self.backbone(crops)
         coarse, *others = (features.last, features.sixteenth, features.eighth, features.quarter)
         fine = relu6(self.lateral[0](coarse))
@@ -202,7 +202,7 @@ class BodyPoints(nn.Module):
             fine = twice(fine) + relu6(lateral(beside))
         x = self.blocks(relu6(self.narrow(coarse)))
         points, world = self.points(x).view(-1, POINTS, 5), self.world(x).view(-1, POINTS, 3)
-        return Body(points, self.presence(x).sigmoid().view(-1), self.heat(fine), world)
+        return SeenBody(points, self.presence(x).sigmoid().view(-1), self.heat(fine), world)
 
 
 class HandPoints(nn.Module):
@@ -210,7 +210,7 @@ class HandPoints(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = Backbone((16, 24, 40, 80, 112, 192), centred=False)
+        self.backbone = EfficientNet((16, 24, 40, 80, 112, 192), centred=False)
         self.presence = nn.Linear(1152, 1)
         self.points = nn.Linear(1152, 3 * HAND_POINTS)
 
@@ -259,7 +259,7 @@ class FacePoints(nn.Module):
         return self.points(x).view(-1, FACE_POINTS, 3), self.presence(x).sigmoid().view(-1)
 
 
-class Networks(nn.Module):
+class BlazePoseNetworks(nn.Module):
     """All four, for crops as they are cut from pictures."""
 
     def __init__(self) -> None:
@@ -280,8 +280,8 @@ class Networks(nn.Module):
         return [np.concatenate(parts) for parts in zip(*outputs)]
 
 
-def read_networks(file: Path = FILE) -> Networks:
+def read_networks(file: Path = FILE) -> BlazePoseNetworks:
     """With the weights that come with the pack, in float32 on the CPU."""
-    networks = Networks()
+    networks = BlazePoseNetworks()
     networks.load_state_dict(load_file(file))
     return networks.eval().requires_grad_(False).to(memory_format=torch.channels_last)

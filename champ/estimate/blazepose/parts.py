@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .body import HEAD, NOSE, Person, is_inside
-from .crops import Square, cut, upright
-from .networks import FACE, HAND, Networks
+from .body import HEAD, NOSE, SeenPerson, is_inside
+from .crops import TurnedSquare, cut, upright
+from .networks import FACE, HAND, BlazePoseNetworks
 
 # Rows of the body's points: wrist, knuckle of the little finger, knuckle of the index finger, left and right.
 ARMS = ((15, 17, 19), (16, 18, 20))
@@ -38,21 +38,23 @@ class Parts(NamedTuple):
     face: np.ndarray | None = None  # (68, 3)
 
 
-def see_parts(networks: Networks, pictures: Sequence[np.ndarray], people: Sequence[list[Person]]) -> list[list[Parts]]:
+def see_parts(
+    networks: BlazePoseNetworks, pictures: Sequence[np.ndarray], people: Sequence[list[SeenPerson]]
+) -> list[list[Parts]]:
     """The hands and faces of the people of each picture, of all of them at once."""
     there = [(picture, person) for picture, persons in zip(pictures, people) for person in persons]
     hands = _see(networks, "hand", HAND, [(p, hand_square(who, arm)) for p, who in there for arm in ARMS])
     faces = _see(networks, "face", FACE, [(p, face_square(who)) for p, who in there])
     found = []
     for (_, person), one, other, face in zip(there, hands[::2], hands[1::2], faces):
-        one, other = not_twice(person, one, other)
+        one, other = hands_apart(person, one, other)
         found.append(Parts(one, other, None if face is None else face[FACE_68, :]))
     every = iter(found)
     return [[next(every) for _ in persons] for persons in people]
 
 
 def _see(
-    networks: Networks, name: str, size: int, wanted: list[tuple[np.ndarray, Square | None]]
+    networks: BlazePoseNetworks, name: str, size: int, wanted: list[tuple[np.ndarray, TurnedSquare | None]]
 ) -> list[np.ndarray | None]:
     """Points (N, 3) in each square, where there is one and the network sees what it knows."""
     found: list[np.ndarray | None] = [None] * len(wanted)
@@ -67,7 +69,7 @@ def _see(
     return found
 
 
-def hand_square(person: Person, arm: tuple[int, int, int]) -> Square | None:
+def hand_square(person: SeenPerson, arm: tuple[int, int, int]) -> TurnedSquare | None:
     """With the fingers up."""
     wrist, pinky, index = person.points[arm, :]
     if person.score[arm[0]] < CLEAR:
@@ -76,10 +78,10 @@ def hand_square(person: Person, arm: tuple[int, int, int]) -> Square | None:
     palm = knuckles - wrist
     length = math.hypot(*palm)
     x, y = knuckles + BEYOND * palm
-    return Square(x, y, PALM * length + REST * person.square.size, math.atan2(palm[0], -palm[1]))
+    return TurnedSquare(x, y, PALM * length + REST * person.square.size, math.atan2(palm[0], -palm[1]))
 
 
-def face_square(person: Person) -> Square | None:
+def face_square(person: SeenPerson) -> TurnedSquare | None:
     """With the eyes above the mouth, on a level."""
     if person.score[NOSE] < CLEAR:
         return None
@@ -90,11 +92,11 @@ def face_square(person: Person) -> Square | None:
     points = person.points[HEAD] @ axes.T
     low, high = points.min(0), points.max(0)
     x, y = (low + high) / 2 @ axes
-    return Square(x, y, AROUND * (high - low).max(), math.atan2(up[0], -up[1]))
+    return TurnedSquare(x, y, AROUND * (high - low).max(), math.atan2(up[0], -up[1]))
 
 
-def not_twice(
-    person: Person, left: np.ndarray | None, right: np.ndarray | None
+def hands_apart(
+    person: SeenPerson, left: np.ndarray | None, right: np.ndarray | None
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Where both squares show the same hand, it is that of the wrist which is nearer to where it begins."""
     if left is None or right is None:

@@ -6,9 +6,9 @@ from itertools import islice
 import numpy as np
 
 from ...keypoints.pose import Pose, body_from_coco
-from .body import SEEN, Person
+from .body import SEEN, SeenPerson
 from .follow import follow
-from .networks import Networks
+from .networks import BlazePoseNetworks
 from .parts import Parts, see_parts
 
 TOGETHER = 8  # pictures whose hands and faces are looked at at once
@@ -19,7 +19,7 @@ SMALL_TOES = (1, 4)  # of those six: not among the points
 
 
 def find_poses(
-    networks: Networks, pictures: Iterable[np.ndarray], hands_and_face: bool = True
+    networks: BlazePoseNetworks, pictures: Iterable[np.ndarray], hands_and_face: bool = True
 ) -> Iterator[tuple[np.ndarray, list[Pose]]]:
     """Each RGB picture (H, W, 3) uint8 with its people; none where nobody is found."""
     source = follow(networks, pictures)
@@ -30,7 +30,7 @@ def find_poses(
             yield picture, [as_pose(person, part) for person, part in zip(persons, theirs)]
 
 
-def as_pose(person: Person, parts: Parts) -> Pose:
+def as_pose(person: SeenPerson, parts: Parts) -> Pose:
     score = person.score[:, None]
     flat = np.concatenate([person.points[:SEEN], score], axis=1).astype(np.float32)
     solid = np.concatenate([person.world, score], axis=1).astype(np.float32)
