@@ -12,25 +12,25 @@ def window_inputs() -> list[io.Int.Input | io.Combo.Input]:
     return [
         io.Int.Input(
             "length", default=24, min=1, max=1024,
-            tooltip="Frames that are denoised together; this decides the memory needed. The official models know up "
-            "to 32.",
+            tooltip="Frames in one window, which are denoised together. Memory depends on this number. The official "
+            "models know at most 32.",
         ),
         io.Int.Input(
-            "overlap", default=4, min=0, max=1023, tooltip="Frames that neighbouring windows share. More is smoother "
-            "and slower."
+            "overlap", default=4, min=0, max=1023, tooltip="Frames that neighbouring windows share. A larger overlap "
+            "is smoother and slower."
         ),
         io.Combo.Input(
             "schedule",
             options=list(SCHEDULES),
             default="open",
-            tooltip="open: from the first frame to the last. looped: joins the end to the beginning, for clips that "
-            "loop, as the official code always does. moving: other windows in every step.",
+            tooltip="open: windows from the first frame to the last. looped: also joins the end to the beginning, for "
+            "clips that loop; the official code always does this. moving: other windows in every step.",
         ),
         io.Combo.Input(
             "weights",
             options=list(WEIGHTS),
             default="ramps",
-            tooltip="How overlapping windows are mixed. flat: the plain average of the official code. ramps: a "
+            tooltip="How overlapping windows are blended. flat: a plain average, as in the official code. ramps: a "
             "cross-fade. pyramid: the middle of a window counts most.",
         ),
     ]  # fmt: skip
@@ -45,8 +45,9 @@ class ChampTemporalAggregation(io.ComfyNode):
             category="Champ/sampling",
             aliases=["context windows", "sliding window", "long video", "AnimateDiff context options"],
             advanced=["weights"],
-            description="Lets any sampler make a video of any length: in each step the model denoises overlapping "
-            "windows, and their predictions are averaged. Memory depends on the window, not on the video.",
+            description="Lets any sampler make a video of any length. In each step the model denoises overlapping "
+            "temporal windows, and their predictions are averaged. Memory depends on the length of a window, not on "
+            "the length of the video.",
             inputs=[io.Model.Input("model", tooltip="From Load Champ Model or Apply Champ."), *window_inputs()],
             outputs=[io.Model.Output(display_name="model", tooltip="For KSampler, SamplerCustom or Champ Sampler.")],
         )
@@ -65,14 +66,14 @@ class ChampInterpolateLatents(io.ComfyNode):
             category="Champ/sampling",
             aliases=["frame interpolation", "double frame rate", "slerp", "smooth video"],
             advanced=["method"],
-            description="Puts new frames between the frames of a latent video, before decoding.",
+            description="Adds frames between the frames of a latent video, before decoding.",
             inputs=[
                 io.Latent.Input("latent", tooltip="The sampled video."),
                 io.Int.Input("factor", default=2, min=1, max=16, tooltip="2 doubles the frame rate."),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
-                    tooltip="slerp keeps the contrast of the frames between; linear softens it.",
+                    tooltip="slerp keeps the contrast of the new frames; linear makes them softer.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The longer video.")],

@@ -31,7 +31,7 @@ class ChampFreeBody(io.ComfyNode):
             category="Champ/body",
             aliases=["SMPL", "human body", "mannequin", "body shape", "3D person"],
             advanced=["proportions"],
-            description="A human body that comes with the pack: nothing to download, free for commercial use. "
+            description="A human body that comes with the pack. Nothing to download, and commercial use is allowed. "
             "The sliders set its shape.",
             inputs=[
                 slider("gender", 0.5, 0.0, 1.0, 0.01, "0 is a male body, 1 a female one."),
@@ -58,7 +58,7 @@ class ChampLoadSMPL(io.ComfyNode):
             display_name="Load SMPL Body",
             category="Champ/body",
             aliases=["SMPL model", "human body", "body shape", "SMPL_NEUTRAL"],
-            description="The SMPL body, on which Champ was trained, from your own licensed file in models/smpl "
+            description="The SMPL body, which Champ was trained on, from your own licensed file in models/smpl "
             "(register at smpl.is.tue.mpg.de). The pack never downloads it.",
             inputs=[
                 io.Combo.Input(
@@ -69,12 +69,12 @@ class ChampLoadSMPL(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "beta_0", default=0.0, min=-5.0, max=5.0, step=0.05,
-                    tooltip="SMPL's first shape number: mainly the size. Larger is taller for the neutral and female "
-                    "models, smaller for the male one.",
+                    tooltip="SMPL's first shape parameter, mainly the size. Larger is taller for the neutral and "
+                    "female models, smaller for the male one.",
                 ),
                 io.Float.Input(
                     "beta_1", default=0.0, min=-5.0, max=5.0, step=0.05,
-                    tooltip="SMPL's second shape number: mainly the girth. Larger is thinner.",
+                    tooltip="SMPL's second shape parameter, mainly the girth. Larger is thinner.",
                 ),
             ],
             outputs=[ChampBody.Output(display_name="body", tooltip="For the motion, camera and map nodes.")],

@@ -35,63 +35,64 @@ class ChampCalibrateReference(io.ComfyNode):
             category="Champ/model",
             aliases=["TPC", "Procrustes", "align reference", "match pose", "calibration"],
             advanced=["points", "group_size", "seed", "max_warps", "start", "end"],
-            description="For a reference person who is larger, smaller, turned or elsewhere than in the video: every "
-            "frame also reads the picture as it is moved onto the person there (test-time Procrustes calibration). "
-            "Goes between Encode Reference and Apply Champ. Needs to know where the person is, in the picture and in "
-            "the frames: from motions, or from keypoints.",
+            description="For a reference person who is larger or smaller than in the video, turned, or in another "
+            "place. Every frame also reads a copy of the image that is moved onto the person of that frame (test-time "
+            "Procrustes calibration). Connect it between Encode Reference and Apply Champ. It needs to know where the "
+            "person is, in the image and in the frames, from motions or from keypoints.",
             inputs=[
-                ChampReference.Input("reference", tooltip="From Encode Reference; its first picture is calibrated."),
-                ChampReferenceNet.Input("reference_net", tooltip="The one that Encode Reference has."),
-                io.Vae.Input("vae", tooltip="The VAE of Stable Diffusion 1.5, as for Encode Reference."),
+                ChampReference.Input("reference", tooltip="From Encode Reference. Its first image is calibrated."),
+                ChampReferenceNet.Input("reference_net", tooltip="The same as for Encode Reference."),
+                io.Vae.Input("vae", tooltip="The VAE of Stable Diffusion 1.5, the same as for Encode Reference."),
                 ChampMotion.Input(
                     "reference_motion",
                     optional=True,
-                    tooltip="The body in the reference picture, as a motion of which the first frame counts.",
+                    tooltip="The body in the reference image, as a motion. Only its first frame is used.",
                 ),
-                ChampMotion.Input("motion", optional=True, tooltip="The motion from which the maps were rendered."),
+                ChampMotion.Input("motion", optional=True, tooltip="The motion that the maps were rendered from."),
                 ChampBody.Input("body", optional=True, tooltip="The kind of body of the motions."),
                 PoseKeypoint.Input(
                     "reference_keypoints",
                     optional=True,
-                    tooltip="Keypoints of the reference picture, where there is no reference_motion.",
+                    tooltip="Keypoints of the reference image, if there is no reference_motion.",
                 ),
                 PoseKeypoint.Input(
                     "pose_keypoints",
                     optional=True,
-                    tooltip="Keypoints of the skeleton maps, where there is no motion.",
+                    tooltip="Keypoints that the skeleton maps were drawn from, if there is no motion.",
                 ),
                 io.Mask.Input(
                     "reference_mask",
                     optional=True,
-                    tooltip="Where the person is in the reference picture, for masking: paper. Without it the body of "
-                    "reference_motion.",
+                    tooltip="Where the person is in the reference image; used when masking is paper. If empty, the "
+                    "body of reference_motion is used.",
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where the person is in every frame, for masking: paper. Without it the body of motion.",
+                    tooltip="Where the person is in every frame; used when masking is paper. If empty, the body of "
+                    "motion is used.",
                 ),
                 io.Combo.Input(
                     "points",
                     options=list(SUBSETS),
                     default="auto",
-                    tooltip="What is aligned. auto: the largest set of points that agree, so that limbs which moved do "
-                    "not count. face, torso, all: just those, all with equal say.",
+                    tooltip="Which points are aligned. auto: the largest group of points that agree, so limbs that "
+                    "moved do not count. face, torso, all: exactly those points, all with the same weight.",
                 ),
                 io.Combo.Input(
                     "masking",
                     options=["off", "paper"],
                     default="off",
-                    tooltip="paper: the person's pixels read only the calibrated picture, all others only the "
-                    "background of the reference. off: all pixels read both, which is faster.",
+                    tooltip="paper: the person's pixels read only the moved image, all others read only the background "
+                    "of the reference. off: all pixels read both images, which is faster.",
                 ),
                 io.Int.Input(
                     "group_size",
                     default=4,
                     min=1,
                     max=64,
-                    tooltip="Iterative propagation: so many consecutive frames read the picture as moved for one of "
-                    "them, drawn anew in every step, which makes the video steadier. 1 is off.",
+                    tooltip="Iterative propagation: this many consecutive frames read the image as it is moved for a "
+                    "random one of them, drawn again in every step. This makes the video steadier. 1 turns it off.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -99,18 +100,18 @@ class ChampCalibrateReference(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=False,
-                    tooltip="Another seed draws other frames of the groups.",
+                    tooltip="Controls which frame of each group is drawn.",
                 ),
                 io.Int.Input(
                     "max_warps",
                     default=32,
                     min=1,
                     max=1000,
-                    tooltip="At most so many different positions are shown to ReferenceNet and kept in main memory: "
-                    "about 35 MB each at 512x768. Frames that need nearly the same one share it.",
+                    tooltip="The most positions of the image that ReferenceNet encodes and main memory holds, about 35 "
+                    "MB each at 512x768. Frames that need nearly the same position share one.",
                 ),
                 io.Float.Input(
-                    "strength", default=1.0, min=0.0, max=2.0, step=0.01, tooltip="How much the moved picture counts."
+                    "strength", default=1.0, min=0.0, max=2.0, step=0.01, tooltip="How much the moved image counts."
                 ),
                 *span_inputs(),
             ],
@@ -118,10 +119,10 @@ class ChampCalibrateReference(io.ComfyNode):
                 ChampReference.Output(display_name="reference", tooltip="The calibrated reference, for Apply Champ."),
                 io.Image.Output(
                     display_name="preview",
-                    tooltip="The reference and, for some frames, the reference as moved for them. Circles are the "
-                    "person of the frame (green decided, red did not), crosses the points of the reference.",
+                    tooltip="The reference image and, for some frames, the moved image. Crosses are the points of the "
+                    "reference. Circles are the points of the frame: green ones decided the move, red ones did not.",
                 ),
-                io.String.Output(display_name="report", tooltip="Sizes, turns, doubtful frames, and what it costs."),
+                io.String.Output(display_name="report", tooltip="Sizes, turns, difficult frames, and the cost."),
             ],
             is_output_node=True,
         )

@@ -17,9 +17,9 @@ class ChampCompareGrid(io.ComfyNode):
             display_name="Compare Side by Side",
             category="Champ/output",
             aliases=["grid", "side by side", "contact sheet", "join images", "stack videos"],
-            description="Puts up to six clips or pictures side by side: reference, result, maps, another result.",
+            description="Puts up to six clips or pictures side by side, for example reference, result and maps.",
             inputs=[
-                io.Image.Input("image_1", tooltip="The first clip; the others take its height."),
+                io.Image.Input("image_1", tooltip="The first clip. The others are scaled to its height."),
                 *(
                     io.Image.Input(
                         f"image_{i}", optional=True, tooltip="Another clip of the same length, or one picture."

@@ -27,8 +27,8 @@ class ChampLoadHMR2(io.ComfyNode):
             category="Champ/model",
             aliases=["4D-Humans", "SMPL estimation", "HMR 2.0", "motion capture"],
             advanced=["weight_dtype", "half_precision_copy"],
-            description="Loads the network of 4D-Humans, which sees the 3D body of a person in a picture, from "
-            "models/hmr2.",
+            description="Loads HMR 2.0, the network of 4D-Humans that estimates the 3D body of a person in a picture, "
+            "from models/hmr2.",
             inputs=[
                 io.Combo.Input(
                     "model_name",
@@ -38,14 +38,15 @@ class ChampLoadHMR2(io.ComfyNode):
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(WEIGHT_DTYPES),
-                    tooltip="How the weights are kept. default: as ComfyUI finds best for your hardware. 16 bits take "
-                    "half the memory of fp32. bf16 is the fastest on recent CPUs.",
+                    tooltip="Precision of the weights in memory. default: what ComfyUI finds best for your hardware. "
+                    "16 bits take half the memory of fp32. bf16 is the fastest on recent CPUs.",
                 ),
                 io.Boolean.Input(
                     "half_precision_copy",
                     default=False,
-                    tooltip="Writes a copy of half the size (_fp16.safetensors) beside the checkpoint the first time, "
-                    "and loads that from then on. The list has the copy too; the checkpoint may then be deleted.",
+                    tooltip="The first time, writes a copy of half the size (_fp16.safetensors) beside the checkpoint, "
+                    "and loads the copy from then on. The list then contains the copy too, and you may delete the "
+                    "checkpoint.",
                 ),
             ],
             outputs=[ChampHMR2.Output(display_name="hmr2", tooltip="For Estimate Motion.")],
@@ -68,23 +69,24 @@ class ChampEstimateMotion(io.ComfyNode):
             display_name="Estimate Motion",
             category="Champ/motion",
             aliases=["motion capture", "video to SMPL", "HMR2", "4D-Humans", "pose estimation", "dance"],
-            description="Finds the 3D body of a person in every frame of a video, or in a single picture, with HMR2. "
-            "The motion has as many frames as the video; where the person is not seen, it is filled in.",
+            description="Estimates the 3D body of a person in every frame of a video, or in a single picture, with "
+            "HMR2. The motion has as many frames as the video. Frames in which the person is not seen are filled.",
             inputs=[
                 ChampHMR2.Input("hmr2", tooltip="From Load HMR2."),
-                clip_input("clip", "The video, a batch of pictures, or the reference picture alone."),
+                clip_input("clip", "The video, a batch of images, or the reference image alone."),
                 PoseKeypoint.Input(
                     "pose_keypoints",
                     optional=True,
                     tooltip="Where the person is: keypoints of the same clip from Estimate Pose, Follow Person or "
-                    "another pack's node. Of several people the largest is followed. Empty takes the whole picture "
-                    "for the person, which is enough for a single picture that the person fills from head to foot.",
+                    "another pack's node. If there are several people, the largest is followed. If empty, the whole "
+                    "picture is taken as the person: enough for a single picture of a person who fills it from head to "
+                    "foot.",
                 ),
                 ChampBody.Input(
                     "body",
                     optional=True,
-                    tooltip="Who performs the motion. An SMPL body takes the person's whole shape, the free body "
-                    "size and girth. Empty is the free body.",
+                    tooltip="The body that performs the motion. An SMPL body takes the person's whole shape; the free "
+                    "body takes size and girth. Empty uses the free body.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -92,17 +94,17 @@ class ChampEstimateMotion(io.ComfyNode):
                     min=1.0,
                     max=240.0,
                     step=0.01,
-                    tooltip="Frames per second of a batch of pictures; a video says its own.",
+                    tooltip="Frames per second of a batch of images. A video has its own.",
                 ),
             ],
             outputs=[
                 ChampMotion.Output(
                     display_name="motion",
-                    tooltip="A frame for every frame of the clip. Of a single picture: the reference for Put Reference "
-                    "into Motion.",
+                    tooltip="One frame for every frame of the clip. From a single picture: the reference for Put "
+                    "Reference into Motion.",
                 ),
                 io.String.Output(
-                    display_name="report", tooltip="How many frames were seen, which were filled in, and the shape."
+                    display_name="report", tooltip="How many frames were seen, which were filled, and the shape."
                 ),
             ],
         )

@@ -14,26 +14,27 @@ class ChampExamplePerson(io.ComfyNode):
             display_name="Example Person",
             category="Champ/body",
             aliases=["sample picture", "test person", "reference image", "character"],
-            description="A drawn picture of an invented person, with the body in it: something to animate before there "
-            "is a picture of your own. Champ-Tiny, which comes with the pack, was trained on such people.",
+            description="Draws an invented person, together with the body of that person: something to animate while "
+            "you have no image of your own. Champ-Tiny, which comes with the pack, was trained on such people.",
             inputs=[
                 io.Int.Input(
                     "person", default=0, min=0, max=99999,
-                    tooltip="Another number is another person in another room.",
+                    tooltip="Each number draws another person in another room.",
                 ),
                 io.Int.Input(
                     "width", default=512, min=64, max=MAX_SIZE, step=8,
-                    tooltip="Width of the picture in pixels; Champ-Tiny draws best at 256x256.",
+                    tooltip="Width of the picture in pixels. Champ-Tiny works best at 256x256.",
                 ),
-                io.Int.Input("height", default=512, min=64, max=MAX_SIZE, step=8, tooltip="Height in pixels."),
+                io.Int.Input("height", default=512, min=64, max=MAX_SIZE, step=8, tooltip="Height of the picture in "
+                "pixels."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The picture, for Encode Reference."),
                 io.Mask.Output(display_name="mask", tooltip="Where the person is."),
                 ChampMotion.Output(
                     display_name="motion",
-                    tooltip="Pose, shape and camera of the picture, one frame: the reference of Put Reference into "
-                    "Motion.",
+                    tooltip="Pose, shape and camera of the picture, as a motion of one frame: the reference for Put "
+                    "Reference into Motion.",
                 ),
                 ChampBody.Output(display_name="body", tooltip="The person's body, for motions and maps."),
             ],

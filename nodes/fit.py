@@ -34,26 +34,26 @@ class ChampFitMotion(io.ComfyNode):
             display_name="Fit Motion to Keypoints",
             category="Champ/motion",
             aliases=["motion capture", "keypoints to SMPL", "SMPLify", "lift to 3D", "pose to body", "dance"],
-            description="Finds the 3D body of a person in every frame from 2D keypoints alone, of any pose node: no "
-            "model files are needed. The motion has as many frames as the keypoints; where the person is not seen, it "
-            "is filled in.",
+            description="Estimates the 3D body of a person in every frame from 2D keypoints alone, of any pose node. "
+            "No model files are needed. The motion has as many frames as the keypoints. Frames in which the person is "
+            "not seen are filled.",
             inputs=[
                 PoseKeypoint.Input(
                     "pose_keypoints",
-                    tooltip="Keypoints of a video, or of the reference picture alone, from a DWPose, OpenPose or other "
-                    "pose node. Of several people the largest is followed; Follow Person chooses another.",
+                    tooltip="Keypoints of a video, or of the reference image alone, from a DWPose, OpenPose or other "
+                    "pose node. If there are several people, the largest is followed; Follow Person chooses another.",
                 ),
                 clip_input(
                     "clip",
-                    "The same video or pictures. Not needed for the motion: it says the frame rate, where shots end, "
-                    "and is shown behind the body.",
+                    "The same video or images. It gives the frame rate and the shots, and is shown behind the body. "
+                    "The motion itself does not need it.",
                     optional=True,
                 ),
                 ChampBody.Input(
                     "body",
                     optional=True,
-                    tooltip="Who performs the motion; its shape is changed as far as the keypoints ask for it. Empty "
-                    "is the free body.",
+                    tooltip="The body to start from. Its shape is changed as far as the keypoints ask for it. Empty "
+                    "uses the free body.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -61,22 +61,22 @@ class ChampFitMotion(io.ComfyNode):
                     min=1.0,
                     max=240.0,
                     step=0.01,
-                    tooltip="Frames per second of the keypoints; a connected video says its own.",
+                    tooltip="Frames per second of the keypoints. A connected video has its own.",
                 ),
             ],
             outputs=[
                 ChampMotion.Output(
                     display_name="motion",
-                    tooltip="A frame for every frame of the keypoints. Of a single picture: the reference for Put "
+                    tooltip="One frame for every frame of the keypoints. From a single picture: the reference for Put "
                     "Reference into Motion.",
                 ),
                 io.Image.Output(
                     display_name="overlay",
-                    tooltip="The body and the keypoints over the clip, as in the preview: of a long or large clip not "
-                    f"every frame, and no larger than {OVERLAY_SIZE} pixels.",
+                    tooltip="The body and the keypoints over the clip, as in the preview. A long or large clip is "
+                    f"shown with fewer frames and at most {OVERLAY_SIZE} pixels.",
                 ),
                 io.String.Output(
-                    display_name="report", tooltip="How many frames were seen, which were filled in, and the shape."
+                    display_name="report", tooltip="How many frames were seen, which were filled, and the shape."
                 ),
             ],
             is_output_node=True,

@@ -21,25 +21,27 @@ class ChampEncodeGuidance(io.ComfyNode):
             category="Champ/model",
             aliases=["guidance encoder", "pose guider", "depth", "normal", "skeleton", "control"],
             advanced=["width", "height", "start", "end"],
-            description="Turns the maps into guidance for the denoiser. Any subset of the maps will do. Animate Anyone "
-            "reads the skeleton maps only.",
+            description="Encodes the guidance maps for the denoiser. Any subset of the maps will do. Animate Anyone "
+            "reads only the skeleton maps.",
             inputs=[
                 ChampGuidanceEncoders.Input("guidance_encoders", tooltip="From Load Champ Model."),
                 *map_inputs(),
                 ChampGuidance.Input(
                     "add_to",
                     optional=True,
-                    tooltip="Guidance to which this one is added, so that maps can have ranges of their own.",
+                    tooltip="Another guidance, to which this one is added. Use it to give maps different ranges.",
                 ),
                 io.Int.Input(
                     "width", default=0, min=0, max=MAX_SIZE, step=8,
-                    tooltip="Width of the video in pixels; 0 takes that of the maps. Other sizes stretch the maps.",
+                    tooltip="Width of the video in pixels. 0 takes the width of the maps; any other size stretches "
+                    "them.",
                 ),
-                io.Int.Input("height", default=0, min=0, max=MAX_SIZE, step=8, tooltip="Height; 0 as above."),
+                io.Int.Input("height", default=0, min=0, max=MAX_SIZE, step=8, tooltip="Height of the video in pixels. "
+                "0 takes the height of the maps."),
                 *(
                     io.Float.Input(
                         f"{name}_strength", default=1.0, min=0.0, max=2.0, step=0.01,
-                        tooltip=f"How much the {name} maps count; 0 leaves them out.",
+                        tooltip=f"How much the {name} maps count. 0 leaves them out.",
                     )
                     for name in ENCODED_MAPS
                 ),

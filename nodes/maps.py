@@ -33,10 +33,14 @@ from .types import (
 
 def map_outputs() -> list[io.Image.Output]:
     return [
-        io.Image.Output(display_name="depth", tooltip="Near is white, far and the background are black."),
-        io.Image.Output(display_name="normal", tooltip="Where the surface faces: red right, green up, blue to you."),
+        io.Image.Output(display_name="depth", tooltip="Near is white; far and the background are black."),
+        io.Image.Output(
+            display_name="normal", tooltip="The direction of the surface: red to the right, green up, blue towards you."
+        ),
         io.Image.Output(display_name="semantic_map", tooltip="The 24 body parts, one colour each."),
-        io.Image.Output(display_name="dwpose", tooltip="The skeleton in DWPose's style, with hands and face if known."),
+        io.Image.Output(
+            display_name="dwpose", tooltip="The skeleton map in DWPose's style, with hands and face if they are known."
+        ),
         io.Mask.Output(display_name="mask", tooltip="Where the body is."),
     ]
 
@@ -60,13 +64,13 @@ class ChampRenderMaps(io.ComfyNode):
             description="Draws a motion as the depth, normal, semantic and skeleton maps that Champ was trained with, "
             "pixel for pixel, without Blender.",
             inputs=[
-                ChampMotion.Input("motion", tooltip="The motion, already framed by its camera."),
-                ChampBody.Input("body", tooltip="The kind of body that performs it; its shape comes with the motion."),
+                ChampMotion.Input("motion", tooltip="The motion, with the camera already set."),
+                ChampBody.Input("body", tooltip="The kind of body that performs it. The shape comes with the motion."),
                 PoseKeypoint.Input(
                     "pose_keypoints",
                     optional=True,
                     tooltip="Keypoints of the driving video from a DWPose node. Their hands and face are put onto the "
-                    "skeleton, because the body itself has no fingers and no expression.",
+                    "skeleton, because the body has no moving fingers and no facial expression.",
                 ),
             ],
             outputs=[
@@ -99,18 +103,22 @@ class ChampLoadMaps(io.ComfyNode):
             display_name="Load Guidance Maps",
             category="Champ/maps",
             aliases=["load depth", "load normal", "load dwpose", "image sequence", "control images"],
-            description="Loads maps from a folder in the official layout: depth, normal, semantic_map, dwpose and "
-            "mask, each with one picture for each frame. A map that the folder does not have is left empty.",
+            description="Loads guidance maps from a folder in the official layout: depth, normal, semantic_map, dwpose "
+            "and mask, each with one picture per frame. A map that is not in the folder is left empty.",
             inputs=[
                 io.Combo.Input(
                     "folder",
                     options=map_folders(),
-                    tooltip="A folder below ComfyUI's input folder, or below the output folder (marked so). Press R "
-                    "after adding one.",
+                    tooltip="A folder below ComfyUI's input folder, or below its output folder (marked [output]). "
+                    "Press R after adding one.",
                 ),
                 io.Int.Input("start", default=0, min=0, max=MAX_FRAMES, tooltip="First frame to load, from 0."),
                 io.Int.Input(
-                    "count", default=0, min=0, max=MAX_FRAMES, tooltip="How many frames to load; 0 loads all the rest."
+                    "count",
+                    default=0,
+                    min=0,
+                    max=MAX_FRAMES,
+                    tooltip="How many frames to load. 0 loads all that follow.",
                 ),
             ],
             outputs=[*map_outputs(), io.Int.Output(display_name="frames", tooltip="How many frames were loaded.")],
@@ -145,14 +153,15 @@ class ChampSaveMaps(io.ComfyNode):
             display_name="Save Guidance Maps",
             category="Champ/maps",
             aliases=["save depth", "save normal", "save dwpose", "image sequence", "control images"],
-            description="Writes maps as a folder in the official layout, with the video's frames if training is to use "
-            "it, and an animated preview of all side by side. Each run makes a new folder; nothing is overwritten.",
+            description="Writes guidance maps as a folder in the official layout, and an animated preview of all maps "
+            "side by side. For training, connect the video's frames too. Each run makes a new folder; nothing is "
+            "overwritten.",
             inputs=[
                 *map_inputs(),
                 io.String.Input(
                     "folder",
                     default="champ/maps",
-                    tooltip="Name of the folder below ComfyUI's output folder; a number is added to it.",
+                    tooltip="Name of the folder below ComfyUI's output folder. A number is added to it.",
                 ),
                 io.Float.Input(
                     "fps", default=24.0, min=1.0, max=240.0, step=0.01, tooltip="Frames per second of the preview."
@@ -160,13 +169,13 @@ class ChampSaveMaps(io.ComfyNode):
                 io.Image.Input(
                     "images",
                     optional=True,
-                    tooltip="The frames of the video that the maps were made from, in the maps' size. Training needs "
-                    "them; they are written beside the maps.",
+                    tooltip="The frames of the video that the maps were made from, in the size of the maps. They are "
+                    "written beside the maps. Training needs them.",
                 ),
             ],
             outputs=[
                 io.String.Output(
-                    display_name="folder", tooltip="Name of the new folder, as the list of Load Guidance Maps has it."
+                    display_name="folder", tooltip="Name of the new folder, as in the list of Load Guidance Maps."
                 )
             ],
             is_output_node=True,
@@ -211,20 +220,21 @@ class ChampDrawSkeleton(io.ComfyNode):
             display_name="Draw Skeleton Map",
             category="Champ/maps",
             aliases=["dwpose", "openpose", "stick figure", "draw pose", "keypoints", "render pose"],
-            description="Draws people as skeletons in DWPose's exact style, from the keypoints of any pose node.",
+            description="Draws skeleton maps in DWPose's exact style, from the keypoints of any pose node.",
             inputs=[
                 PoseKeypoint.Input("pose_keypoints", tooltip="Keypoints from a DWPose, OpenPose or other pose node."),
                 io.Int.Input(
                     "width", default=0, min=0, max=MAX_SIZE, step=8,
-                    tooltip="Width of the pictures; 0 takes the size of the pictures that the keypoints were found in. "
-                    "Draw at the final size: lines do not grow with the picture.",
+                    tooltip="Width of the map in pixels. 0 takes the size of the pictures that the keypoints were "
+                    "found in. Draw at the size of the video: lines do not grow with the picture.",
                 ),
-                io.Int.Input("height", default=0, min=0, max=MAX_SIZE, step=8, tooltip="Height; 0 as above."),
+                io.Int.Input("height", default=0, min=0, max=MAX_SIZE, step=8, tooltip="Height of the map in pixels. 0 "
+                "as for the width."),
                 io.Boolean.Input("draw_body", default=True, tooltip="Draw the body's limbs and joints."),
                 io.Boolean.Input("draw_hands", default=True, tooltip="Draw the fingers."),
-                io.Boolean.Input("draw_face", default=True, tooltip="Draw the dots of the face."),
+                io.Boolean.Input("draw_face", default=True, tooltip="Draw the points of the face."),
             ],
-            outputs=[io.Image.Output(display_name="dwpose", tooltip="One skeleton picture for each frame.")],
+            outputs=[io.Image.Output(display_name="dwpose", tooltip="One skeleton map per frame.")],
         )  # fmt: skip
 
     @classmethod
@@ -257,14 +267,16 @@ class ChampCheckMaps(io.ComfyNode):
             display_name="Check Semantic Map",
             category="Champ/maps",
             aliases=["validate maps", "palette", "segmentation", "part colours"],
-            description="Warns when a semantic map does not have the 24 part colours that Champ knows, before minutes "
-            "of sampling are spent on it: swapped channels, DensePose colours, JPEG damage, empty frames.",
+            description="Warns when a semantic map does not have the 24 part colours that Champ knows, before you "
+            "spend minutes on sampling: swapped channels, DensePose colours, JPEG damage, empty frames.",
             inputs=[
                 io.Image.Input("semantic_map", tooltip="The semantic maps to check."),
                 io.Mask.Input("mask", optional=True, tooltip="Where the person is, if you have it."),
-                io.Boolean.Input("stop", default=False, tooltip="On: a problem ends the workflow. Off: it only warns."),
+                io.Boolean.Input(
+                    "stop", default=False, tooltip="On: a problem ends the workflow. Off: a problem is only a warning."
+                ),
             ],
-            outputs=[io.String.Output(display_name="report", tooltip="What was found, in words.")],
+            outputs=[io.String.Output(display_name="report", tooltip="What was found, as text.")],
             is_output_node=True,
         )
 

@@ -36,21 +36,21 @@ class ChampMeasure(io.ComfyNode):
             category="Champ/output",
             aliases=["PSNR", "SSIM", "LPIPS", "FVD", "FID", "L1", "metrics", "evaluate", "quality"],
             advanced=["protocol"],
-            description="Compares a clip with the true one: L1, PSNR, SSIM, flicker, and on request LPIPS, FID-VID "
-            "and FVD. With a mask also for the person and the background alone.",
+            description="Compares a clip with the true one: L1, PSNR, SSIM, flicker, and on request LPIPS, FID-VID and "
+            "FVD. With a mask, also for the person alone and the background alone.",
             inputs=[
                 io.Image.Input("images", tooltip="The result."),
-                io.Image.Input("truth", tooltip="The true clip, of the same size and length."),
+                io.Image.Input("truth", tooltip="The true clip, with the same size and number of frames."),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="White where the person is in the true clip; one for all frames or one each.",
+                    tooltip="White where the person is in the true clip. One mask for all frames, or one for each.",
                 ),
                 io.Combo.Input(
                     "protocol",
                     options=list(PROTOCOLS),
-                    tooltip="clean: the measures as defined. benchmark: as the TikTok benchmark's published code "
-                    "computes them, to compare with papers.",
+                    tooltip="clean: the measures as they are defined. benchmark: as the published code of the TikTok "
+                    "benchmark computes them, for comparison with papers.",
                 ),
                 io.Boolean.Input(
                     "lpips", default=False, tooltip=f"Needs {VGG_FILE} and {LPIPS_FILE} in models/champ_metrics."
@@ -59,9 +59,9 @@ class ChampMeasure(io.ComfyNode):
                 io.Boolean.Input("fvd", default=False, tooltip=f"Needs {I3D_FILE} in models/champ_metrics."),
             ],
             outputs=[
-                io.String.Output(display_name="report", tooltip="All values in words, for Preview Any."),
-                io.Float.Output(display_name="l1", tooltip="Mean absolute difference; smaller is better."),
-                io.Float.Output(display_name="psnr", tooltip="In decibels; larger is better."),
+                io.String.Output(display_name="report", tooltip="All values as text, for Preview Any."),
+                io.Float.Output(display_name="l1", tooltip="Mean absolute difference. Smaller is better."),
+                io.Float.Output(display_name="psnr", tooltip="In decibels. Larger is better."),
                 io.Float.Output(display_name="ssim", tooltip="1 for equal clips."),
             ],
             is_output_node=True,

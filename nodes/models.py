@@ -26,19 +26,19 @@ class ChampLoadModel(io.ComfyNode):
             aliases=["Animate Anyone", "checkpoint loader", "human image animation", "animate person", "motion module"],
             advanced=["weight_dtype"],
             description="Loads a checkpoint set of Champ or Animate Anyone from models/champ: one folder with "
-            "denoising_unet, reference_unet, motion_module and the guidance encoders or the pose guider inside, or one "
-            "file with all of them. champ_tiny comes with the pack.",
+            "denoising_unet, reference_unet, motion_module and the guidance encoders or the pose guider, or one file "
+            "with all of them. champ_tiny comes with the pack.",
             inputs=[
                 io.Combo.Input(
                     "checkpoint_set",
                     options=checkpoint_sets(),
-                    tooltip="A folder below models/champ with the files of one set, under their official names; a "
-                    "file with the whole set; or champ_tiny, a small model for drawn people that comes with the pack.",
+                    tooltip="A folder below models/champ with the files of one set under their official names, or a "
+                    "file with the whole set. champ_tiny is a small model for drawn people that comes with the pack.",
                 ),
                 io.Combo.Input(
                     "motion_module",
                     options=[*OWN_MOTION, *folder_paths.get_filename_list("animatediff_models")],
-                    tooltip="The modules that join the frames. Those of the set, or a file in AnimateDiff's format "
+                    tooltip="The layers that connect the frames: those of the set, or a file in AnimateDiff's format "
                     "(SD1.5) from models/animatediff_models.",
                 ),
                 io.Combo.Input(
@@ -49,7 +49,7 @@ class ChampLoadModel(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output(
-                    display_name="model", tooltip="The denoiser. Any sampler, LoRA or ControlNet takes it."
+                    display_name="model", tooltip="The denoiser. It works with any sampler, LoRA or ControlNet."
                 ),
                 ChampReferenceNet.Output(display_name="reference_net", tooltip="For Encode Reference."),
                 ChampGuidanceEncoders.Output(display_name="guidance_encoders", tooltip="For Encode Guidance."),

@@ -76,22 +76,22 @@ class ChampBuiltInMotion(io.ComfyNode):
             category="Champ/motion",
             aliases=["dance", "walk", "wave", "turn", "preset motion", "animation", "SMPL"],
             description="Walk, wave, dance, jumping jacks or a turntable, of any length, with the feet on the floor. "
-            "Good for a first try and for testing, with no video needed.",
+            "For a first try and for tests, without a video.",
             inputs=[
-                ChampBody.Input("body", tooltip="Who moves. The feet are placed for this body's proportions."),
+                ChampBody.Input("body", tooltip="The body that moves. The feet are placed for its proportions."),
                 io.Combo.Input("motion", options=list(PRESETS), default="dance", tooltip="What the person does."),
                 io.Int.Input("frames", default=48, min=1, max=MAX_FRAMES, tooltip="Length of the clip in frames."),
                 io.Float.Input("fps", default=24.0, min=1.0, max=240.0, step=0.01, tooltip="Frames per second."),
                 io.Boolean.Input(
                     "loop",
                     default=True,
-                    tooltip="Adjusts the speed a little so that the end of the clip runs into its beginning.",
+                    tooltip="Changes the speed slightly so that the end of the clip leads back to its beginning.",
                 ),
                 io.Boolean.Input(
                     "travel",
                     default=False,
-                    tooltip="On: the person really walks across the floor, and a looped clip jumps back at its end. "
-                    "Off: the person stays in one place.",
+                    tooltip="On: the person moves across the floor, and a looped clip jumps back at its end. Off: the "
+                    "person stays in one place.",
                 ),
                 *picture_size(),
             ],
@@ -117,18 +117,19 @@ class ChampCamera(io.ComfyNode):
             "moves the camera during the clip, for turntables and multi-view animation.",
             inputs=[
                 ChampMotion.Input("motion", tooltip="The motion to film."),
-                ChampBody.Input("body", tooltip="The kind of body that performs it; its shape comes with the motion."),
+                ChampBody.Input("body", tooltip="The kind of body that performs it. The shape comes with the motion."),
                 *picture_size(),
                 io.String.Input(
                     "azimuth",
                     default="0",
-                    tooltip="Degrees around the person, towards the person's left. One number stands still; several "
-                    "are a path over the clip: 0, 360 goes once around, 0, 90, 0 to the side and back.",
+                    tooltip="Degrees around the person, towards the person's left. One number is a fixed camera. "
+                    "Several are a path over the clip: 0, 360 goes once around; 0, 90, 0 goes to the side and back.",
                 ),
                 io.String.Input(
                     "elevation",
                     default="0",
-                    tooltip="Degrees above the person (below when negative). Several numbers are a path over the clip.",
+                    tooltip="Degrees above the person; negative numbers are below. Several numbers are a path over the "
+                    "clip.",
                 ),
                 io.Float.Input(
                     "fill",
@@ -136,7 +137,7 @@ class ChampCamera(io.ComfyNode):
                     min=0.05,
                     max=4.0,
                     step=0.01,
-                    tooltip="How much of the picture the movement takes: 1 touches the edges, 2 is a close-up.",
+                    tooltip="How much of the picture the movement fills: 1 touches the edges, 2 is a close-up.",
                 ),
                 io.Float.Input(
                     "fov",
@@ -144,13 +145,13 @@ class ChampCamera(io.ComfyNode):
                     min=1.0,
                     max=120.0,
                     step=0.01,
-                    tooltip="Field of view in degrees along the longer side. 2.93, a very long lens, is what Champ was "
-                    "trained with; 40 looks like a phone camera.",
+                    tooltip="Field of view in degrees along the longer side. Champ was trained with 2.93, a very long "
+                    "lens. 40 looks like a phone camera.",
                 ),
                 io.Boolean.Input(
                     "follow",
                     default=False,
-                    tooltip="On: the camera walks along with the person. Off: it stands still and sees the whole path.",
+                    tooltip="On: the camera moves along with the person. Off: it stands still and sees the whole path.",
                 ),
             ],
             outputs=[ChampMotion.Output(display_name="motion", tooltip="The same movement, seen by the new camera.")],
@@ -185,7 +186,11 @@ class ChampRetimeMotion(io.ComfyNode):
                 ChampMotion.Input("motion", tooltip="The motion to change."),
                 io.Int.Input("start", default=0, min=0, max=MAX_FRAMES, tooltip="First frame to keep, from 0."),
                 io.Int.Input(
-                    "count", default=0, min=0, max=MAX_FRAMES, tooltip="How many frames to keep; 0 keeps all the rest."
+                    "count",
+                    default=0,
+                    min=0,
+                    max=MAX_FRAMES,
+                    tooltip="How many frames to keep. 0 keeps all that follow.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -193,7 +198,7 @@ class ChampRetimeMotion(io.ComfyNode):
                     min=0.0,
                     max=240.0,
                     step=0.01,
-                    tooltip="New frames per second; the movement keeps its speed. 0 keeps the frame rate.",
+                    tooltip="New frames per second. The movement keeps its speed. 0 keeps the frame rate.",
                 ),
                 io.Float.Input(
                     "speed", default=1.0, min=0.05, max=20.0, step=0.05, tooltip="2 is twice as fast, 0.5 half as fast."
@@ -202,19 +207,19 @@ class ChampRetimeMotion(io.ComfyNode):
                     "repeat",
                     options=["off", "loop", "ping-pong"],
                     default="off",
-                    tooltip="loop starts over at the end; ping-pong goes back and forth.",
+                    tooltip="loop starts over at the end. ping-pong goes back and forth.",
                 ),
                 io.Int.Input(
                     "total",
                     default=96,
                     min=1,
                     max=MAX_FRAMES,
-                    tooltip="Length in frames when the motion is repeated. Not used when repeat is off.",
+                    tooltip="Length of the repeated motion in frames. Not used when repeat is off.",
                 ),
             ],
             outputs=[
                 ChampMotion.Output(display_name="motion", tooltip="The changed motion."),
-                io.Int.Output(display_name="frames", tooltip="Its length in frames."),
+                io.Int.Output(display_name="frames", tooltip="The new length in frames."),
             ],
         )
 
@@ -236,16 +241,16 @@ class ChampPreviewMotion(io.ComfyNode):
             category="Champ/motion",
             aliases=["show motion", "view SMPL", "render body", "animation preview", "dance"],
             advanced=["renderer"],
-            description="Shows the moving body as a shaded figure, over your pictures or a plain background, so that a "
-            "wrong pose or place is seen before anything slow begins.",
+            description="Shows the moving body as a shaded figure over your pictures or a plain background. Use it to "
+            "find a wrong pose or place before you start anything slow.",
             inputs=[
                 ChampMotion.Input("motion", tooltip="The motion to look at."),
-                ChampBody.Input("body", tooltip="The kind of body that performs it; its shape comes with the motion."),
+                ChampBody.Input("body", tooltip="The kind of body that performs it. The shape comes with the motion."),
                 io.Image.Input(
                     "background",
                     optional=True,
-                    tooltip="The driving video or the reference picture, to lay the figure over. One picture serves "
-                    "all frames.",
+                    tooltip="The driving video or the reference image, to draw the figure over. A single picture is "
+                    "used for all frames.",
                 ),
                 io.Float.Input(
                     "opacity",
@@ -253,16 +258,16 @@ class ChampPreviewMotion(io.ComfyNode):
                     min=0.05,
                     max=1.0,
                     step=0.05,
-                    tooltip="How solid the figure is when there is a background.",
+                    tooltip="Opacity of the figure over a background.",
                 ),
                 io.Combo.Input(
                     "renderer",
                     options=list(BACKENDS),
                     default="torch",
-                    tooltip="torch always works. pyrender draws with OpenGL and must be installed by you.",
+                    tooltip="torch always works. pyrender draws with OpenGL; you have to install it yourself.",
                 ),
             ],
-            outputs=[io.Image.Output(display_name="images", tooltip="One shaded picture for each frame.")],
+            outputs=[io.Image.Output(display_name="images", tooltip="One shaded picture per frame.")],
             is_output_node=True,
         )
 

@@ -46,46 +46,46 @@ class ChampLoadMotion(io.ComfyNode):
             display_name="Load Motion",
             category="Champ/motion",
             aliases=["import motion", "AMASS", "SMPL file", "AIST++", "dance", "npz", "pkl", "mocap"],
-            description="A motion from a file: saved by this pack, by Champ's own tools, from the AMASS collection, or "
-            "estimated from a video with 4D-Humans, WHAM, GVHMR, TRAM, PromptHMR, ROMP or Meshcapade.",
+            description="Loads a motion from a file: saved by this pack or by Champ's own tools, from the AMASS "
+            "collection, or estimated from a video with 4D-Humans, WHAM, GVHMR, TRAM, PromptHMR, ROMP or Meshcapade.",
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=motion_files(),
-                    tooltip="A file below ComfyUI's input folder, or below the output folder (marked so). Press R "
-                    "after adding one.",
+                    tooltip="A file below ComfyUI's input folder, or below its output folder (marked [output]). Press "
+                    "R after adding one.",
                 ),
                 io.Int.Input(
                     "person",
                     default=0,
                     min=0,
                     max=1000,
-                    tooltip="Who, when the file has several people: 0 is the one who is seen longest.",
+                    tooltip="Which person, if the file has several. 0 is the one who is seen longest.",
                 ),
                 io.Int.Input(
                     "width", default=512, min=8, max=MAX_SIZE,
-                    tooltip="Width of the video in pixels; used only when the file does not say it.",
+                    tooltip="Width of the video in pixels. Used only when the file does not contain it.",
                 ),
                 io.Int.Input(
                     "height", default=768, min=8, max=MAX_SIZE,
-                    tooltip="Height of the video in pixels; used only when the file does not say it.",
+                    tooltip="Height of the video in pixels. Used only when the file does not contain it.",
                 ),
                 io.Float.Input(
                     "fps", default=30.0, min=1.0, max=240.0, step=0.01,
-                    tooltip="Frames per second; used only when the file does not say it.",
+                    tooltip="Frames per second. Used only when the file does not contain them.",
                 ),
                 ChampBody.Input(
                     "body",
                     optional=True,
-                    tooltip="Who performs the motion. An SMPL body takes its shape from the file. Empty is the free "
-                    "body.",
+                    tooltip="The body that performs the motion. An SMPL body takes its shape from the file. Empty uses "
+                    "the free body.",
                 ),
             ],
             outputs=[
-                ChampMotion.Output(display_name="motion", tooltip="A frame for every frame of the video."),
-                io.Int.Output(display_name="frames", tooltip="How many frames it has."),
-                io.Float.Output(display_name="rate", tooltip="Its frames per second, for the nodes that save a video."),
-                io.String.Output(display_name="report", tooltip="What was read, and which frames had to be filled in."),
+                ChampMotion.Output(display_name="motion", tooltip="One frame for every frame of the video."),
+                io.Int.Output(display_name="frames", tooltip="The number of frames."),
+                io.Float.Output(display_name="rate", tooltip="Frames per second, for the nodes that save a video."),
+                io.String.Output(display_name="report", tooltip="What was read, and which frames were filled."),
             ],
         )  # fmt: skip
 
@@ -111,33 +111,31 @@ class ChampSaveMotion(io.ComfyNode):
             display_name="Save Motion",
             category="Champ/motion",
             aliases=["export motion", "SMPL file", "npz", "Blender", "mocap"],
-            description="Writes a motion as a file: for Load Motion with everything in it, or in the layout of AMASS "
-            "for other programs. Each run makes a new file; nothing is overwritten.",
+            description="Writes a motion as a file: in the pack's own format, which keeps everything, or in the layout "
+            "of AMASS for other programs. Each run makes a new file; nothing is overwritten.",
             inputs=[
                 ChampMotion.Input("motion", tooltip="The motion to save."),
                 io.String.Input(
                     "name",
                     default="champ/motion",
-                    tooltip="Name of the file below ComfyUI's output folder; a number is added to it.",
+                    tooltip="Name of the file below ComfyUI's output folder. A number is added to it.",
                 ),
                 io.Combo.Input(
                     "format",
                     options=list(FORMATS),
                     default=next(iter(FORMATS)),
-                    tooltip="Champ keeps camera, picture size and confidence. AMASS is what other programs read: "
-                    "SMPL-H in a world with z up, without the camera.",
+                    tooltip="Champ keeps camera, picture size and confidence. AMASS is for other programs: SMPL-H in a "
+                    "world with z up, without the camera.",
                 ),
                 ChampBody.Input(
                     "body",
                     optional=True,
-                    tooltip="Whose motion it is; AMASS needs the place of its pelvis and floor. Empty is the free "
-                    "body.",
+                    tooltip="The body that the motion was made for. AMASS needs the place of its pelvis and of the "
+                    "floor. Empty uses the free body.",
                 ),
             ],
             outputs=[
-                io.String.Output(
-                    display_name="file", tooltip="Name of the new file, as the list of Load Motion has it."
-                )
+                io.String.Output(display_name="file", tooltip="Name of the new file, as in the list of Load Motion.")
             ],
             is_output_node=True,
         )
@@ -173,12 +171,12 @@ class ChampSaveGLB(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="champ/body",
-                    tooltip="Name of the file below ComfyUI's output folder; a number is added to it.",
+                    tooltip="Name of the file below ComfyUI's output folder. A number is added to it.",
                 ),
                 ChampBody.Input(
                     "body",
                     optional=True,
-                    tooltip="Who performs it, with the motion's shape. Empty is the free body.",
+                    tooltip="The body that performs the motion, with the motion's shape. Empty uses the free body.",
                 ),
             ],
             outputs=[

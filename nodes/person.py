@@ -28,51 +28,53 @@ class ChampFollowPerson(io.ComfyNode):
             display_name="Follow Person",
             category="Champ/pose",
             aliases=["track person", "choose person", "select person", "multiple people", "tracking"],
-            description="Keeps one person of several through the whole clip, also when people cross, are missed for "
-            "a while, or the shot changes. Shows everybody with a number.",
+            description="Follows one of several people through the whole clip, also when people cross, are missed for "
+            "a while, or the shot changes. Shows all people with a number.",
             inputs=[
                 PoseKeypoint.Input(
-                    "pose_keypoints", tooltip="Everybody in the clip, from Estimate Pose or another pose node."
+                    "pose_keypoints", tooltip="All people of the clip, from Estimate Pose or another pose node."
                 ),
                 clip_input(
                     "clip",
-                    "The same video or pictures. Shown behind the boxes instead of skeletons, and looked through for "
-                    "cuts if pose_keypoints do not say where they are.",
+                    "The same video or images. It is shown behind the boxes, and searched for cuts if pose_keypoints "
+                    "do not contain them.",
                     optional=True,
                 ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="For marked: painted over the person in the first frame in which they are. A mask for each "
-                    "frame is taken frame by frame.",
+                    tooltip="For marked: a mask painted over the person in the first frame in which they appear. A "
+                    "batch of masks is used frame by frame.",
                 ),
                 io.Combo.Input(
                     "person",
                     options=list(CHOICES),
                     default="largest",
-                    tooltip="largest: with the largest box, over each shot. central: nearest to the middle, in each "
-                    "shot. number: the one with the number below. marked: the one under the mask.",
+                    tooltip="largest: the largest boxes, in each shot. central: nearest to the middle, in each shot. "
+                    "number: the one with the number below. marked: the one under the mask.",
                 ),
                 io.Int.Input(
                     "number",
                     default=0,
                     min=0,
                     max=1000,
-                    tooltip="Who, for number: as in the boxes of the overlay. 0 is seen longest and largest.",
+                    tooltip="For number: the number in the boxes of the overlay. 0 appears longest and largest.",
                 ),
             ],
             outputs=[
                 PoseKeypoint.Output(
                     display_name="pose_keypoints",
-                    tooltip="The person alone, as many frames as before; frames without them are empty.",
+                    tooltip="The chosen person alone, with as many frames as before. Frames without the person are "
+                    "empty.",
                 ),
                 io.Image.Output(
                     display_name="overlay",
-                    tooltip="Everybody's box and number, the chosen person's in green: of a long or large clip not "
-                    f"every frame, and no larger than {PREVIEW_SIZE} pixels.",
+                    tooltip="Everybody's box and number; the chosen person's in green. A long or large clip is shown "
+                    f"with fewer frames and at most {PREVIEW_SIZE} pixels.",
                 ),
                 io.String.Output(
-                    display_name="report", tooltip="Who is there in which frames, and where the person is missing."
+                    display_name="report",
+                    tooltip="Who appears in which frames, and where the chosen person is missing.",
                 ),
             ],
             is_output_node=True,

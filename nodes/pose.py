@@ -32,19 +32,20 @@ class ChampLoadDWPose(io.ComfyNode):
             display_name="Load DWPose",
             category="Champ/model",
             aliases=["pose detector", "openpose", "YOLOX", "RTMPose", "keypoints"],
-            description="Loads the two networks that find people and their keypoints, from models/dwpose or from where "
-            "the ControlNet Auxiliary Preprocessors keep them.",
+            description="Loads the two networks of DWPose, which find people and their keypoints, from models/dwpose "
+            "or from the folder of the ControlNet Auxiliary Preprocessors.",
             inputs=[
                 io.Combo.Input(
                     "detector",
                     options=dwpose_files("yolo"),
-                    tooltip="Finds people: yolox_l as .onnx, .torchscript.pt or .pth. All of them find the same.",
+                    tooltip="Finds people: yolox_l as .onnx, .torchscript.pt or .pth. All formats give the same "
+                    "results.",
                 ),
                 io.Combo.Input(
                     "pose_network",
                     options=dwpose_files("dw-"),
                     tooltip="Finds the keypoints of one person: dw-ll_ucoco_384 as .onnx, .torchscript.pt or .pth. All "
-                    "of them find the same.",
+                    "formats give the same results.",
                 ),
             ],
             outputs=[ChampDWPose.Output(display_name="dwpose", tooltip="For Estimate Pose.")],
@@ -68,22 +69,22 @@ class ChampEstimatePose(io.ComfyNode):
             display_name="Estimate Pose",
             category="Champ/pose",
             aliases=["DWPose", "BlazePose", "openpose", "skeleton", "keypoints", "pose estimation", "detect people"],
-            description="Finds the keypoints of everybody in a clip with BlazePose or DWPose: body, hands and face, "
-            "and where one shot ends and the next begins.",
+            description="Finds the keypoints of all people in a clip with BlazePose or DWPose: body, hands and face. "
+            "Also finds where one shot ends and the next begins.",
             inputs=[
-                clip_input("clip", "The video, or a batch of pictures."),
+                clip_input("clip", "The video, or a batch of images."),
                 ChampDWPose.Input("dwpose", tooltip="From Load BlazePose, which comes with the pack, or Load DWPose."),
             ],
             outputs=[
                 PoseKeypoint.Output(
                     display_name="pose_keypoints",
-                    tooltip="Everybody in each frame, as many frames as the clip has. For Follow Person, Draw Skeleton "
-                    "Map, or nodes of other packs.",
+                    tooltip="All people of each frame, with as many frames as the clip. For Follow Person, Draw "
+                    "Skeleton Map, or nodes of other packs.",
                 ),
                 io.Image.Output(
                     display_name="overlay",
-                    tooltip="The skeletons over the dimmed clip, as in the preview: of a long or large clip not every "
-                    f"frame, and no larger than {PREVIEW_SIZE} pixels.",
+                    tooltip="The skeletons over the dimmed clip, as in the preview. A long or large clip is shown with "
+                    f"fewer frames and at most {PREVIEW_SIZE} pixels.",
                 ),
             ],
             is_output_node=True,

@@ -37,8 +37,8 @@ class ChampEncodeReference(io.ComfyNode):
             category="Champ/model",
             aliases=["ReferenceNet", "reference image", "character", "identity", "appearance"],
             advanced=["start", "end"],
-            description="Shows the picture of the person to ReferenceNet, once for the whole video. Several "
-            "pictures of the same person can be given as a batch.",
+            description="Encodes the image of the person with ReferenceNet, once for the whole video. Several images "
+            "of the same person can be given as a batch.",
             inputs=[
                 ChampReferenceNet.Input("reference_net", tooltip="From Load Champ Model."),
                 io.Vae.Input("vae", tooltip="The VAE of Stable Diffusion 1.5, from Load VAE."),
@@ -46,11 +46,13 @@ class ChampEncodeReference(io.ComfyNode):
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="CLIP vision ViT-L/14 with projection, from Load CLIP Vision. The official models use it; "
-                    "without it the embedding is zero.",
+                    tooltip="CLIP vision ViT-L/14 with projection, from Load CLIP Vision. The official models use it. "
+                    "Without it, the embedding is zero.",
                 ),
                 ChampReference.Input(
-                    "add_to", optional=True, tooltip="A reference to which this one is added: the video reads both."
+                    "add_to",
+                    optional=True,
+                    tooltip="Another reference, to which this one is added. The video reads both.",
                 ),
                 io.Int.Input(
                     "width",
@@ -58,20 +60,25 @@ class ChampEncodeReference(io.ComfyNode):
                     min=8,
                     max=MAX_SIZE,
                     step=8,
-                    tooltip="Width of the video in pixels, as for the maps.",
+                    tooltip="Width of the video in pixels, the same as for the maps.",
                 ),
                 io.Int.Input(
-                    "height", default=768, min=8, max=MAX_SIZE, step=8, tooltip="Height of the video in pixels."
+                    "height",
+                    default=768,
+                    min=8,
+                    max=MAX_SIZE,
+                    step=8,
+                    tooltip="Height of the video in pixels, the same as for the maps.",
                 ),
                 io.Combo.Input(
                     "fit",
                     options=list(FITS),
                     default="crop",
-                    tooltip="What happens to a picture of another shape: crop cuts the edges, pad adds black, stretch "
-                    "distorts it, as the official inference does.",
+                    tooltip="What happens to an image of another aspect ratio. crop cuts the edges, pad adds black, "
+                    "stretch distorts it as the official inference does.",
                 ),
                 io.Float.Input(
-                    "strength", default=1.0, min=0.0, max=2.0, step=0.01, tooltip="How much the picture counts."
+                    "strength", default=1.0, min=0.0, max=2.0, step=0.01, tooltip="How much the image counts."
                 ),
                 *span_inputs(),
             ],

@@ -17,22 +17,26 @@ from .aggregate import window_inputs
 from .types import ChampGuidance, ChampReference, schema
 
 LAYOUT = (
-    "per frame: a frame has the same noise whatever the clip's length, so that a longer clip begins like the short "
-    "one. official: the order of Champ's own code, for comparing results. same in every frame: "
-    "much less flicker, but details may stick to the picture while the person moves."
+    "per frame: a frame has the same noise whatever the clip's length, so a longer clip begins like the shorter one. "
+    "official: the order of Champ's own code, for comparing results. same in every frame: much less flicker, but "
+    "details may stick to the picture while the person moves."
 )
 
 
 def steps_input() -> io.Int.Input:
     return io.Int.Input(
-        "steps", default=20, min=1, max=1000, tooltip="Official: 20 for Champ, 30 for Animate Anyone. More is slower."
+        "steps",
+        default=20,
+        min=1,
+        max=1000,
+        tooltip="Number of steps. Official: 20 for Champ, 30 for Animate Anyone. More steps are slower.",
     )
 
 
 def denoise_input() -> io.Float.Input:
     return io.Float.Input(
         "denoise", default=1.0, min=0.0, max=1.0, step=0.01,
-        tooltip="1 starts from noise. Less keeps a part of the latent that is given: video to video.",
+        tooltip="1 starts from noise. Below 1 keeps a part of the connected latent (video to video).",
     )  # fmt: skip
 
 
@@ -46,26 +50,29 @@ class ChampApply(io.ComfyNode):
             aliases=["conditioning", "animate", "Animate Anyone", "pose control"],
             advanced=["betas"],
             description="Makes the positive and negative conditioning and the empty latent of the video, for Champ "
-            "Sampler, KSampler or SamplerCustom. The positive reads the reference, the negative does not; both "
-            "follow the guidance.",
+            "Sampler, KSampler or SamplerCustom. Both follow the guidance; only the positive reads the reference.",
             inputs=[
                 io.Model.Input("model", tooltip="From Load Champ Model, with or without LoRAs."),
                 ChampGuidance.Input("guidance", tooltip="From Encode Guidance."),
                 ChampReference.Input(
-                    "reference", optional=True, tooltip="From Encode Reference. Without it the person is anybody."
+                    "reference",
+                    optional=True,
+                    tooltip="From Encode Reference. Without it, the person does not look like your image.",
                 ),
                 io.Combo.Input(
                     "betas",
                     options=list(BETAS),
-                    tooltip="Noise schedule. linear is what the official inference really uses; scaled_linear is "
-                    "what the models were trained with and gives somewhat different light and contrast.",
+                    tooltip="Beta schedule. The official inference uses linear. The models were trained with "
+                    "scaled_linear, which changes light and contrast slightly.",
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="The model with the noise schedule."),
+                io.Model.Output(display_name="model", tooltip="The model with the chosen noise schedule."),
                 io.Conditioning.Output(display_name="positive", tooltip="Reference, CLIP embedding and guidance."),
                 io.Conditioning.Output(display_name="negative", tooltip="Guidance alone."),
-                io.Latent.Output(display_name="latent", tooltip="Empty, one for each frame of the guidance."),
+                io.Latent.Output(
+                    display_name="latent", tooltip="An empty latent with one entry per frame of the guidance."
+                ),
             ],
         )
 
@@ -101,7 +108,7 @@ class ChampSampler(io.ComfyNode):
                 steps_input(),
                 io.Float.Input(
                     "cfg", default=3.5, min=1.0, max=30.0, step=0.1,
-                    tooltip="How strongly the reference is followed. 1 is fastest and weakest.",
+                    tooltip="How closely the video follows the reference. 1 is the fastest and the weakest.",
                 ),
                 denoise_input(),
                 io.Combo.Input("noise", options=list(NOISES), tooltip=LAYOUT),
@@ -149,8 +156,8 @@ class ChampSigmas(io.ComfyNode):
             display_name="Champ Trailing Sigmas",
             category="Champ/sampling",
             aliases=["scheduler", "timesteps", "trailing spacing", "zero terminal SNR"],
-            description="The official timesteps for SamplerCustom and SamplerCustomAdvanced, exact for any number of "
-            "steps.",
+            description="The noise levels of the official timesteps, for SamplerCustom and SamplerCustomAdvanced. "
+            "Exact for any number of steps.",
             inputs=[io.Model.Input("model", tooltip="From Apply Champ."), steps_input(), denoise_input()],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise levels from the first step to 0.")],
         )
@@ -168,8 +175,8 @@ class ChampDDIM(io.ComfyNode):
             display_name="Champ DDIM",
             category="Champ/sampling",
             aliases=["sampler", "DDIM", "zero terminal SNR"],
-            description="The official sampler for SamplerCustom and SamplerCustomAdvanced. It treats the first "
-            "step, which has no signal at all, exactly; ComfyUI's own ddim is very close to it.",
+            description="The official sampler for SamplerCustom and SamplerCustomAdvanced. It is exact in the first "
+            "step, which contains no signal at all. ComfyUI's own ddim comes very close.",
             inputs=[],
             outputs=[io.Sampler.Output(display_name="sampler", tooltip="Deterministic DDIM.")],
         )

@@ -16,16 +16,16 @@ class ChampSmoothMotion(io.ComfyNode):
             display_name="Smooth Motion",
             category="Champ/motion",
             aliases=["jitter", "denoise motion", "stabilize", "filter motion", "trembling"],
-            description="Takes the trembling out of an estimated motion, shot by shot, and leaves fast movements what "
-            "they are. Frames in which the person is turned round for a moment are filled in.",
+            description="Removes the jitter of an estimated motion, shot by shot, and keeps fast movements. Frames in "
+            "which the person is turned around for a moment are filled from their neighbours.",
             inputs=[
-                ChampMotion.Input("motion", tooltip="The motion to smooth, such as one estimated from a video."),
+                ChampMotion.Input("motion", tooltip="The motion to smooth, for example one estimated from a video."),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),
                     default=METHODS[0],
-                    tooltip="steady: as much as the trembling needs and the movement allows. official: what Champ's "
-                    "own tool does in Blender, which dulls fast movements. off: nothing.",
+                    tooltip="steady: as much as the jitter needs and the movement allows. official: what Champ's own "
+                    "tool does in Blender; it weakens fast movements. off: nothing.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -33,12 +33,12 @@ class ChampSmoothMotion(io.ComfyNode):
                     min=0.0,
                     max=10.0,
                     step=0.1,
-                    tooltip="steady: what counts as trembling; 2 smooths more, 0.5 less. official: how many times "
-                    "it is done, in whole numbers.",
+                    tooltip="steady: how much movement counts as jitter; 2 smooths more, 0.5 less. official: the "
+                    "number of passes, in whole numbers.",
                 ),
             ],
             outputs=[
-                ChampMotion.Output(display_name="motion", tooltip="The smoothed motion, as many frames as before.")
+                ChampMotion.Output(display_name="motion", tooltip="The smoothed motion, with as many frames as before.")
             ],
         )
 
@@ -55,19 +55,17 @@ class ChampMotionReport(io.ComfyNode):
             display_name="Motion Report",
             category="Champ/motion",
             aliases=["motion statistics", "jitter", "plot motion", "debug motion"],
-            description="Says which frames of a motion were filled in, how certain the others are, where it trembles "
-            "and where shots change, and draws it.",
+            description="Lists which frames of a motion were filled, the confidence of the others, the jitter and the "
+            "shots, and draws a plot.",
             inputs=[
                 ChampMotion.Input("motion", tooltip="The motion to report on."),
-                ChampMotion.Input(
-                    "before", optional=True, tooltip="The same motion before smoothing, to be compared with it."
-                ),
+                ChampMotion.Input("before", optional=True, tooltip="The same motion before smoothing, for comparison."),
             ],
             outputs=[
-                io.String.Output(display_name="report", tooltip="Length, filled frames, shots and trembling in words."),
+                io.String.Output(display_name="report", tooltip="Length, filled frames, shots and jitter as text."),
                 io.Image.Output(
                     display_name="plot",
-                    tooltip="Seen and filled frames, where the person stands, and how fast the joints turn.",
+                    tooltip="Seen and filled frames, the place of the person, and how fast the joints turn.",
                 ),
             ],
             is_output_node=True,

@@ -19,25 +19,25 @@ class ChampTransferMotion(io.ComfyNode):
             category="Champ/motion",
             aliases=["retarget", "align person", "shape transfer", "motion transfer", "driving video"],
             advanced=["figure_scale"],
-            description="Gives a motion the shape and the place of the person in the reference picture, so that the "
-            "maps fit the picture. Shows the first frame over the picture, before anything slow begins.",
+            description="Gives a motion the shape and the place of the person in the reference image, so that the maps "
+            "fit the image. Shows the first frame over the image, before you start anything slow.",
             inputs=[
-                ChampMotion.Input("driving", tooltip="The motion to perform, of anybody."),
+                ChampMotion.Input("driving", tooltip="The motion to perform. It may be of any person."),
                 ChampMotion.Input(
                     "reference",
-                    tooltip="The body in the reference picture, as a motion of which the first frame counts.",
+                    tooltip="The body in the reference image, as a motion. Only its first frame is used.",
                 ),
-                ChampBody.Input("body", tooltip="The kind of body; its shape comes with the reference."),
+                ChampBody.Input("body", tooltip="The kind of body. The shape comes with the reference."),
                 io.Image.Input(
-                    "reference_image", optional=True, tooltip="The reference picture, to see whether everything fits."
+                    "reference_image", optional=True, tooltip="The reference image, to check that the body fits."
                 ),
                 io.Combo.Input(
                     "placement",
                     options=list(PLACEMENTS),
                     default="follow",
-                    tooltip="follow: begins at the person's place and goes the driving way, in steps of the "
-                    "person's size. pin: stays at the place, as Champ's own tool does. keep: the driving camera and "
-                    "way.",
+                    tooltip="follow: begins at the person's place and follows the driving path, with steps scaled to "
+                    "the person's size. pin: stays in place, as in Champ's own tool. keep: keeps the driving camera "
+                    "and path.",
                 ),
                 io.Float.Input(
                     "figure_scale",
@@ -45,12 +45,12 @@ class ChampTransferMotion(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.1,
-                    tooltip="Makes the figure slimmer (above 0) or fatter (below 0) than the reference says.",
+                    tooltip="Makes the figure slimmer (above 0) or fatter (below 0) than the reference.",
                 ),
             ],
             outputs=[
                 ChampMotion.Output(display_name="motion", tooltip="The driving motion, performed by the reference."),
-                io.Image.Output(display_name="overlay", tooltip="The first frame over the reference picture."),
+                io.Image.Output(display_name="overlay", tooltip="The first frame over the reference image."),
             ],
             is_output_node=True,
         )

@@ -61,10 +61,11 @@ def span_inputs() -> list[io.Float.Input]:
     return [
         io.Float.Input(
             "start", default=0.0, min=0.0, max=1.0, step=0.01,
-            tooltip="From which part of the sampling on it acts: 0 is the first step, 1 the last.",
+            tooltip="Where in the sampling it begins to act. 0 is the first step, 1 the last.",
         ),
         io.Float.Input(
-            "end", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Until which part of the sampling it acts."
+            "end", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="Where in the sampling it stops acting. 0 is the "
+            "first step, 1 the last."
         ),
     ]  # fmt: skip
 
