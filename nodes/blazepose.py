@@ -14,18 +14,20 @@ class ChampLoadBlazePose(io.ComfyNode):
             display_name="Load BlazePose (built-in)",
             category="Champ/model",
             aliases=["MediaPipe", "pose detector", "openpose", "keypoints", "holistic", "hands", "face mesh"],
-            description="The pose network that comes with this pack, so that nothing has to be downloaded: MediaPipe's "
-            "BlazePose, with its networks for hands and faces. It finds the keypoints of people in a video or picture, "
-            "in the form of DWPose, and is many times faster on a CPU.",
+            description="Loads the pose network that comes with this pack: MediaPipe's BlazePose, with its networks "
+            "for hands and faces. Nothing has to be downloaded. It finds the keypoints of people in a video or "
+            "picture, in DWPose's format, and is many times faster on a CPU.",
             inputs=[
                 io.Boolean.Input(
                     "hands_and_face",
                     default=True,
-                    tooltip="Also find fingers and faces, for skeleton maps. Without, it takes half the time; for Fit "
-                    "Motion the body is enough.",
+                    tooltip="Also finds fingers and faces, for skeleton maps. Off takes half the time; for Fit Motion "
+                    "to Keypoints the body is enough.",
                 ),
             ],
-            outputs=[ChampDWPose.Output(display_name="dwpose", tooltip="For Estimate Pose, in the place of DWPose.")],
+            outputs=[
+                ChampDWPose.Output(display_name="dwpose", tooltip="For Estimate Pose, in the place of Load DWPose.")
+            ],
         )
 
     @classmethod
