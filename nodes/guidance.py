@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..champ.model.checkpoint import ENCODED_MAPS, POSE
 from ..champ.model.guidance import GuidanceMap, encode_guidance
+from ..champ.model.images import nearest_size
 from ..champ.render.palette import exchange_report
 from .maps import map_inputs
 from .types import MAX_SIZE, ChampGuidance, ChampGuidanceEncoders, progress, schema, span_inputs, to_bytes, warn
@@ -68,7 +69,7 @@ class ChampEncodeGuidance(io.ComfyNode):
         maps = {name: GuidanceMap(image, values[f"{name}_strength"], start, end) for name, image in images.items()}
         if guidance_encoders.names == (POSE,) and "dwpose" in maps:  # Animate Anyone's name for the skeleton maps
             maps[POSE] = maps.pop("dwpose")
-        rows, columns = next(iter(images.values())).shape[1:3]
+        rows, columns = map(nearest_size, next(iter(images.values())).shape[1:3])
         guidance = encode_guidance(guidance_encoders, maps, width or columns, height or rows, on_frame=progress())
         if add_to is not None:
             guidance = add_guidance(add_to, guidance)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from comfy_api.latest import io
 
-from ..champ.model.images import FITS, clip_vision_input, fit_images
+from ..champ.model.images import FITS, clip_vision_input, fit_images, nearest_size
 from ..champ.model.reference import Reference, encode_reference
 from .types import MAX_SIZE, ChampReference, ChampReferenceNet, progress, schema, span_inputs
 
@@ -57,18 +57,18 @@ class ChampEncodeReference(io.ComfyNode):
                 io.Int.Input(
                     "width",
                     default=512,
-                    min=8,
+                    min=0,
                     max=MAX_SIZE,
                     step=8,
-                    tooltip="Width of the video in pixels, the same as for the maps.",
+                    tooltip="Width of the video in pixels, the same as for the maps. 0 takes that of the image.",
                 ),
                 io.Int.Input(
                     "height",
                     default=768,
-                    min=8,
+                    min=0,
                     max=MAX_SIZE,
                     step=8,
-                    tooltip="Height of the video in pixels, the same as for the maps.",
+                    tooltip="Height of the video in pixels, the same as for the maps. 0 takes that of the image.",
                 ),
                 io.Combo.Input(
                     "fit",
@@ -89,6 +89,7 @@ class ChampEncodeReference(io.ComfyNode):
     def execute(
         cls, reference_net, vae, image, width, height, fit, strength, start, end, clip_vision=None, add_to=None
     ) -> io.NodeOutput:
+        width, height = width or nearest_size(image.shape[2]), height or nearest_size(image.shape[1])
         pictures = fit_images(image, width, height, fit)
         embeds = None
         if clip_vision is not None:

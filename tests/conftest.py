@@ -67,7 +67,7 @@ def server(comfyui, device_options, hub, tmp_path_factory):
 
 
 def stand_ins(base: Path) -> None:
-    """A small network in the place and the layout of HMR2's checkpoint, and a person for a reference picture.
+    """A small network in the place and the layout of HMR2's checkpoint, and people for reference pictures.
 
     The network is random; it is made to see everybody upright in a T-pose that fills the box, trembling a little."""
     import cv2
@@ -88,6 +88,8 @@ def stand_ins(base: Path) -> None:
     torch.save({"state_dict": state}, folder / "epoch=35-step=1000000.ckpt")
     _, picture = cv2.VideoCapture(str(SMALL_DWPOSE / "dance.mp4")).read()
     cv2.imwrite(str(base / "input" / "reference.png"), picture)
+    _, picture = cv2.VideoCapture(str(TWO_PEOPLE)).read()
+    cv2.imwrite(str(base / "input" / "person.png"), picture)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -229,19 +229,22 @@ def test_benchmarks_run_by_name(monkeypatch, tmp_path):
         dev.bench(*dev.parse(["bench", "nope"]))
 
 
-def test_the_demo_takes_a_picture_of_the_users(tmp_path):
-    picture = tmp_path / "me.png"
-    picture.write_bytes(b"a picture")
-    prompt = json.loads(dev.QUICK_START.read_text(encoding="utf-8"))
-    changed = dev.with_picture(prompt, picture, tmp_path / "input")
-    assert (tmp_path / "input" / "me.png").read_bytes() == b"a picture"
-    assert changed["picture"]["inputs"] == {"image": "me.png"}
-    by_type = {node["class_type"]: node["inputs"] for node in changed.values()}
-    assert (
-        by_type["ChampEncodeReference"]["image"] == by_type["ChampTransferMotion"]["reference_image"] == ["picture", 0]
-    )
-    assert by_type["ChampBuiltInMotion"] == next(
-        node["inputs"] for node in prompt.values() if node["class_type"] == "ChampBuiltInMotion"
-    )
-    with pytest.raises(Failure, match="no picture .*nobody.png"):
-        dev.with_picture(prompt, tmp_path / "nobody.png", tmp_path)
+@pytest.mark.parametrize("given", [("video",), ("picture",), ("video", "picture")])
+def test_the_demo_takes_a_video_and_a_picture_of_the_users(given, tmp_path):
+    files = {"video": tmp_path / "dance.mp4", "picture": tmp_path / "me.png"}
+    for name, file in files.items():
+        file.write_text(name)
+    video, picture = (files[name] if name in given else None for name in files)
+    prompt = dev.own_prompt(video, picture, tmp_path / "input")
+    classes = {node["class_type"] for node in prompt.values()}
+    assert ("LoadVideo" in classes) == ("video" in given) == ("ChampBuiltInMotion" not in classes)
+    assert ("LoadImage" in classes) == ("picture" in given) == ("ChampExamplePerson" not in classes)
+    assert {"ChampTransferMotion", "ChampSampler", "SaveVideo"} <= classes
+    for node in prompt.values():
+        assert all(value[0] in prompt for value in node["inputs"].values() if isinstance(value, list))
+    assert sorted(file.read_text() for file in (tmp_path / "input").iterdir()) == sorted(given)
+
+
+def test_the_demo_says_which_file_is_not_there(tmp_path):
+    with pytest.raises(Failure, match="no file .*nobody.png"):
+        dev.own_prompt(None, tmp_path / "nobody.png", tmp_path)

@@ -106,6 +106,8 @@ def main() -> None:
     save_thumbnail(
         "video_to_motion", torch.cat([sitter.picture, render_guidance(sitter.body, sitter.motion).normal[0]], 1)
     )
+    for name in ("your_video", "your_video_champ"):
+        save_thumbnail(name, torch.cat([quick[4], sitter.picture], dim=1))
     trembling = replace(walk, rotations=walk.rotations @ shaken(walk))
     drawn = plot(smooth(trembling), trembling)
     save_thumbnail(

@@ -21,10 +21,15 @@ class Box(NamedTuple):
     height: int
 
 
+def nearest_size(pixels: int) -> int:
+    """A side that the networks can take."""
+    return max(SMALLEST, round(pixels / 8) * 8)
+
+
 def check_size(width: int, height: int) -> None:
     """The VAE and the encoders halve a picture three times."""
     if width % 8 or height % 8 or width <= 0 or height <= 0:
-        near = [max(SMALLEST, round(n / 8) * 8) for n in (width, height)]
+        near = [nearest_size(n) for n in (width, height)]
         raise ValueError(f"{width}x{height} pixels are not multiples of 8; use {near[0]}x{near[1]}, say.")
     if min(width, height) < SMALLEST:
         raise ValueError(f"The video is to have {width}x{height} pixels, {TOO_SMALL}.")

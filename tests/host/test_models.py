@@ -50,6 +50,13 @@ def test_example_runs(server, models, name):
     assert video.shape[:2] == (frames, HEIGHT) and video.std() > 1
 
 
+def test_own_video_and_photo_with_the_weights_of_a_set(server, models):
+    own = {"LoadVideo": {"file": "two_people.mp4"}, "LoadImage": {"image": "person.png"}}
+    prompt = small("your_video_champ", **own, ImageScaleToTotalPixels={"megapixels": 0.01})
+    outputs = server.run(prompt)["outputs"].values()
+    assert any(item["filename"].endswith(".mp4") for node in outputs for item in node.get("images", ()))
+
+
 def test_sets_in_other_layouts_are_offered_and_run(server, models):
     """All networks in one file give the same video; folders as diffusers saves them are in the list as well."""
     from safetensors.torch import load_file

@@ -10,21 +10,23 @@ import dev
 from champ.server import Failure, Refused
 
 EXAMPLES = sorted(file.stem for file in (dev.ROOT / "example_workflows").glob("*.json"))
-NEED_MODELS = {"calibrated_reference", "champ_video", "custom_sampling", "ksampler"}  # run in test_models.py
+# Run in test_models.py.
+NEED_MODELS = {"calibrated_reference", "champ_video", "custom_sampling", "ksampler", "your_video_champ"}
 NEEDS = {"load_motion": "save_motion", "reuse_maps": "render_maps"}  # whose results it starts from
 API = dev.ROOT / "example_workflows" / "api"
 
 
-ENOUGH = {"frames": 8, "steps": 4}  # to see whether it runs
-CLIPS = {"clean_motion": "two_people.mp4"}  # whose people BlazePose knows for people
+ENOUGH = {"frames": 8, "count": 8, "steps": 4}  # to see whether it runs
+SEEN = {"clean_motion", "your_video"}  # by BlazePose, which must know people for people
+FILES = {"file": "two_people.mp4", "image": "person.png"}
 
 
 def load(name: str) -> dict:
     prompt = json.loads((API / f"{name}.json").read_text(encoding="utf-8"))
     for node in prompt.values():
         node["inputs"] |= {key: min(node["inputs"][key], most) for key, most in ENOUGH.items() if key in node["inputs"]}
-        if name in CLIPS and node["class_type"] == "LoadVideo":
-            node["inputs"]["file"] = CLIPS[name]
+        if name in SEEN:
+            node["inputs"] |= {key: file for key, file in FILES.items() if isinstance(node["inputs"].get(key), str)}
     return prompt
 
 
