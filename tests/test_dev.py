@@ -1,6 +1,5 @@
 """The parts of dev.py that need no network and no server."""
 
-import json
 import os
 import sys
 import zipfile
