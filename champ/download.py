@@ -10,12 +10,12 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from .output import flush, make_folder, not_saved
+from .progress import advance
 from .weights import WeightFile
 
 HUB = "https://huggingface.co"
@@ -25,15 +25,13 @@ TRIES = 5  # in a row that bring nothing
 PAUSE = 1.0  # seconds before the second try; doubled before each further one
 CUT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
-OnBytes = Callable[[int, int], None]  # bytes there, bytes in all (0 when nobody knows); raises to stop
-
 
 def address(file: WeightFile) -> str:
     """Where the file lies on Hugging Face, or on the mirror that the variable HF_ENDPOINT names."""
     return f"{os.environ.get('HF_ENDPOINT', HUB).rstrip('/')}/{file.source}/resolve/main/{file.place}"
 
 
-def download(url: str, target: Path, sha256: str | None = None, on_bytes: OnBytes = lambda done, total: None) -> str:
+def download(url: str, target: Path, sha256: str | None = None) -> str:
     """Fetches `url` into `target`, which appears when it is complete and right; says what it was checked against.
 
     Until then its bytes are in `target`.part, and the next call goes on from there if the server still has the same
@@ -45,8 +43,8 @@ def download(url: str, target: Path, sha256: str | None = None, on_bytes: OnByte
         for path in (target, part, etag):
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        announced = _fetch(url, target, part, etag, sha256, on_bytes)
-        right = _sha256(part, on_bytes) == (sha256 or announced)
+        announced = _fetch(url, target, part, etag, sha256)
+        right = _sha256(part) == (sha256 or announced)
         if right:
             flush(part)
             os.replace(part, target)
@@ -64,13 +62,13 @@ def download(url: str, target: Path, sha256: str | None = None, on_bytes: OnByte
     return "the checksum in this pack's list" if sha256 else "the checksum that the server announced"
 
 
-def _fetch(url: str, target: Path, part: Path, etag: Path, sha256: str | None, on_bytes: OnBytes) -> str | None:
+def _fetch(url: str, target: Path, part: Path, etag: Path, sha256: str | None) -> str | None:
     """Requests until the part is complete, or several in a row bring nothing; the announced checksum."""
     fruitless = 0
     while True:
         before = _size(part)
         try:
-            return _receive(url, part, etag, sha256, on_bytes)
+            return _receive(url, part, etag, sha256)
         except urllib.error.HTTPError as error:
             if error.code == 416:  # the part is longer than the file
                 part.unlink(missing_ok=True)
@@ -90,7 +88,7 @@ def _fetch(url: str, target: Path, part: Path, etag: Path, sha256: str | None, o
             )
         until = time.monotonic() + PAUSE * 2**fruitless
         while time.monotonic() < until:
-            on_bytes(_size(part), 0)
+            advance(_size(part), 0)
             time.sleep(min(0.1, PAUSE))
 
 
@@ -105,7 +103,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _receive(url: str, part: Path, etag: Path, sha256: str | None, on_bytes: OnBytes) -> str | None:
+def _receive(url: str, part: Path, etag: Path, sha256: str | None) -> str | None:
     """One request; appends to the part if the server still has the file it came from. The announced checksum."""
     done = _size(part) if etag.exists() else 0
     headers = {"User-Agent": "ComfyUI-Champ", "Accept-Encoding": "identity"}
@@ -139,7 +137,7 @@ def _receive(url: str, part: Path, etag: Path, sha256: str | None, on_bytes: OnB
             while block := answer.read1(BLOCK):
                 file.write(block)
                 done += len(block)
-                on_bytes(done, total)
+                advance(done, total)
     if done < total:
         raise ConnectionError(f"the connection ended {total - done} bytes too early")
     return announced
@@ -195,10 +193,10 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _sha256(path: Path, on_bytes: OnBytes) -> str:
+def _sha256(path: Path) -> str:
     digest, size = hashlib.sha256(), _size(path)
     with open(path, "rb") as file:
         while block := file.read(BLOCK):
             digest.update(block)
-            on_bytes(size, size)
+            advance(size, size)
     return digest.hexdigest()

@@ -128,6 +128,7 @@ class ChampCalibrateReference(io.ComfyNode):
         )
 
     @classmethod
+    @progress()
     def execute(
         cls, reference, reference_net, vae, points, masking, group_size, seed, max_warps, strength, start, end,
         reference_motion=None, motion=None, body=None, reference_keypoints=None, pose_keypoints=None,
@@ -158,7 +159,7 @@ class ChampCalibrateReference(io.ComfyNode):
             shown.fit,
             None if person is None else to_bytes(person[None])[0].numpy(),
         )
-        plan = plan_warps(picture, ours, theirs, points, max_warps, shot, progress())
+        plan = plan_warps(picture, ours, theirs, points, max_warps, shot)
         for doubt in doubts(plan):
             warn(f"Calibrate Reference: {doubt}")
         first, *others = reference.references
@@ -178,7 +179,6 @@ class ChampCalibrateReference(io.ComfyNode):
                 strength=strength,
                 start=start,
                 end=end,
-                on_picture=progress(),
             )
             warps = first.calibration.warps[1:]
             held = sum(tokens.nbytes for warp in warps for tokens in warp.tokens.values())
@@ -194,7 +194,7 @@ def people(which, motion, keypoints, body, cells) -> tuple[People, np.ndarray]:
         if body is None:
             raise ValueError(f"There is a {name} but no body; connect the kind of body that it was made with.")
         motion = motion[:1] if which else motion
-        return people_of_motion(body, motion, cells, drawing_device(), progress()), motion.shot.cpu().numpy()
+        return people_of_motion(body, motion, cells, drawing_device()), motion.shot.cpu().numpy()
     if keypoints is None:
         raise ValueError(
             f"Where the person is in {'the reference picture' if which else 'the frames'} is not known; connect {name} "

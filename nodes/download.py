@@ -13,6 +13,7 @@ from server import PromptServer
 
 from ..champ.download import HUB, address, download
 from ..champ.origin import is_trusted
+from ..champ.progress import listening
 from ..champ.weights import FILES, WeightFile
 
 # Whose files each loader offers, by folder of ComfyUI's models.
@@ -74,7 +75,8 @@ def work(job: RunningDownload) -> None:
     global running
     state, message = "done", ""
     try:
-        checked = download(address(job.file), place_of(job.file), job.file.sha256, job.on_bytes)
+        with listening(job.on_bytes):
+            checked = download(address(job.file), place_of(job.file), job.file.sha256)
         message = f"{job.file.name} is there; it has {checked}."
         logging.info("[Champ] %s", message)
     except CancelledError:

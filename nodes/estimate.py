@@ -110,6 +110,7 @@ class ChampEstimateMotion(io.ComfyNode):
         )
 
     @classmethod
+    @progress()
     def execute(cls, hmr2, clip, fps, pose_keypoints=None, body=None) -> io.NodeOutput:
         frames = pictures(clip)
         shot = None
@@ -130,7 +131,6 @@ class ChampEstimateMotion(io.ComfyNode):
             body or load_free_body(),
             frames.fps or fps,
             shot,
-            progress(),
         )
         text = describe_estimate(motion)
         return io.NodeOutput(motion, text, ui=ui.PreviewText(text))

@@ -13,11 +13,12 @@ from ..champ.estimate.fit import fit_motion
 from ..champ.estimate.track import one_person
 from ..champ.keypoints.pose import Pose
 from ..champ.motion.motion import Motion
+from ..champ.progress import counted
 from ..champ.render.skeleton import draw_skeleton
 from .animation import animated, preview_step
 from .estimate import describe_estimate
 from .motion import figure_over
-from .pose import frames_with_progress, keypoints_of_clip
+from .pose import keypoints_of_clip
 from .types import ChampBody, ChampMotion, PoseKeypoint, progress, schema, to_image
 from .video import Pictures, clip_input
 
@@ -83,15 +84,16 @@ class ChampFitMotion(io.ComfyNode):
         )
 
     @classmethod
+    @progress()
     def execute(cls, pose_keypoints, fps, clip=None, body=None) -> io.NodeOutput:
-        body, on_frame = body or load_free_body(), progress()
-        frames, width, height, people, shot = keypoints_of_clip(pose_keypoints, clip, on_frame)
+        body = body or load_free_body()
+        frames, width, height, people, shot = keypoints_of_clip(pose_keypoints, clip)
         if frames is not None:
             fps = frames.fps or fps
         person = one_person(people, shot)
-        motion = fit_motion(person, body, width, height, fps, shot, on_frame=on_frame)
+        motion = fit_motion(person, body, width, height, fps, shot)
         step = preview_step(len(motion), fps)
-        overlay = body_over(frames, person, body, motion, step, on_frame)
+        overlay = body_over(frames, person, body, motion, step)
         report = describe_estimate(motion)
         if motion.confidence[motion.confidence > 0].median() < UNSEEN:
             report += "\nMuch of the person is out of sight in most frames; what is not seen stands upright."
@@ -99,7 +101,7 @@ class ChampFitMotion(io.ComfyNode):
 
 
 def body_over(
-    frames: Pictures | None, person: list[Pose | None], body: Body, motion: Motion, step: int, on_frame
+    frames: Pictures | None, person: list[Pose | None], body: Body, motion: Motion, step: int
 ) -> torch.Tensor:
     """(F, H, W, 3) uint8: body and keypoints of each `step`-th frame over its picture or a plain colour, made small."""
     scale = min(1.0, OVERLAY_SIZE / max(motion.width, motion.height))
@@ -109,11 +111,11 @@ def body_over(
     if frames is not None:
         shown = [
             torch.from_numpy(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
-            for i, picture in enumerate(frames_with_progress(frames, on_frame))
+            for i, picture in enumerate(counted(frames))
             if i % step == 0
         ]
         behind = to_image(torch.stack(shown))
-    overlay = figure_over(behind, body, small, OPACITY, on_frame=on_frame)
+    overlay = figure_over(behind, body, small, OPACITY)
     for picture, pose in zip(overlay.numpy(), person[::step]):
         if pose is not None:
             points = Pose((pose.body * (scale, scale, 1)).astype(np.float32))

@@ -52,6 +52,7 @@ class ChampEncodeGuidance(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @progress()
     def execute(cls, guidance_encoders, width, height, start, end, mask=None, add_to=None, **values) -> io.NodeOutput:
         images = {name: values[name] for name in ENCODED_MAPS if values.get(name) is not None}
         if not images:
@@ -70,7 +71,7 @@ class ChampEncodeGuidance(io.ComfyNode):
         if guidance_encoders.names == (POSE,) and "dwpose" in maps:  # Animate Anyone's name for the skeleton maps
             maps[POSE] = maps.pop("dwpose")
         rows, columns = map(nearest_size, next(iter(images.values())).shape[1:3])
-        guidance = encode_guidance(guidance_encoders, maps, width or columns, height or rows, on_frame=progress())
+        guidance = encode_guidance(guidance_encoders, maps, width or columns, height or rows)
         if add_to is not None:
             guidance = add_guidance(add_to, guidance)
         return io.NodeOutput(guidance)

@@ -8,6 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..champ.keypoints.pose import largest_person
 from ..champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, to_pose_keypoint
+from ..champ.progress import counted
 from ..champ.render.folder import IMAGES, MAP_FOLDERS, load_maps, save_maps
 from ..champ.render.guidance import render_guidance
 from ..champ.render.palette import palette_report
@@ -82,6 +83,7 @@ class ChampRenderMaps(io.ComfyNode):
         )
 
     @classmethod
+    @progress()
     def execute(cls, motion, body, pose_keypoints=None) -> io.NodeOutput:
         width, height = motion.width, motion.height
         detected = None
@@ -89,7 +91,7 @@ class ChampRenderMaps(io.ComfyNode):
             frames = from_pose_keypoint(pose_keypoints, width, height)
             detected = [largest_person(people) for people in frames]
         warn_of_other_shape(body, motion)
-        *pictures, poses = render_guidance(body, motion, detected, drawing_device(), progress())
+        *pictures, poses = render_guidance(body, motion, detected, drawing_device())
         for i, picture in enumerate(pictures):  # one by one, so that bytes and floats of all are never there together
             pictures[i] = to_image(picture)
         return io.NodeOutput(*pictures, to_pose_keypoint([[pose] for pose in poses], width, height))
@@ -136,9 +138,10 @@ class ChampLoadMaps(io.ComfyNode):
         return [(str(file), file.stat().st_mtime_ns) for file in files]
 
     @classmethod
+    @progress()
     def execute(cls, folder, start, count) -> io.NodeOutput:
         path = map_folder(folder)
-        maps = load_maps(path, start, count or None, progress())
+        maps = load_maps(path, start, count or None)
         if "semantic_map" in maps and (problem := palette_report(maps["semantic_map"], maps.get("mask"))):
             warn(f"{folder}: {problem}")
         frames = len(next(iter(maps.values())))
@@ -186,6 +189,7 @@ class ChampSaveMaps(io.ComfyNode):
         return checked(new_output_path, folder)
 
     @classmethod
+    @progress()
     def execute(
         cls, folder, fps, depth=None, normal=None, semantic_map=None, dwpose=None, mask=None, images=None
     ) -> io.NodeOutput:
@@ -205,7 +209,7 @@ class ChampSaveMaps(io.ComfyNode):
         def add_preview(made: Path) -> None:
             save_animation(made / "preview.webp", torch.cat([p[::step] for p in pictures], dim=2), fps / step)
 
-        save_maps(path, maps, progress(), add_preview)
+        save_maps(path, maps, add_preview)
         root = Path(folder_paths.get_output_directory())
         subfolder = path.relative_to(root).as_posix()
         preview = ui.SavedResult("preview.webp", subfolder, io.FolderType.output)
@@ -238,6 +242,7 @@ class ChampDrawSkeleton(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @progress()
     def execute(cls, pose_keypoints, width, height, draw_body, draw_hands, draw_face) -> io.NodeOutput:
         found_width, found_height = canvas_size(pose_keypoints)
         if not width and not height:
@@ -251,11 +256,9 @@ class ChampDrawSkeleton(io.ComfyNode):
             )
         frames = from_pose_keypoint(pose_keypoints, width, height)
         pictures = torch.empty(len(frames), height, width, 3)
-        on_frame = progress()
-        for i, people in enumerate(frames):
+        for i, people in enumerate(counted(frames)):
             drawn = draw_skeleton(people, width, height, draw_body, draw_hands, draw_face)
             pictures[i] = to_image(torch.from_numpy(drawn))
-            on_frame(i + 1, len(frames))
         return io.NodeOutput(pictures)
 
 

@@ -68,6 +68,7 @@ class ChampMeasure(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @progress()
     def execute(cls, images, truth, protocol, lpips, fid_vid, fvd, mask=None) -> io.NodeOutput:
         # Files that are missing are missed before anything is computed.
         wanted = {"LPIPS": lpips, "FID-VID": fid_vid, "FVD": fvd}
@@ -78,13 +79,13 @@ class ChampMeasure(io.ComfyNode):
         person = None if mask is None else (mask > 0.5).cpu()
         if person is not None and len(person) == 1:
             person = person.expand(len(made), -1, -1)
-        table = by_frames(made, true, person, protocol, progress)
+        table = by_frames(made, true, person, protocol)
         for name, paths in files.items():
             network = NETWORKS[name][0](*paths)
             devices = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
             patcher = managed(network, *devices)
             with loaded(patcher, whole=True):
-                table[name] = by_network(name, network, made, true, person, protocol, progress)
+                table[name] = by_network(name, network, made, true, person, protocol)
         report = _report(table, len(made), protocol)
         first = [table[name]["whole"] for name in ("L1", "PSNR", "SSIM")]
         return io.NodeOutput(report, *first, ui=ui.PreviewText(report))

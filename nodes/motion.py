@@ -1,6 +1,5 @@
 """Make, film, cut and look at motions."""
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -53,15 +52,14 @@ def figure_over(
     motion: Motion,
     opacity: float,
     renderer: str = "torch",
-    on_frame: Callable[[int, int], None] | None = None,
 ) -> torch.Tensor:
     """uint8 pictures of the shaded figure, over an IMAGE that is scaled to the motion's pictures, or a plain colour."""
     body = body.to(drawing_device())
     if background is None:
-        return preview(body, motion, backend=renderer, on_frame=on_frame)
+        return preview(body, motion, backend=renderer)
     behind = background[..., :3].movedim(-1, 1)
     behind = to_bytes(common_upscale(behind, motion.width, motion.height, "bilinear", "disabled").movedim(1, -1))
-    pictures = preview(body, motion, behind, renderer, on_frame)
+    pictures = preview(body, motion, behind, renderer)
     for figure, picture in zip(pictures, behind.expand_as(pictures)):
         figure.copy_(torch.lerp(picture.float(), figure.float(), opacity).round_())
     return pictures
@@ -99,9 +97,10 @@ class ChampBuiltInMotion(io.ComfyNode):
         )
 
     @classmethod
+    @progress()
     def execute(cls, body, motion, frames, fps, loop, travel, width, height) -> io.NodeOutput:
-        made = perform(motion, body, frames, fps, loop, travel, progress())
-        return io.NodeOutput(frame_person(made, body, width, height, on_frame=progress()))
+        made = perform(motion, body, frames, fps, loop, travel)
+        return io.NodeOutput(frame_person(made, body, width, height))
 
 
 class ChampCamera(io.ComfyNode):
@@ -166,11 +165,12 @@ class ChampCamera(io.ComfyNode):
         return True
 
     @classmethod
+    @progress()
     def execute(cls, motion, body, width, height, azimuth, elevation, fill, fov, follow) -> io.NodeOutput:
         warn_of_other_shape(body, motion)
         turn = angle_path(angles(azimuth, "azimuth"), len(motion))
         lift = angle_path(angles(elevation, "elevation"), len(motion))
-        return io.NodeOutput(frame_person(motion, body, width, height, turn, lift, fill, fov, follow, progress()))
+        return io.NodeOutput(frame_person(motion, body, width, height, turn, lift, fill, fov, follow))
 
 
 class ChampRetimeMotion(io.ComfyNode):
@@ -272,9 +272,10 @@ class ChampPreviewMotion(io.ComfyNode):
         )
 
     @classmethod
+    @progress()
     def execute(cls, motion, body, opacity, renderer, background=None) -> io.NodeOutput:
         warn_of_other_shape(body, motion)
-        pictures = figure_over(background, body, motion, opacity, renderer, progress())
+        pictures = figure_over(background, body, motion, opacity, renderer)
         return io.NodeOutput(to_image(pictures), ui=animated(pictures, motion.fps))
 
 

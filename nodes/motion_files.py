@@ -98,8 +98,9 @@ class ChampLoadMotion(io.ComfyNode):
         return None if file is None else motion_file(file).stat().st_mtime_ns
 
     @classmethod
+    @progress()
     def execute(cls, file, person, width, height, fps, body=None) -> io.NodeOutput:
-        motion = load_motion(motion_file(file), body or load_free_body(), person, width, height, fps, progress())
+        motion = load_motion(motion_file(file), body or load_free_body(), person, width, height, fps)
         return io.NodeOutput(motion, len(motion), motion.fps, describe(motion))
 
 
@@ -145,12 +146,13 @@ class ChampSaveMotion(io.ComfyNode):
         return checked(new_output_path, name)
 
     @classmethod
+    @progress()
     def execute(cls, motion, name, format, body=None) -> io.NodeOutput:
         path = new_output_path(name, FORMATS[format])
         if FORMATS[format] == ".npz":
             body = body or load_free_body()
             warn_of_other_shape(body, motion)
-            save_amass(path, motion, body, progress())
+            save_amass(path, motion, body)
         else:
             save_motion(path, motion)
         return io.NodeOutput(f"{path.relative_to(folder_paths.get_output_directory()).as_posix()} [output]")
@@ -193,11 +195,12 @@ class ChampSaveGLB(io.ComfyNode):
         return checked(new_output_path, name)
 
     @classmethod
+    @progress()
     def execute(cls, motion, name, body=None) -> io.NodeOutput:
         body = body or load_free_body()
         warn_of_other_shape(body, motion)
         path = new_output_path(name, ".glb")
-        save_glb(path, motion, body, progress())
+        save_glb(path, motion, body)
         return io.NodeOutput(path.relative_to(folder_paths.get_output_directory()).as_posix())
 
 

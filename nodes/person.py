@@ -11,9 +11,10 @@ from comfy_api.latest import io
 from ..champ.estimate.track import CHOICES, Track, choose_person, link, track
 from ..champ.frame_lists import in_short
 from ..champ.keypoints.pose_keypoint import SHOT
+from ..champ.progress import counted
 from ..champ.render.skeleton import draw_skeleton
 from .animation import PREVIEW_SIZE, animated, preview_step
-from .pose import FPS, frames_with_progress, keypoints_of_clip
+from .pose import FPS, keypoints_of_clip
 from .types import PoseKeypoint, progress, schema, to_image
 from .video import clip_input
 
@@ -81,9 +82,9 @@ class ChampFollowPerson(io.ComfyNode):
         )
 
     @classmethod
+    @progress()
     def execute(cls, pose_keypoints, person, number, clip=None, mask=None) -> io.NodeOutput:
-        on_frame = progress()
-        frames, width, height, people, shot = keypoints_of_clip(pose_keypoints, clip, on_frame)
+        frames, width, height, people, shot = keypoints_of_clip(pose_keypoints, clip)
         tracks = track(people, shot)
         chosen = choose_person(
             tracks, person, number, None if mask is None else _pixels(mask, width, height), (width, height)
@@ -98,7 +99,7 @@ class ChampFollowPerson(io.ComfyNode):
         if frames is None:
             behind = (draw_skeleton(poses, width, height) for poses in people[::step])
         else:
-            behind = islice(frames_with_progress(frames, on_frame), 0, None, step)
+            behind = islice(counted(frames), 0, None, step)
         overlay = boxes_over(behind, everybody, chosen, step)
         report = _report(everybody, chosen, person, number)
         return io.NodeOutput(alone, to_image(overlay), report, ui=animated(overlay, fps / step))

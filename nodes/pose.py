@@ -13,6 +13,7 @@ from ..champ.estimate.network import EXTENSIONS
 from ..champ.estimate.shots import find_shots
 from ..champ.keypoints.pose import Pose
 from ..champ.keypoints.pose_keypoint import SHOT, canvas_size, from_pose_keypoint, shots_of, to_pose_keypoint
+from ..champ.progress import advance, counted
 from ..champ.render.skeleton import draw_skeleton
 from .animation import PREVIEW_SIZE, animated, preview_step
 from .files import dwpose_file, dwpose_files, register_dwpose
@@ -91,11 +92,11 @@ class ChampEstimatePose(io.ComfyNode):
         )
 
     @classmethod
+    @progress()
     def execute(cls, clip, dwpose) -> io.NodeOutput:
         frames = pictures(clip)
         fps = frames.fps or FPS
         step = preview_step(len(frames), fps)
-        on_frame = progress()
         people: list[list[Pose]] = []
         overlay: list[torch.Tensor] = []
 
@@ -105,7 +106,7 @@ class ChampEstimatePose(io.ComfyNode):
                 if len(people) % step == 0:
                     overlay.append(skeletons_over(picture, poses))
                 people.append(poses)
-                on_frame(len(people), len(frames))
+                advance(len(people), len(frames))
                 yield picture
 
         with dwpose.in_use():
@@ -115,13 +116,6 @@ class ChampEstimatePose(io.ComfyNode):
         keypoints = to_pose_keypoint(people, frames.width, frames.height, shots)
         shown = torch.stack(overlay)
         return io.NodeOutput(keypoints, to_image(shown), ui=animated(shown, fps / step))
-
-
-def frames_with_progress(frames: Pictures, on_frame) -> Iterator[np.ndarray]:
-    """The frames, with progress and a way to cancel."""
-    for i, picture in enumerate(frames):
-        on_frame(i, len(frames))
-        yield picture
 
 
 class Watched(NamedTuple):
@@ -134,7 +128,7 @@ class Watched(NamedTuple):
     shot: np.ndarray  # (F,)
 
 
-def keypoints_of_clip(pose_keypoints: list[dict], clip, on_frame) -> Watched:
+def keypoints_of_clip(pose_keypoints: list[dict], clip) -> Watched:
     """The people of a POSE_KEYPOINT value in its clip's pixels; shots that it does not say are found in the clip."""
     frames = None if clip is None else pictures(clip)
     width, height = canvas_size(pose_keypoints) if frames is None else (frames.width, frames.height)
@@ -146,7 +140,7 @@ def keypoints_of_clip(pose_keypoints: list[dict], clip, on_frame) -> Watched:
         )
     shot = shots_of(pose_keypoints)
     if frames is not None and not any(SHOT in frame for frame in pose_keypoints):
-        shot = find_shots(frames_with_progress(frames, on_frame))
+        shot = find_shots(counted(frames))
     return Watched(frames, width, height, people, shot)
 
 

@@ -86,6 +86,7 @@ class ChampEncodeReference(io.ComfyNode):
         )
 
     @classmethod
+    @progress()
     def execute(
         cls, reference_net, vae, image, width, height, fit, strength, start, end, clip_vision=None, add_to=None
     ) -> io.NodeOutput:
@@ -101,7 +102,6 @@ class ChampEncodeReference(io.ComfyNode):
             strength=strength,
             start=start,
             end=end,
-            on_picture=progress(),
         )
         each = [None] * len(image) if embeds is None else embeds.reshape(-1, 1, embeds.shape[-1])
         shown = tuple(ReferenceImage(x, width, height, fit, own) for x, own in zip(image, each))

@@ -1,7 +1,8 @@
 """What travels between the nodes, and the little that all of them share."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any
 
@@ -13,6 +14,7 @@ from server import PromptServer
 
 from ..champ.body.body import Body
 from ..champ.motion.motion import Motion
+from ..champ.progress import listening
 from ..champ.render.rasterize import rasterizer_device
 
 MAX_FRAMES = 100000
@@ -45,15 +47,22 @@ def drawing_device() -> torch.device:
     return rasterizer_device(get_torch_device())
 
 
-def progress() -> Callable[[int, int], None]:
-    """A callback for how many frames are done of how many: moves the progress bar, and stops when the user cancels."""
-    bar = ProgressBar(1)
+@contextmanager
+def progress() -> Iterator[None]:
+    """The node's progress bar moves with the work inside, which stops when the user cancels. For `execute`, as a
+    decorator."""
+    bar, last = ProgressBar(1), 0
 
-    def on_frame(done: int, total: int) -> None:
+    def listener(done: int, total: int) -> None:
+        nonlocal bar, last
         throw_exception_if_processing_interrupted()
+        if done < last:  # another piece of work begins
+            bar = ProgressBar(1)
+        last = done
         bar.update_absolute(done, total)
 
-    return on_frame
+    with listening(listener):
+        yield
 
 
 def span_inputs() -> list[io.Float.Input]:

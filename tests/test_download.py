@@ -10,6 +10,7 @@ import pytest
 
 from champ import download as module
 from champ.download import address, download
+from champ.progress import listening
 from champ.weights import FILES
 
 from .hub import Hub
@@ -39,7 +40,8 @@ def left(target) -> list[str]:
 
 def test_a_file_arrives_whole_and_alone(hub, target):
     seen = []
-    how = download(f"{hub.address}/a/b.pth", target, on_bytes=lambda *far: seen.append(far))
+    with listening(lambda *far: seen.append(far)):
+        how = download(f"{hub.address}/a/b.pth", target)
     assert target.read_bytes() == CONTENT and left(target) == ["b.pth"]
     assert how == "the checksum that the server announced"
     assert seen[-1] == (len(CONTENT), len(CONTENT)) and sorted(seen) == seen
@@ -59,7 +61,8 @@ def test_a_later_call_goes_on_from_the_part(hub, target):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        download(f"{hub.address}/a/b.pth", target, on_bytes=stop)
+        with listening(stop):
+            download(f"{hub.address}/a/b.pth", target)
     assert left(target) == ["b.pth.part", "b.pth.part.etag"]
     have = (target.parent / "b.pth.part").stat().st_size
     assert 100_000 < have < len(CONTENT)
@@ -164,7 +167,8 @@ def test_a_dead_server_is_given_up_and_the_part_kept(hub, target):
             hub.server.socket.close()
 
     with pytest.raises(ValueError, match="b.pth stopped after 0 MB .* press Download again, which goes on from there"):
-        download(f"{hub.address}/a/b.pth", target, on_bytes=dies)
+        with listening(dies):
+            download(f"{hub.address}/a/b.pth", target)
     assert (target.parent / "b.pth.part").stat().st_size == 100_000
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..model.reference import Reference, ReferenceNet, encode_reference
 from ..model.span import check_span
+from ..progress import advance, portion
 from .attention import COVERED, CalibratedReference, Calibration, Warp, groups_of
 from .correspondences import People, covered
 from .procrustes import Alignment, align_clip
@@ -62,16 +63,15 @@ def plan_warps(
     points: str = "auto",
     most: int = 32,
     shot: Sequence[int] | None = None,
-    on_frame: Callable[[int, int], None] | None = None,
 ) -> Plan:
     """Aligns the person of the picture (frame 0 of `reference`) with that of every frame, by `points`, in at most
-    `most` different ways. `on_frame` hears how many frames are done, and of how many."""
+    `most` different ways."""
     rows, columns = picture.pixels.shape[:2]
     ours = reference.stretched(columns, rows).points[0].copy()
     matrix = picture.to_clip()
     ours[:, :2] = ours[:, :2] @ matrix[:, :2].T + matrix[:, 2]
     theirs = people.stretched(picture.width, picture.height).points
-    alignments = align_clip(ours, theirs, points, shot, on_frame)
+    alignments = align_clip(ours, theirs, points, shot)
     seen = ours[ours[:, 2] > 0, :2] if (ours[:, 2] > 0).any() else np.zeros((1, 2))
     crowded = 0 in reference.crowded, people.crowded
     empty = [] if people.shares is None else (people.shares.flatten(1).amax(1) <= COVERED).nonzero().flatten().tolist()
@@ -94,14 +94,12 @@ def calibrate(
     strength: float = 1.0,
     start: float = 0.0,
     end: float = 1.0,
-    on_picture: Callable[[int, int], None] | None = None,
 ) -> CalibratedReference:
     """The reference that every frame also reads as the plan warps it.
 
     `encode` is the VAE's, from pictures (N, H, W, 3) in 0..1 to latents. `people` (F, h, w) are the shares of the
     latents' cells that the person covers; with them and a person in the picture, person and background are kept apart.
-    The tokens of the warps are rounded to float16, as the official pipelines round those of the reference. `on_picture`
-    hears how many of the passes through the VAE and through ReferenceNet are done, and of how many."""
+    The tokens of the warps are rounded to float16, as the official pipelines round those of the reference."""
     check_span(start, end, "The calibrated reference")
     if net.family != reference.family:
         raise ValueError(
@@ -113,10 +111,6 @@ def calibrate(
 
     def share(mask: np.ndarray) -> Tensor:
         return covered(torch.from_numpy(mask)[None] / 255, *cells)[0]
-
-    def on_pass(done: int) -> None:
-        if on_picture is not None:
-            on_picture(done, 2 * plan.passes)
 
     pixels: list[Tensor] = []
     latents: list[Tensor] = []
@@ -131,13 +125,12 @@ def calibrate(
         if len(pixels) == CHUNK or i == plan.passes:
             latents.append(encode(torch.stack(pixels)).cpu())
             pixels = []
-            on_pass(i)
+            advance(i, 2 * plan.passes)
     tokens = [reference.tokens]
     if latents:
         encoded = torch.cat(latents)
-        seen = encode_reference(
-            net, encoded, clip_embeds, dtype=torch.float16, on_picture=lambda done, _: on_pass(plan.passes + done)
-        )
+        with portion(plan.passes, plan.passes, 2 * plan.passes):
+            seen = encode_reference(net, encoded, clip_embeds, dtype=torch.float16)
         tokens += [other.tokens for other in seen]
     warps = tuple(Warp(seen, *shares) for seen, shares in zip(tokens, masks))
     frames = len(plan.warp_of)

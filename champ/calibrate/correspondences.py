@@ -1,6 +1,6 @@
 """Where a person is, frame by frame: COCO's 17 points that can be seen, and the silhouette."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..estimate.track import one_person
 from ..keypoints.layouts import OPENPOSE_FROM_COCO
 from ..keypoints.pose import THRESHOLD, Pose
 from ..motion.motion import Motion
+from ..progress import advance
 from ..render.maps import motion_hits
 from ..render.skeleton import HIDDEN, project_poses
 
@@ -45,10 +46,9 @@ def people_of_motion(
     motion: Motion,
     cells: tuple[int, int] | None = None,
     device: torch.device | str = "cpu",
-    on_frame: Callable[[int, int], None] | None = None,
 ) -> People:
     """From the joints of a motion's bodies, as far as nothing hides them; with `cells`, rows and columns of the coarser
-    picture, also the shares of their silhouettes. `on_frame` hears how many frames are done, and of how many."""
+    picture, also the shares of their silhouettes."""
     width, height = motion.width, motion.height
     shares = None if cells is None else torch.empty(len(motion), *cells)
     points: list[np.ndarray] = []
@@ -59,8 +59,7 @@ def people_of_motion(
             drawn.view(-1)[hits.pixel] = 1
             shares[len(points) : len(points) + len(frames)] = covered(drawn, *shares.shape[1:])
         points += [pose.body for pose in project_poses(body, frames, posed, hits)]
-        if on_frame is not None:
-            on_frame(len(points), len(motion))
+        advance(len(points), len(motion))
     return People(_visible(np.stack(points), HIDDEN, width, height), width, height, shares)
 
 

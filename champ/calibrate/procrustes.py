@@ -5,10 +5,12 @@ of q = s R p + t in pixels. Reflection is refused: R is a rotation.
 """
 
 from bisect import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+
+from ..progress import advance
 
 # Rows of COCO's 17 points. "auto" is the largest set that agrees on one similarity, the others are fixed.
 SUBSETS = {"auto": tuple(range(17)), "face": tuple(range(5)), "torso": (5, 6, 11, 12), "all": tuple(range(17))}
@@ -183,13 +185,11 @@ def align_clip(
     people: np.ndarray,
     points: str = "auto",
     shot: Sequence[int] | None = None,
-    on_frame: Callable[[int, int], None] | None = None,
 ) -> list[Alignment]:
     """The alignment of the reference (17, 3) with every frame's person (F, 17, 3).
 
     What cannot be aligned by `points` is aligned by the torso; else it has the transform of the last frame of its shot
-    that could be, or of the next one if it is before the first; else the identity. `on_frame` hears how many frames are
-    done, and of how many."""
+    that could be, or of the next one if it is before the first; else the identity."""
     if points not in SUBSETS:
         raise ValueError(f"There are no points called {points!r} to align by; choose from {', '.join(SUBSETS)}.")
     shot = [0] * len(people) if shot is None else shot
@@ -198,8 +198,7 @@ def align_clip(
         own = align(reference, person, points) or align(reference, person, "torso")
         if own is not None:
             aligned[frame] = own
-        if on_frame is not None:
-            on_frame(frame + 1, len(people))
+        advance(frame + 1, len(people))
     frames, nothing = list(aligned), Alignment(IDENTITY, np.zeros(17, bool), "none")
 
     def beside(frame: int) -> Alignment:

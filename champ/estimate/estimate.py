@@ -1,6 +1,6 @@
 """From the pictures of a clip, and where its person is in them, to a motion, by HMR2."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from ..body.body import Body
 from ..body.smpl import SmplBody
 from ..motion.gaps import fill_gaps
 from ..motion.motion import Motion
+from ..progress import advance
 from .crops import Square, cam_in_picture, crop_square
 from .hmr2_model import HMR2, predict
 
@@ -25,7 +26,6 @@ def estimate_motion(
     body: Body,
     fps: float,
     shot: np.ndarray | None = None,
-    on_frame: Callable[[int, int], None] | None = None,
     batch: int | None = None,
 ) -> Motion:
     """A frame for every picture (uint8 RGB, of `size` width x height), in the camera of 4D-Humans.
@@ -45,8 +45,7 @@ def estimate_motion(
 
     def crops() -> Iterator[Tensor]:
         for i, picture in enumerate(pictures):
-            if on_frame:
-                on_frame(i, len(boxes))
+            advance(i, len(boxes))
             if i in squares:
                 yield crop_square(picture, squares[i])
 
@@ -68,8 +67,7 @@ def estimate_motion(
         source="HMR2",
         shot=None if shot is None else torch.from_numpy(shot),  # type: ignore[arg-type]
     )
-    if on_frame:
-        on_frame(len(boxes), len(boxes))
+    advance(len(boxes), len(boxes))
     return fill_gaps(motion)
 
 

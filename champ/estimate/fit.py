@@ -5,7 +5,7 @@ keypoints say. At first only large errors count, so that habit decides what a pi
 foreshortened arm points forwards or backwards; at last a point counts as exact to 16 mm.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +18,7 @@ from ..motion.camera import FOCAL_PER_PIXEL
 from ..motion.gaps import fill_gaps
 from ..motion.motion import Motion
 from ..motion.rotation import from_axis_angle
+from ..progress import advance, portion
 from .least_squares import Quadratic
 from .observed import (
     ANKLES,
@@ -102,11 +103,11 @@ class Problem:
         add_change(energy, posed, state.pose, self.joined, self.fps)
         return energy
 
-    def solve(self, state: State, held: int, shape: bool, on_step: Callable[[float], None]) -> State:
+    def solve(self, state: State, held: int, shape: bool) -> State:
         """Levenberg-Marquardt, one step for each of SIZES; the first `held` frames stay."""
         damping, last = 1e-3, None
         for i, size in enumerate(SIZES):
-            on_step(i / len(SIZES))
+            advance(i, len(SIZES))
             if size != last:
                 here, last = self.around(state, size), size
             step = here.step(damping, held, shape)
@@ -140,25 +141,23 @@ def start_state(
     return State(pose, turn, pelvis, betas)
 
 
-def in_chunks(problem: Problem, state: State, on_part: Callable[[float], None]) -> State:
+def in_chunks(problem: Problem, state: State) -> State:
     """Solves long clips piece by piece, each from what the one before found in their common frames, with the shape of
     frames from everywhere."""
     count = len(problem.seen)
     if count <= CHUNK:
-        return problem.solve(state, 0, True, on_part)
+        return problem.solve(state, 0, True)
     work = count + CHUNK
     some = torch.linspace(0, count - 1, CHUNK).long()
     alone = problem.part(some, torch.zeros(CHUNK - 2, dtype=torch.bool))
-    state.betas = alone.solve(state[some], 0, True, lambda done: on_part(done * CHUNK / work)).betas
+    with portion(0, CHUNK, work):
+        state.betas = alone.solve(state[some], 0, True).betas
     step = CHUNK - OVERLAP
     for first in range(0, count - OVERLAP, step):
         index = torch.arange(first, min(first + CHUNK, count))
         piece = problem.part(index, problem.joined[index[:-2]])
-
-        def told(done: float, first: int = first) -> None:
-            on_part((CHUNK + first + step * done) / work)
-
-        found = piece.solve(state[index], HELD if first else 0, False, told)
+        with portion(CHUNK + first, step, work):
+            found = piece.solve(state[index], HELD if first else 0, False)
         state.pose[index], state.pelvis[index] = found.pose, found.pelvis
     return state
 
@@ -171,12 +170,8 @@ def fit_motion(
     fps: float = 24.0,
     shot: np.ndarray | None = None,
     focal: float | None = None,
-    on_frame: Callable[[int, int], None] | None = None,
 ) -> Motion:
-    """The motion of one person, with a frame for each of `people` and one shape, near the body's own, for the clip.
-
-    `on_frame` hears how many frames are done, and of how many; it may raise to stop.
-    """
+    """The motion of one person, with a frame for each of `people` and one shape, near the body's own, for the clip."""
     focal = focal or FOCAL_PER_PIXEL * max(width, height)
     frames = len(people)
     shots = torch.zeros(frames, dtype=torch.int64) if shot is None else torch.as_tensor(shot)
@@ -197,12 +192,9 @@ def fit_motion(
     state = start_state(seen, size, runs, points, usual, focal)
     problem = Problem(seen, size, joined, points, usual, focal, fps)
 
-    def on_part(done: float) -> None:
-        if on_frame is not None:
-            on_frame(int(frames * done), frames)
-
-    state = in_chunks(problem, state, on_part)
-    on_part(1.0)
+    with portion(0, frames, frames):
+        state = in_chunks(problem, state)
+    advance(frames, frames)
     place = (state.pelvis - points.rest_joints(state.betas)[0]).float()
     motion = Motion(
         rotations=torch.eye(3).repeat(frames, 24, 1, 1).index_copy(0, known, state.rotations().float()),

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ..progress import advance
 from . import images, perceptual
 
 Table = dict[str, dict[str, float]]  # measure -> part of the picture -> value
-OnFrame = Callable[[int, int], None]
 
 VGG_FILE, LPIPS_FILE = "vgg16-397923af.pth", "lpips_vgg.pth"
 I3D_FILE, RESNET_FILE = "i3d_pretrained_400.pt", "resnet-50-kinetics.pth"
@@ -36,32 +36,27 @@ def parts(person: Tensor | None) -> dict[str, Tensor | None]:
     return {"whole": None} if person is None else {"whole": None, "person": person, "background": ~person}
 
 
-def by_frames(
-    made: Tensor, true: Tensor, person: Tensor | None, protocol: str, on_measure: Callable[[], OnFrame] | None = None
-) -> Table:
-    """The measures without networks of uint8 clips (F, H, W, 3). `on_measure` gives what hears of each one's frames."""
+def by_frames(made: Tensor, true: Tensor, person: Tensor | None, protocol: str) -> Table:
+    """The measures without networks of uint8 clips (F, H, W, 3)."""
     images.check_pair(made, true, person)
     table: Table = {}
     for name, measure in (PROTOCOLS[protocol] | {"flicker": images.flicker}).items():
         table[name] = {}
         for part, mask in parts(person).items():
-            on_frame = on_measure() if on_measure else None
-            table[name][part] = mean(_frame_by_frame(measure, made, true, mask, on_frame))
+            table[name][part] = mean(_frame_by_frame(measure, made, true, mask))
     return table
 
 
 def by_network(
-    name: str, network: nn.Module, made: Tensor, true: Tensor, person: Tensor | None, protocol: str,
-    on_measure: Callable[[], OnFrame] | None = None,
-) -> dict[str, float]:  # fmt: skip
+    name: str, network: nn.Module, made: Tensor, true: Tensor, person: Tensor | None, protocol: str
+) -> dict[str, float]:
     """One of NETWORKS; the distances between videos are of the whole picture alone."""
-    on_frame = on_measure() if on_measure else None
     if name != "LPIPS":
         distance = perceptual.fvd if name == "FVD" else perceptual.fid_vid
-        return {"whole": distance(network, made, true, on_frame)}  # type: ignore[operator]
+        return {"whole": distance(network, made, true)}  # type: ignore[operator]
     benchmark = protocol == "benchmark"
     return {
-        part: mean(perceptual.lpips(network, made, true, mask, benchmark=benchmark, on_frame=on_frame))  # type: ignore
+        part: mean(perceptual.lpips(network, made, true, mask, benchmark=benchmark))  # type: ignore
         for part, mask in parts(person).items()
     }
 
@@ -72,15 +67,12 @@ def mean(values: Tensor) -> float:
     return float(finite.mean() if len(finite) else values.nanmean())
 
 
-def _frame_by_frame(
-    measure: images.ImageMeasure, made: Tensor, true: Tensor, mask: Tensor | None, on_frame: OnFrame | None
-) -> Tensor:
+def _frame_by_frame(measure: images.ImageMeasure, made: Tensor, true: Tensor, mask: Tensor | None) -> Tensor:
     """A measure of every frame, or of every frame and the next."""
     values = []
     reach = 2 if measure is images.flicker else 1
     for i in range(len(made)):
         here = slice(i, i + reach)
         values.append(measure(made[here], true[here], None if mask is None else mask[here]))
-        if on_frame:
-            on_frame(i + 1, len(made))
+        advance(i + 1, len(made))
     return torch.cat(values)

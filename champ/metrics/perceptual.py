@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..files.tensors import read_tensors
+from ..progress import advance
 from .images import check_pair
 from .networks import I3D, VGG, VGG16, ResNet3D
 
@@ -75,7 +76,6 @@ def lpips(
     mask: Tensor | None = None,
     *,
     benchmark: bool = False,
-    on_frame: OnFrame | None = None,
 ) -> Tensor:
     """LPIPS of each frame of uint8 clips (F, H, W, 3). The benchmark feeds colours 0..1 where -1..1 is meant."""
     check_pair(made, true, mask)
@@ -90,8 +90,7 @@ def lpips(
     values = []
     for i, (a, b) in enumerate(zip(made, true)):
         values.append(model(colours(a), colours(b), None if mask is None else mask[i : i + 1].to(device)).cpu())
-        if on_frame:
-            on_frame(i + 1, len(made))
+        advance(i + 1, len(made))
     return torch.cat(values).double()
 
 
@@ -104,15 +103,15 @@ def check_length(frames: int) -> None:
         )
 
 
-def fid_vid(model: ResNet3D, made: Tensor, true: Tensor, on_frame: OnFrame | None = None) -> float:
+def fid_vid(model: ResNet3D, made: Tensor, true: Tensor) -> float:
     """Frechet distance of the features of all clips of 16 frames, one beginning at every frame."""
     mean = torch.tensor(KINETICS_MEAN)
-    return _video_distance(model, made, true, 112, lambda x: x - mean, on_frame)
+    return _video_distance(model, made, true, 112, lambda x: x - mean)
 
 
-def fvd(model: I3D, made: Tensor, true: Tensor, on_frame: OnFrame | None = None) -> float:
+def fvd(model: I3D, made: Tensor, true: Tensor) -> float:
     """Frechet distance of the logits of all clips of 16 frames, one beginning at every frame."""
-    return _video_distance(model, made, true, 224, lambda x: x / 127.5 - 1, on_frame)
+    return _video_distance(model, made, true, 224, lambda x: x / 127.5 - 1)
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
@@ -133,7 +132,6 @@ def _video_distance(
     true: Tensor,
     size: int,
     normalise: Callable[[Tensor], Tensor],
-    on_frame: OnFrame | None,
 ) -> float:
     check_pair(made, true)
     check_length(len(made))
@@ -145,8 +143,7 @@ def _video_distance(
             device = next(model.parameters()).device
             rows.append(_features(model, normalise(batch).permute(0, 4, 1, 2, 3).to(device)))
             done += len(batch)
-            if on_frame:
-                on_frame(done, total)
+            advance(done, total)
         features.append(torch.cat(rows))
     return frechet(*features)
 

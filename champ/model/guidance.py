@@ -1,6 +1,6 @@
 """Guidance: maps of the moving person, encoded into what is added after the denoiser's first convolution."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from comfy.ldm.modules.attention import FeedForward
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
+from ..progress import advance
 from .attention import softmax_attention
 from .config import ANIMATE_ANYONE, GROUPS, HEADS, Shapes
 from .finite import all_finite, network_cause
@@ -153,13 +154,11 @@ def encode_guidance(
     height: int,
     *,
     chunk: int | None = None,
-    on_frame: Callable[[int, int], None] | None = None,
 ) -> Guidance:
     """The guidance of a clip of width x height pixels: strength * encoder(map), summed over the maps.
 
     Maps of another size are stretched as the family's official inference does.
-    `chunk` frames are encoded at once (None: as many as are fastest), `on_frame` hears how many are done, and of how
-    many."""
+    `chunk` frames are encoded at once (None: as many as are fastest)."""
     frames = _check_maps(encoders, maps, width, height)
     device = encoders.patcher.load_device
     chunk = chunk or (1 if device.type == "cpu" else 8)
@@ -186,8 +185,7 @@ def encode_guidance(
                 if span not in sums:
                     sums[span] = features.new_zeros(frames, *features.shape[1:])
                 sums[span][first : first + chunk] += features
-            if on_frame:
-                on_frame(min(first + chunk, frames), frames)
+            advance(min(first + chunk, frames), frames)
     layers = tuple(Layer(features, *span) for span, features in sums.items())
     return Guidance(layers, frames, width, height, encoders.family)
 

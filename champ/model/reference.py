@@ -1,7 +1,7 @@
 """ReferenceNet: a second UNet looks once at the reference picture, and the denoiser attends to what it saw."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, forward_ti
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
+from ..progress import advance
 from .attention import KeySource, Source, replace_attention
 from .config import Place
 from .finite import all_finite, network_cause
@@ -141,13 +142,11 @@ def encode_reference(
     start: float = 0.0,
     end: float = 1.0,
     dtype: torch.dtype | None = None,
-    on_picture: Callable[[int, int], None] | None = None,
 ) -> tuple[Reference, ...]:
     """One reference for each of the latents (N, 4, h, w), as ComfyUI's VAE encoding gives them.
 
     `clip_embeds` (1 or N, D) are CLIP vision's projected embeddings, None stands for zeros. `dtype` is what the tokens
-    are stored in: the official pipeline rounds them to float16, None keeps what was computed. `on_picture` hears how
-    many pictures are done, and of how many."""
+    are stored in: the official pipeline rounds them to float16, None keeps what was computed."""
     if samples.ndim != 4 or samples.shape[1] != 4:
         raise ValueError(
             f"The reference latents have shape {tuple(samples.shape)}, but (pictures, 4, height, width) is needed; "
@@ -179,8 +178,7 @@ def encode_reference(
                     f"{network_cause(net.patcher.model, net.dtype)}."
                 )
             references.append(Reference(tokens, net.family, strength, start, end))
-            if on_picture:
-                on_picture(i + 1, len(latents))
+            advance(i + 1, len(latents))
     return tuple(references)
 
 

@@ -1,13 +1,13 @@
 """Where the camera stands: framing a person, and orbiting along any path of angles."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..body.body import Body
+from ..progress import advance
 from .motion import Motion
 from .rotation import rot_x, rot_y
 
@@ -74,13 +74,11 @@ def frame_person(
     fill: float = 0.85,
     fov: float = FOV,
     follow: bool = False,
-    on_frame: Callable[[int, int], None] = lambda done, total: None,
 ) -> Motion:
     """The motion seen by a camera that looks at the person and is as near as `fill` of the picture allows.
 
     Azimuth turns the camera towards the person's left, elevation lifts it above the person, in degrees per
-    frame or fixed. The distance is the same in all frames. With `follow` the camera walks along. `on_frame` hears how
-    many frames are done, and of how many.
+    frame or fixed. The distance is the same in all frames. With `follow` the camera walks along.
     """
     frames = len(motion)
     turn = rot_x(torch.as_tensor(elevation).expand(frames)) @ rot_y(torch.as_tensor(azimuth).expand(frames))
@@ -102,7 +100,7 @@ def frame_person(
         steep = slope[:, None] * across
         ends = [across.amax(1), -across.amin(1), (steep - depth).amax(1), -(steep + depth).amin(1)]
         extremes.append(torch.stack(ends))
-        on_frame(min(start + CHUNK, frames), frames)
+        advance(min(start + CHUNK, frames), frames)
     right, left, far_right, far_left = torch.stack(extremes).amax(0)
     centre = (right - left) / 2
     distance = torch.cat([far_right - slope * centre, far_left + slope * centre]).max()

@@ -14,6 +14,7 @@ from ..body.smpl import SmplBody
 from ..files.errors import DamagedError, reading
 from ..files.tensors import read_safetensors
 from ..output import save_tensors, whole
+from ..progress import advance
 from .camera import CHUNK, frame_person, transform
 from .containers import READERS
 from .foreign import AT_ONCE, FRAMES, SMPL_PELVIS, Z_UP, Recording, people_in
@@ -41,14 +42,12 @@ def load_motion(
     width: int = 512,
     height: int = 768,
     fps: float = 30.0,
-    on_frame: Callable[[int, int], None] = lambda done, total: None,
 ) -> Motion:
     """The motion in a file, with a frame for every frame of its video; gaps have confidence 0.
 
     `person` counts from the one who is seen longest. Width, height and fps stand in for what the file does not say.
     A motion in world axes is put before a camera that sees all of it. SMPL's betas count only for an SMPL body;
-    every other body keeps its own shape. `on_frame` hears how many frames have been put before the camera, and of how
-    many; it may raise to stop.
+    every other body keeps its own shape.
     """
     path = Path(path)
     if path.suffix.lower() == ".safetensors":
@@ -71,7 +70,7 @@ def load_motion(
         del seen
     if world is not None:
         motion = transform(motion, body, world, torch.zeros(3))
-        motion = frame_person(motion, body, width, height, on_frame=on_frame)
+        motion = frame_person(motion, body, width, height)
     return repeat(motion, repeats) if repeats > 1 else motion
 
 
@@ -83,13 +82,10 @@ def save_motion(path: str | Path, motion: Motion) -> None:
     save_tensors(Path(path), tensors, {"kind": KIND, "source": motion.source, **numbers})
 
 
-def save_amass(
-    path: str | Path, motion: Motion, body: Body, on_frame: Callable[[int, int], None] = lambda done, total: None
-) -> None:
+def save_amass(path: str | Path, motion: Motion, body: Body) -> None:
     """AMASS' layout for SMPL-H: z up, the person on the floor and at the origin in the first frame.
 
-    Up is the camera's up, so a motion that is filmed from above comes out tilted. `on_frame` hears how many frames are
-    done, and of how many."""
+    Up is the camera's up, so a motion that is filmed from above comes out tilted."""
     shaped = body.with_betas(motion.betas)
     rest = shaped.rest().joints[0, 0]
     root = Z_UP.T @ motion.rotations[:, 0]
@@ -97,7 +93,7 @@ def save_amass(
     lowest = -math.inf
     for start in range(0, len(motion), CHUNK):
         lowest = max(lowest, motion[start : start + CHUNK].posed(body).vertices[..., 1].amax().item())
-        on_frame(min(start + CHUNK, len(motion)), len(motion))
+        advance(min(start + CHUNK, len(motion)), len(motion))
     pelvis = pelvis - torch.stack([pelvis[0, 0], pelvis[0, 1], pelvis.new_tensor(-lowest)])
     smpl = isinstance(body, SmplBody)
     betas = np.zeros(16)

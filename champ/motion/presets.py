@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..body.body import Body
 from ..body.skeleton import JOINTS
+from ..progress import advance, portion
 from .camera import CAMERA_FROM_WORLD, frame_person
 from .motion import Motion
 from .rotation import rot_x, rot_y, rot_z
@@ -210,9 +211,7 @@ def rotations_at(preset: Preset, cycles: Tensor) -> Tensor:
     return rotations
 
 
-def root_path(
-    preset: Preset, body: Body, cycles: Tensor, on_pose: Callable[[int, int], None] = lambda done, total: None
-) -> Tensor:
+def root_path(preset: Preset, body: Body, cycles: Tensor) -> Tensor:
     """World root translations (N, 3) that keep the lowest point on the floor and whatever touches it in place.
 
     Each step moves the root against the movement of the feet's own skin, weighted by exp(-height / 5 mm).
@@ -229,7 +228,7 @@ def root_path(
         weight = torch.softmax(-(above[1:] + above[:-1]) / 2 / 0.005, dim=1)
         steps.append((weight[:, None] @ (skin[:-1] - skin[1:]))[:, 0])
         last = skin[-1:]
-        on_pose(min((i + 1) * POSES, len(cycles)), len(cycles))
+        advance(min((i + 1) * POSES, len(cycles)), len(cycles))
     path = torch.cat(steps).cumsum(0)
     path[:, 1] = preset.lift(cycles % 1) - torch.cat(lowest)
     return path
@@ -256,9 +255,8 @@ def perform(
     fps: float = 24.0,
     loop: bool = True,
     travel: bool = False,
-    on_pose: Callable[[int, int], None] = lambda done, total: None,
 ) -> Motion:
-    """A built-in motion without a place before a camera; `on_pose` hears how many poses are done, and of how many.
+    """A built-in motion without a place before a camera.
 
     With `loop` the speed is adjusted so that whole cycles fill the clip and the last frame leads to the first.
     Without `travel` the person's drift over the floor is taken out.
@@ -277,11 +275,12 @@ def perform(
     fine = max(1, math.ceil(STEP_RATE * cycles * preset.seconds / frames))
     positions = torch.arange(frames * fine + 1, dtype=torch.float64) * (cycles / (frames * fine))
     positions = (positions % 1).float()  # in double: after an hour a float knows the phase to no better than 2e-4
-    path = root_path(preset, body, positions, on_pose)
+    path = root_path(preset, body, positions)
     if not travel:
         drift = path[-1] - path[0]
         if not loop:  # the clip may end inside a cycle: the drift is that of whole cycles
-            per_cycle = root_path(preset, body, torch.arange(STEP_RATE + 1) / STEP_RATE)
+            with portion(len(positions), 0, len(positions)):
+                per_cycle = root_path(preset, body, torch.arange(STEP_RATE + 1) / STEP_RATE)
             drift = (per_cycle[-1] - per_cycle[0]) * cycles
         path[:, [0, 2]] -= (torch.arange(len(path))[:, None] / (len(path) - 1) * drift)[:, [0, 2]]
     path = path[:-1:fine]

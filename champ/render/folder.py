@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..files.pictures import read_picture
 from ..output import whole
+from ..progress import advance
 
 MAP_FOLDERS = ("depth", "normal", "semantic_map", "dwpose", "mask")
 IMAGES = "images"
@@ -23,13 +24,11 @@ def load_maps(
     folder: str | Path,
     start: int = 0,
     count: int | None = None,
-    on_frame: Callable[[int, int], None] | None = None,
 ) -> dict[str, Tensor]:
     """The maps of a folder by name: uint8 RGB (F, H, W, 3), the mask (F, H, W); those not in the folder are left out.
 
     Takes at most `count` frames from `start` on, in the order of the numbers in their names. As in the official
-    inference, the semantic map is black where the mask is 0. `on_frame` hears how many frames are done, and of how
-    many; it may raise to stop.
+    inference, the semantic map is black where the mask is 0.
     """
     frames = {name: files for name in MAP_FOLDERS if (files := list_frames(Path(folder) / name))}
     if not frames:
@@ -57,15 +56,13 @@ def load_maps(
             maps[name][i - start] = torch.from_numpy(picture)
         if "mask" in maps and "semantic_map" in maps:
             maps["semantic_map"][i - start][maps["mask"][i - start] == 0] = 0
-        if on_frame is not None:
-            on_frame(i - start + 1, stop - start)
+        advance(i - start + 1, stop - start)
     return maps
 
 
 def save_maps(
     folder: str | Path,
     maps: dict[str, Tensor],
-    on_frame: Callable[[int, int], None] | None = None,
     finish: Callable[[Path], None] = lambda made: None,
 ) -> None:
     """Makes a folder of maps as load_maps returns them, perhaps with images, frame by frame: 0000.png, 0001.png, ...
@@ -91,8 +88,7 @@ def save_maps(
                 if name in GREY and picture.ndim == 3:
                     picture = picture[..., 0]
                 Image.fromarray(picture).save(made / name / f"{i:04d}.png", compress_level=4)
-            if on_frame is not None:
-                on_frame(i + 1, length)
+            advance(i + 1, length)
         finish(made)
 
 

@@ -4,7 +4,6 @@ The scene has y up and z towards the viewer: the camera frame turned by half abo
 
 import json
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..motion.camera import CAMERA_FROM_WORLD, CHUNK
 from ..motion.motion import Motion
 from ..motion.rotation import continuous, to_quaternion
 from ..output import whole
+from ..progress import advance
 from .maps import vertex_normals
 from .preview import CLAY
 
@@ -51,9 +51,7 @@ class _Content:
         return len(self.accessors) - 1
 
 
-def save_glb(
-    path: str | Path, motion: Motion, body: Body, on_frame: Callable[[int, int], None] = lambda done, total: None
-) -> None:
+def save_glb(path: str | Path, motion: Motion, body: Body) -> None:
     """Writes the body with the motion's shape, and its joints' rotations as an animation.
 
     The person begins over the origin, and the lowest point of the clip is the floor. Skinning is glTF's, which is
@@ -64,7 +62,7 @@ def save_glb(
     shaped = body.with_betas(motion.betas)
     vertices, joints = (value[0] for value in shaped.rest())
     path_of_root = (joints[0] + motion.cam_t) @ CAMERA_FROM_WORLD
-    floor = min(part.posed(body).vertices[..., 1].neg().amin().item() for part in _chunks(motion, on_frame))
+    floor = min(part.posed(body).vertices[..., 1].neg().amin().item() for part in _chunks(motion))
     path_of_root = path_of_root - torch.stack([path_of_root[0, 0], torch.tensor(floor), path_of_root[0, 2]])
     root = CAMERA_FROM_WORLD @ motion.rotations[:, :1]
     quaternions = continuous(to_quaternion(torch.cat([root, motion.rotations[:, 1:]], dim=1)))
@@ -117,10 +115,10 @@ def save_glb(
     )
 
 
-def _chunks(motion: Motion, on_frame: Callable[[int, int], None]):
+def _chunks(motion: Motion):
     for start in range(0, len(motion), CHUNK):
         yield motion[start : start + CHUNK]
-        on_frame(min(start + CHUNK, len(motion)), len(motion))
+        advance(min(start + CHUNK, len(motion)), len(motion))
 
 
 def _floats(values: Tensor) -> np.ndarray:

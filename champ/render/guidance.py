@@ -1,6 +1,5 @@
 """All guidance maps of a motion, in one pass over its frames."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 from ..body.body import Body
 from ..keypoints.pose import Pose
 from ..motion.motion import Motion
+from ..progress import advance
 from .maps import Maps, hit_maps, motion_hits
 from .skeleton import attach_hands_and_face, draw_skeleton, project_poses
 
@@ -29,12 +29,8 @@ def render_guidance(
     motion: Motion,
     detected: list[Pose | None] | None = None,
     device: torch.device | str = "cpu",
-    on_frame: Callable[[int, int], None] | None = None,
 ) -> GuidanceMaps:
-    """The maps of every frame; `detected` are people of the driving video, whose hands and faces the skeleton takes.
-
-    `on_frame` hears how many frames are done, and of how many; it may raise to stop.
-    """
+    """The maps of every frame; `detected` are people of the driving video, whose hands and faces the skeleton takes."""
     if detected is not None and len(detected) != len(motion):
         raise ValueError(
             f"There are keypoints for {len(detected)} frames but the motion has {len(motion)}; "
@@ -55,6 +51,5 @@ def render_guidance(
                 pose = attach_hands_and_face(pose, person)
             dwpose[i] = torch.from_numpy(draw_skeleton([pose], width, height))
             poses.append(pose)
-            if on_frame is not None:
-                on_frame(len(poses), len(motion))
+            advance(len(poses), len(motion))
     return GuidanceMaps(maps.depth, maps.normal, maps.semantic_map, dwpose, maps.mask, poses)

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d, normalize, pad
 
 from ..body.body import Body
 from ..motion.motion import Motion
+from ..progress import advance
 from .maps import hit_normals, motion_hits
 from .rasterize import NEAR, Hits
 from .srgb import to_linear, to_pixels
@@ -35,12 +36,8 @@ def preview(
     motion: Motion,
     background: Tensor | tuple[int, int, int] = BACKDROP,
     backend: str = "torch",
-    on_frame: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Shaded pictures (F, H, W, 3) uint8 RGB over one colour, one picture or as many pictures (1 or F, H, W, 3).
-
-    `on_frame` hears how many frames are done, and of how many; it may raise to stop.
-    """
+    """Shaded pictures (F, H, W, 3) uint8 RGB over one colour, one picture or as many pictures (1 or F, H, W, 3)."""
     if backend not in BACKENDS:
         raise ValueError(f"There is no preview backend called {backend!r}; choose from {', '.join(BACKENDS)}.")
     size = (len(motion), motion.height, motion.width, 3)
@@ -57,8 +54,7 @@ def preview(
         behind = to_linear(figure.to(light.device).float() / 255)
         figure.copy_(to_pixels(light + (1 - cover) * behind))
         done += len(light)
-        if on_frame is not None:
-            on_frame(done, len(motion))
+        advance(done, len(motion))
     return out
 
 

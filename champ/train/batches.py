@@ -1,6 +1,6 @@
 """What a step of training is given, drawn from packs of prepared samples whose pictures are encoded once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from torch.nn.functional import avg_pool2d
 
 from ..model.checkpoint import ENCODED_MAPS
 from ..output import save_tensors
+from ..progress import advance
 from .latents import ImageCodec
 from .prepare import SURFACES, Pack, packs, read_pack
 
@@ -38,7 +39,7 @@ class Samples(Protocol):
     def batch(self, read: Any) -> Batch: ...
 
 
-def encode_packs(files: Sequence[Path], codec: ImageCodec, on_file: Callable[[int, int], None] | None = None) -> None:
+def encode_packs(files: Sequence[Path], codec: ImageCodec) -> None:
     """Writes beside each pack the latents of its pictures and references; those that this codec has made stay."""
     for done, file in enumerate(files, 1):
         latents = file.with_suffix(".latents")
@@ -50,8 +51,7 @@ def encode_packs(files: Sequence[Path], codec: ImageCodec, on_file: Callable[[in
             tensors = {"pictures": encoded.unflatten(0, pictures.shape[:2]), "reference": reference}
             tensors = {name: value.half() for name, value in tensors.items()}
             save_tensors(latents, tensors, {"codec": codec.digest}, replace=True)
-        if on_file:
-            on_file(done, len(files))
+        advance(done, len(files))
 
 
 def _maker(latents: Path) -> str | None:

@@ -16,6 +16,7 @@ from ..model.config import UNetSizes
 from ..model.guidance import EncoderSizes
 from ..output import save_picture, save_tensors
 from ..people.samples import SyntheticPeople
+from ..progress import listening, printed
 from . import evaluate
 from .batches import Batch, PreparedSamples, Samples, encode_packs
 from .codec import Codec, block_basis, picture_batches, to_taesd, train_codec
@@ -146,7 +147,8 @@ def add_stage(command: argparse.ArgumentParser, stage: str) -> None:
 
 def run_prepare(options: argparse.Namespace) -> None:
     people = SyntheticPeople(options.size, options.split, options.frames, close=options.close)
-    prepare(people, options.data, options.first, options.count, evaluate.print_progress)
+    with listening(printed()):
+        prepare(people, options.data, options.first, options.count)
 
 
 def run_codec(options: argparse.Namespace) -> None:
@@ -183,7 +185,8 @@ def run_silhouettes(options: argparse.Namespace) -> None:
 
 
 def run_encode(options: argparse.Namespace) -> None:
-    encode_packs(sorted(options.data.glob("*.safetensors")), ImageCodec(options.vae), evaluate.print_progress)
+    with listening(printed()):
+        encode_packs(sorted(options.data.glob("*.safetensors")), ImageCodec(options.vae))
 
 
 def run_export(options: argparse.Namespace) -> None:

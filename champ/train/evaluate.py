@@ -1,7 +1,6 @@
 """How good a model is: held-out synthetic people, made by the networks and by simple baselines, against the truth."""
 
 import argparse
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..model.checkpoint import find_set
 from ..model.reference import encode_reference
 from ..output import save_picture, whole
 from ..people.samples import Sample, SyntheticPeople, draw_room, draw_surface
+from ..progress import advance, listening, portion, printed
 from ..sampling.noise import NOISES
 from .codec import in_head
 from .latents import LATENT_FORMAT, ImageCodec
@@ -195,19 +195,18 @@ def compare(
     codec: ImageCodec,
     perceptual: LPIPS | None = None,
     sheets: Path | None = None,
-    on_clip: Callable[[int, int], None] | None = None,
 ) -> dict[str, list[Scores]]:
     """The scores of each method on each clip; the folder `sheets` gets a contact sheet for each clip."""
     found: dict[str, list[Scores]] = {name: [] for name in methods}
     for i, clip in enumerate(clips):
-        made = {name: method(clip) for name, method in methods.items()}
-        rooms, head = rooms_of(clip, codec), head_of(clip)
-        for name, pictures in made.items():
-            found[name].append(measure(pictures, clip, rooms, perceptual, head))
+        with portion(i, 0, len(clips)):  # what is encoded for a clip is not a clip
+            made = {name: method(clip) for name, method in methods.items()}
+            rooms, head = rooms_of(clip, codec), head_of(clip)
+            for name, pictures in made.items():
+                found[name].append(measure(pictures, clip, rooms, perceptual, head))
         if sheets is not None:
             save_picture(sheets / f"clip_{i:03}.png", sheet(clip, made))
-        if on_clip is not None:
-            on_clip(i + 1, len(clips))
+        advance(i + 1, len(clips))
     return found
 
 
@@ -287,12 +286,9 @@ def run(options: argparse.Namespace) -> None:
             methods[f"{name}, cfg {cfg:g}"] = sampled(networks, codec, replace(sampling, cfg=cfg))
     perceptual = load_lpips(*options.lpips) if options.lpips else None
     clips = held_out(options.size, options.frames, options.clips, options.first, options.close)
-    found = compare(clips, methods, codec, perceptual, options.out, print_progress)
+    with listening(printed()):
+        found = compare(clips, methods, codec, perceptual, options.out)
     text = table(found)
     with whole(options.out / "table.md", replace=True) as made:
         made.write_text(text + "\n")
     print(text)
-
-
-def print_progress(done: int, total: int) -> None:
-    print(time.strftime("%H:%M:%S"), f"{done} of {total}", flush=True)

@@ -1,6 +1,6 @@
 """Synthetic samples kept in files, so that training can go through them more than once without drawing them again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from ..files.tensors import read_safetensors
 from ..model.checkpoint import ENCODED_MAPS
 from ..output import save_tensors
 from ..people.samples import Sample, SyntheticPeople, draw_surface
+from ..progress import advance, portion
 
 PACK = 256  # single frames in a file; clips fill a file with as many frames
 SURFACES = ("surface", "reference_surface")
@@ -21,9 +22,7 @@ BLOCK = 8  # pixels of a picture that become one of its latents
 Pack = dict[str, Tensor]
 
 
-def prepare(
-    people: SyntheticPeople, folder: Path, first: int, count: int, on_sample: Callable[[int, int], None] | None = None
-) -> None:
+def prepare(people: SyntheticPeople, folder: Path, first: int, count: int) -> None:
     """Writes samples first .. first + count - 1 in packs; those that are complete stay, so that an interrupted run
     goes on, and a longer one adds to a shorter."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,9 +31,10 @@ def prepare(
         file = folder / f"{people.split}_{people.frames}_{start:07}.safetensors"
         stop = min(start + size, first + count)
         if _rows(file, people) < stop - start:
-            save_tensors(file, _pack(people, range(start, stop)), _about(people), replace=True)
-        if on_sample:
-            on_sample(min(start + size, first + count) - first, count)
+            with portion(start - first, 0, count):  # the maps of a sample are not samples
+                pack = _pack(people, range(start, stop))
+            save_tensors(file, pack, _about(people), replace=True)
+        advance(stop - first, count)
 
 
 def packs(folder: Path, split: str, frames: int) -> list[Path]:

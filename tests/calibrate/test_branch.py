@@ -11,6 +11,7 @@ from champ.calibrate.branch import CHUNK, Picture, calibrate, plan_warps
 from champ.calibrate.correspondences import People
 from champ.calibrate.report import calibration_sheet, calibration_summary, doubts
 from champ.model.reference import encode_reference
+from champ.progress import listening
 
 WIDTH, HEIGHT = 96, 64
 # Nose, eyes and ears, shoulders, elbows, wrists, hips, knees, ankles of somebody 40 pixels tall.
@@ -67,8 +68,10 @@ def test_one_pass_of_reference_net_for_each_distinct_warp(champ):
     assert plan.passes == 2 and plan.warp_of.tolist() == [0, 1, 1, 2, 0, 1]
     encode, heard = Encoder(), []
     (reference,) = champ.references
-    found = calibrate(reference, champ.net, encode, picture(), plan, champ.clip_embeds, group=2, seed=3, strength=0.7,
-                      on_picture=lambda *count: heard.append(count))  # fmt: skip
+    with listening(lambda *count: heard.append(count)):
+        found = calibrate(
+            reference, champ.net, encode, picture(), plan, champ.clip_embeds, group=2, seed=3, strength=0.7
+        )
     assert sum(encode.batches) == 2 and heard == [(2, 4), (3, 4), (4, 4)]
     assert found.clip == (6, WIDTH, HEIGHT) and found.tokens is reference.tokens and found.family == "Champ"
     assert found.calibration.warps[0].tokens is reference.tokens

@@ -22,6 +22,7 @@ from champ.body.smpl import load_smpl  # noqa: E402
 from champ.estimate.crops import Square, crop_square  # noqa: E402
 from champ.estimate.estimate import estimate_motion  # noqa: E402
 from champ.estimate.hmr2_model import _fast_bf16, load_hmr2, predict  # noqa: E402
+from champ.progress import listening
 
 SIZE = (WIDTH, HEIGHT)
 
@@ -136,7 +137,8 @@ def test_motion_of_a_clip(hmr2, smpl):
     pictures, boxes = clip(7)
     boxes[0] = boxes[3] = boxes[4] = None
     heard = []
-    motion = estimate_motion(hmr2, pictures, boxes, SIZE, smpl, 25.0, on_frame=lambda *count: heard.append(count))
+    with listening(lambda *count: heard.append(count)):
+        motion = estimate_motion(hmr2, pictures, boxes, SIZE, smpl, 25.0)
     assert len(motion) == 7 and (motion.width, motion.height, motion.fps) == (*SIZE, 25.0)
     assert motion.confidence.tolist() == pytest.approx([0, 0.9, 0.9, 0, 0, 0.9, 0.9])
     assert (motion.rotations[[1, 2, 5, 6]] - expected()["rotations"][[1, 2, 2, 0]]).abs().max() < 1e-5
@@ -190,7 +192,8 @@ def test_pictures_are_taken_one_after_another(hmr2, smpl):
             order.append(i)
             yield picture()
 
-    estimate_motion(hmr2, pictures(), clip(5)[1], SIZE, smpl, 30.0, on_frame=lambda done, _: order.append(f"at {done}"))
+    with listening(lambda done, _: order.append(f"at {done}")):
+        estimate_motion(hmr2, pictures(), clip(5)[1], SIZE, smpl, 30.0)
     assert order == [x for i in range(5) for x in (i, f"at {i}")] + ["at 5"]
 
 
@@ -200,7 +203,8 @@ def test_cancel(hmr2, smpl):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        estimate_motion(hmr2, *clip(5), SIZE, smpl, 30.0, on_frame=stop)
+        with listening(stop):
+            estimate_motion(hmr2, *clip(5), SIZE, smpl, 30.0)
 
 
 def test_bad_input(hmr2, smpl):

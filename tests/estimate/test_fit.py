@@ -13,6 +13,7 @@ from champ.keypoints.pose import Pose, body_from_coco
 from champ.motion.camera import frame_person
 from champ.motion.motion import Motion
 from champ.motion.presets import make_motion
+from champ.progress import listening
 
 SIZE = 512
 FREE = load_free_body()
@@ -152,7 +153,8 @@ def test_a_long_clip_is_solved_in_chunks_that_join(monkeypatch):
     whole = fit_motion(poses, FREE, SIZE, SIZE, 24.0)
     monkeypatch.setattr(module, "CHUNK", 22)
     told = []
-    parts = fit_motion(poses, FREE, SIZE, SIZE, 24.0, on_frame=lambda done, total: told.append((done, total)))
+    with listening(lambda done, total: told.append((done, total))):
+        parts = fit_motion(poses, FREE, SIZE, SIZE, 24.0)
     assert told == sorted(told) and told[-1] == (40, 40)
     joints, same = (motion.posed(FREE).joints for motion in (parts, whole))
     assert (joints - joints[:, :1] - same + same[:, :1]).norm(dim=-1).mean() < 0.03
@@ -170,4 +172,5 @@ def test_it_can_be_stopped():
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        fit_motion(keypoints(film("walk", 0, "average", 2)), FREE, SIZE, SIZE, on_frame=stop)
+        with listening(stop):
+            fit_motion(keypoints(film("walk", 0, "average", 2)), FREE, SIZE, SIZE)

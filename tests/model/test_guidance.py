@@ -5,6 +5,7 @@ import torch
 from golden import HEIGHT, WIDTH, frames_first, relative
 
 from champ.model.guidance import GuidanceMap, encode_guidance
+from champ.progress import listening
 
 
 def official_maps(family) -> dict[str, GuidanceMap]:
@@ -23,9 +24,8 @@ def test_sum_of_all_maps_whatever_the_chunks(family):
     for chunk in 1, 3, 4, None:
         heard = []
         maps = official_maps(family)
-        found = encode_guidance(
-            family.encoders, maps, WIDTH, HEIGHT, chunk=chunk, on_frame=lambda *count, heard=heard: heard.append(count)
-        )
+        with listening(lambda *count, heard=heard: heard.append(count)):
+            found = encode_guidance(family.encoders, maps, WIDTH, HEIGHT, chunk=chunk)
         assert relative(found.layers[0].features, wanted) < 1e-5
         assert heard == [(min(n, 4), 4) for n in range(chunk or 1, 4 + (chunk or 1), chunk or 1)][: len(heard)]
         assert heard[-1] == (4, 4)

@@ -8,6 +8,7 @@ from golden import HEIGHT, WIDTH
 from champ.model.guidance import GuidanceMap, encode_guidance
 from champ.model.memory import loaded
 from champ.model.reference import encode_reference
+from champ.progress import listening
 
 OOM = comfy.model_management.OOM_EXCEPTION
 
@@ -17,26 +18,28 @@ def in_memory(patcher) -> bool:
 
 
 def stop_at(count: int, error: type[BaseException]):
-    def on_progress(done, _):
+    def listener(done, _):
         if done == count:
             raise error("stopped")
 
-    return on_progress
+    return listener
 
 
 STOPS = [comfy.model_management.InterruptProcessingException, OOM, KeyboardInterrupt]
 
 
-def guidance(family, on_frame=None) -> dict:
+def guidance(family, listener=lambda done, total: None) -> dict:
     images = torch.rand(3, HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(0))
     maps = {"depth": GuidanceMap(images), "normal": GuidanceMap(images, end=0.5)}
-    made = encode_guidance(family.encoders, maps, WIDTH, HEIGHT, chunk=1, on_frame=on_frame)
+    with listening(listener):
+        made = encode_guidance(family.encoders, maps, WIDTH, HEIGHT, chunk=1)
     return {(layer.start, layer.end): layer.features for layer in made.layers}
 
 
-def tokens(family, on_picture=None) -> dict:
+def tokens(family, listener=lambda done, total: None) -> dict:
     latents = torch.randn(2, 4, 8, 12, generator=torch.Generator().manual_seed(0))
-    made = encode_reference(family.net, latents, on_picture=on_picture)
+    with listening(listener):
+        made = encode_reference(family.net, latents)
     return {(i, place): x for i, reference in enumerate(made) for place, x in reference.tokens.items()}
 
 

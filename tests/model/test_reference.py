@@ -8,6 +8,7 @@ from champ.model.checkpoint import read_state, shapes_of
 from champ.model.config import UNetSizes
 from champ.model.loading import load_reference_net
 from champ.model.reference import encode_reference
+from champ.progress import listening
 
 
 def official_bank(family) -> dict:
@@ -37,9 +38,8 @@ def test_all_tokens_with_and_without_clip(family):
 def test_several_pictures(champ):
     pictures = torch.cat([latents(champ), torch.randn(1, 4, 8, 12)])
     heard = []
-    both = encode_reference(
-        champ.net, pictures, champ.clip_embeds, strength=0.5, end=0.8, on_picture=lambda *count: heard.append(count)
-    )
+    with listening(lambda *count: heard.append(count)):
+        both = encode_reference(champ.net, pictures, champ.clip_embeds, strength=0.5, end=0.8)
     assert heard == [(1, 2), (2, 2)] and len(both) == 2
     assert all(torch.equal(both[0].tokens[place], tokens) for place, tokens in champ.references[0].tokens.items())
     assert {(r.strength, r.start, r.end, r.family) for r in both} == {(0.5, 0.0, 0.8, "Champ")}

@@ -21,6 +21,7 @@ from champ.motion.formats import load_motion, save_amass, save_motion
 from champ.motion.motion import Motion
 from champ.motion.retime import sample
 from champ.motion.rotation import from_axis_angle, rot_x, rot_y, to_quaternion
+from champ.progress import listening
 
 DATA = Path(__file__).parents[1] / "data"
 FRAMES = 5
@@ -492,7 +493,8 @@ def test_a_long_motion_can_be_stopped(tmp_path, smpl):
     """While it is put before the camera, by whatever exception; a file that is damaged is another matter."""
     np.savez(tmp_path / "walk_poses.npz", **amass(rest(smpl), mocap_framerate=np.array(30.0)))
     done = []
-    load_motion(tmp_path / "walk_poses.npz", smpl, on_frame=lambda *counts: done.append(counts))
+    with listening(lambda *counts: done.append(counts)):
+        load_motion(tmp_path / "walk_poses.npz", smpl)
     assert done == [(FRAMES, FRAMES)]
 
     class Stopped(Exception):
@@ -502,4 +504,5 @@ def test_a_long_motion_can_be_stopped(tmp_path, smpl):
         raise Stopped
 
     with pytest.raises(Stopped):
-        load_motion(tmp_path / "walk_poses.npz", smpl, on_frame=stop)
+        with listening(stop):
+            load_motion(tmp_path / "walk_poses.npz", smpl)

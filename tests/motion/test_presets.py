@@ -7,6 +7,7 @@ from champ.body.free import free_body_betas
 from champ.body.skeleton import JOINTS
 from champ.body.smpl import load_smpl
 from champ.motion.presets import FEET, POSES, PRESETS, make_motion, perform, rotations_at
+from champ.progress import listening
 
 SMPL = Path(__file__).parents[1] / "data" / "smpl" / "SMPL_small_synth.npz"
 
@@ -93,14 +94,16 @@ def test_feet_alone_move_as_those_of_the_whole_body(body, smpl):
 
 def test_progress_and_cancel(body):
     heard = []
-    perform("dance", body, 200, fps=24, loop=False, on_pose=lambda *count: heard.append(count))
-    assert heard == [(min(done, 601), 601) for done in range(POSES, 601 + POSES, POSES)]
+    with listening(lambda *count: heard.append(count)):
+        perform("dance", body, 200, fps=24, loop=False)
+    assert list(dict.fromkeys(heard)) == [(min(done, 601), 601) for done in range(POSES, 601 + POSES, POSES)]
 
     def cancel(done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        perform("dance", body, 100, on_pose=cancel)
+        with listening(cancel):
+            perform("dance", body, 100)
 
 
 def test_an_hour_at_most(body):

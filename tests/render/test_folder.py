@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from champ.progress import listening
 from champ.render.folder import MAP_FOLDERS, load_maps, save_maps
 
 
@@ -28,12 +29,14 @@ def write(folder: Path, name: str, value: int = 128, size=(7, 5), mode="RGB") ->
 def test_saved_maps_load_again(tmp_path):
     maps, done = random_maps(), []
     folder = tmp_path / "cl\u00edp \u821e" / "maps"
-    save_maps(folder, maps, on_frame=lambda *count: done.append(count))
+    with listening(lambda *count: done.append(count)):
+        save_maps(folder, maps)
     assert done == [(1, 3), (2, 3), (3, 3)]
     assert sorted(p.name for p in (folder / "dwpose").iterdir()) == ["0000.png", "0001.png", "0002.png"]
     with Image.open(folder / "depth" / "0000.png") as depth, Image.open(folder / "mask" / "0000.png") as mask:
         assert depth.mode == mask.mode == "L"
-    loaded = load_maps(folder, on_frame=lambda *count: done.append(count))
+    with listening(lambda *count: done.append(count)):
+        loaded = load_maps(folder)
     assert done[3:] == [(1, 3), (2, 3), (3, 3)]
     assert list(loaded) == list(MAP_FOLDERS)
     for name in MAP_FOLDERS:

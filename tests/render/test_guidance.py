@@ -5,6 +5,7 @@ import torch
 from champ.body.free import load_free_body
 from champ.keypoints.pose import Pose
 from champ.motion.presets import make_motion
+from champ.progress import listening
 from champ.render.guidance import render_guidance
 from champ.render.maps import hit_maps
 from champ.render.rasterize import rasterize
@@ -20,7 +21,8 @@ def dancer() -> tuple:
 def test_a_motion_is_drawn_frame_by_frame(dancer):
     body, motion = dancer
     done = []
-    drawn = render_guidance(body, motion, on_frame=lambda *count: done.append(count))
+    with listening(lambda *count: done.append(count)):
+        drawn = render_guidance(body, motion)
     assert done == [(i, 37) for i in range(1, 38)]
     assert [tuple(picture.shape) for picture in drawn[:5]] == [(37, 101, 77, 3)] * 4 + [(37, 101, 77)]
     assert all(picture.dtype == torch.uint8 and picture.device.type == "cpu" for picture in drawn[:5])
@@ -45,7 +47,8 @@ def test_rendering_can_be_stopped(dancer):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        render_guidance(body, motion, on_frame=stop)
+        with listening(stop):
+            render_guidance(body, motion)
     assert seen == [1, 2, 3]
 
 

@@ -8,6 +8,7 @@ import torch
 
 from champ.body.free import load_free_body
 from champ.motion.presets import make_motion
+from champ.progress import listening
 from champ.render import preview as module
 from champ.render.guidance import render_guidance
 from champ.render.preview import BACKDROP, BACKENDS, preview, shade
@@ -88,7 +89,8 @@ def test_wrong_input_is_named(body, motion):
 
 def test_progress_is_told(body, motion):
     done = []
-    preview(body, motion, on_frame=lambda *count: done.append(count))
+    with listening(lambda *count: done.append(count)):
+        preview(body, motion)
     assert done == [(1, 3), (2, 3), (3, 3)]
 
 

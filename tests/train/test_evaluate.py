@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from champ.people.samples import draw_room
+from champ.progress import listening
 from champ.train.codec import Codec, block_basis
 
 SIZE = 64
@@ -122,13 +123,14 @@ def test_the_table_has_a_row_for_each_method(sizes, random_networks, codec, clip
         "euler": sampled(networks, codec, replace(sampling, sampler="euler")),
     }
     seen = []
-    found = compare(clips, methods, codec, sheets=tmp_path, on_clip=lambda *done: seen.append(done))
+    with listening(lambda *done: seen.append(done)):
+        found = compare(clips, methods, codec, sheets=tmp_path)
     lines = table(found).splitlines()
     columns = [cell.strip() for cell in lines[0].split("|")[2:-1]]
     assert columns[:2] == ["person PSNR", "person SSIM"] and "IoU" in columns and "person flicker" in columns
     assert [line.split("|")[1].strip() for line in lines[2:]] == list(methods)
     assert all(len(line.split("|")) == len(columns) + 3 for line in lines)
-    assert seen == [(1, 2), (2, 2)] and len(list(tmp_path.glob("clip_*.png"))) == 2
+    assert list(dict.fromkeys(seen)) == [(0, 2), (1, 2), (2, 2)] and len(list(tmp_path.glob("clip_*.png"))) == 2
     copy, model = (sum(one["person PSNR"] for one in found[name]) / 2 for name in ("copy", "model"))
     assert float(lines[2].split("|")[2]) == pytest.approx(copy, abs=0.006)
     assert model == model and model < 20  # nothing was learnt
