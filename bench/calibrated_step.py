@@ -58,7 +58,7 @@ def measure(channels: tuple[int, ...], size: int, frames: int) -> tuple[dict[str
         "masking: paper, groups of 4": calibrated(4, True),
     }
     runs = {name: kind.run(sampling, True) for name, kind in kinds.items()}
-    layer = Layer(torch.randn(frames, channels[0], side, side), 0.0, 1.0)
+    layer = Layer(torch.randn(frames, channels[0], side, side))
     guidance = GuidanceRun(Guidance((layer,), frames, size, size, "Champ"), sampling)
     x, t = torch.randn(2 * frames, 4, side, side), torch.full((2 * frames,), 499.0)
     context = torch.cat([torch.zeros(frames, 1, 768), torch.randn(1, 1, 768).expand(frames, -1, -1)])

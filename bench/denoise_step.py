@@ -82,7 +82,7 @@ def compare(channels: tuple[int, ...], size: int, frames: int) -> tuple[list[tup
     randomise(net)
     randomise(unet)
     reference = Reference(net.tokens(torch.randn(1, 4, side, side), torch.randn(1, 1, 768)), "Champ")
-    layer = Layer(torch.randn(frames, channels[0], side, side), 0.0, 1.0)
+    layer = Layer(torch.randn(frames, channels[0], side, side))
     guidance = GuidanceRun(Guidance((layer,), frames, size, size, "Champ"), sampling)
     values = {"guidance": [guidance] * 2, "references": [[], [ReferenceRun(reference, sampling, keep=True)]]}
     x, t = torch.randn(2 * frames, 4, side, side), torch.full((2 * frames,), 499.0)

@@ -4,11 +4,13 @@ import numpy as np
 import torch
 from comfy_api.latest import io
 
+from ..champ.calibrate.attention import Reading
 from ..champ.calibrate.branch import Picture, calibrate, plan_warps
 from ..champ.calibrate.correspondences import People, covered, people_of_motion, people_of_poses
 from ..champ.calibrate.procrustes import SUBSETS
 from ..champ.calibrate.report import calibration_sheet, calibration_summary, doubts
 from ..champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, shots_of
+from ..champ.model.span import Span
 from .animation import still
 from .types import (
     ChampBody,
@@ -172,13 +174,7 @@ class ChampCalibrateReference(io.ComfyNode):
                 picture,
                 plan,
                 shown.clip_embeds,
-                people=theirs.shares,
-                group=group_size,
-                seed=seed,
-                shot=shot,
-                strength=strength,
-                start=start,
-                end=end,
+                Reading(group_size, seed, shot, strength, Span(start, end)),
             )
             warps = first.calibration.warps[1:]
             held = sum(tokens.nbytes for warp in warps for tokens in warp.tokens.values())

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..champ.model.checkpoint import ENCODED_MAPS, POSE
 from ..champ.model.guidance import GuidanceMap, encode_guidance
 from ..champ.model.images import nearest_size
+from ..champ.model.span import Span
 from ..champ.render.palette import exchange_report
 from .maps import map_inputs
 from .types import MAX_SIZE, ChampGuidance, ChampGuidanceEncoders, progress, schema, span_inputs, to_bytes, warn
@@ -67,7 +68,8 @@ class ChampEncodeGuidance(io.ComfyNode):
         depth, normal = (a_few(images[name]) if name in images else None for name in ("depth", "normal"))
         if doubt := exchange_report(depth, normal):
             warn(f"Encode Guidance: {doubt}")
-        maps = {name: GuidanceMap(image, values[f"{name}_strength"], start, end) for name, image in images.items()}
+        span = Span(start, end)
+        maps = {name: GuidanceMap(image, values[f"{name}_strength"], span) for name, image in images.items()}
         if guidance_encoders.names == (POSE,) and "dwpose" in maps:  # Animate Anyone's name for the skeleton maps
             maps[POSE] = maps.pop("dwpose")
         rows, columns = map(nearest_size, next(iter(images.values())).shape[1:3])

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 
 from ..champ.model.images import FITS, clip_vision_input, fit_images, nearest_size
 from ..champ.model.reference import Reference, encode_reference
+from ..champ.model.span import Span
 from .types import MAX_SIZE, ChampReference, ChampReferenceNet, progress, schema, span_inputs
 
 
@@ -100,8 +101,7 @@ class ChampEncodeReference(io.ComfyNode):
             vae.encode(pictures),
             embeds,
             strength=strength,
-            start=start,
-            end=end,
+            span=Span(start, end),
         )
         each = [None] * len(image) if embeds is None else embeds.reshape(-1, 1, embeds.shape[-1])
         shown = tuple(ReferenceImage(x, width, height, fit, own) for x, own in zip(image, each))

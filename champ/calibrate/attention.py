@@ -14,7 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from ..model.attention import HIDDEN, KeySource, Source
 from ..model.config import Place
 from ..model.reference import Reference, ReferenceRun
-from ..model.span import Span
+from ..model.span import ALWAYS, Span
 
 SHOWN = 0.5  # share of a token's pixels inside the picture from which on it is read
 COVERED = 0.001  # share of a token's pixels on the person from which on it is the person's
@@ -29,9 +29,24 @@ class Warp:
     person: Tensor | None = None  # (h, w) share that its person covers
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How frames read their warps: in each step, up to `group` consecutive ones of a shot read that of one of them,
+    drawn by `seed`; and how much and when it counts."""
+
+    group: int = 4
+    seed: int = 0
+    shot: Sequence[int] | None = None  # the number of each frame's
+    strength: float = 1.0
+    span: Span = ALWAYS
+
+
+USUAL = Reading()
+
+
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """The warps that the frames of one clip read, how much and when (fractions of the sampling) they count.
+    """The warps that the frames of one clip read, how much and when they count.
 
     With `people`, pixels of the person read themselves and the calibrated reference, all others themselves and what the
     reference shows beside its person; without, all pixels read everything."""
@@ -41,8 +56,7 @@ class Calibration:
     groups: tuple[range, ...]  # for every frame, the frames that read one warp in each step
     seed: int
     strength: float = 1.0
-    start: float = 0.0
-    end: float = 1.0
+    span: Span = ALWAYS
     people: Tensor | None = None  # (F, h, w) share of the latents' cells that the person covers
     person: Tensor | None = None  # (h, w) the same in the reference picture as it is
 
@@ -78,7 +92,7 @@ class CalibratedRun(ReferenceRun):
     def __init__(self, reference: CalibratedReference, model_sampling: Any, keep: bool):
         super().__init__(reference, model_sampling, keep)
         self.calibration = reference.calibration
-        self.calibrated_span = Span(self.calibration.start, self.calibration.end, model_sampling)
+        self.calibrated_span = self.calibration.span.in_sigmas(model_sampling)
 
     def at(self, sigma: float | None, frames: Sequence[int] | None) -> list[Source]:
         sources = super().at(sigma, frames)

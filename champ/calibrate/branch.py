@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from ..model.reference import Reference, ReferenceNet, encode_reference
-from ..model.span import check_span
 from ..progress import advance, portion
-from .attention import COVERED, CalibratedReference, Calibration, Warp, groups_of
+from .attention import COVERED, USUAL, CalibratedReference, Calibration, Reading, Warp, groups_of
 from .correspondences import People, covered
 from .procrustes import Alignment, align_clip
 from .warp import Warped, after, distinct, fit_matrix, warp
@@ -30,6 +29,7 @@ class Plan(NamedTuple):
     off: float  # pixels between a frame's own transform and the one that stands for it, at most
     crowded: tuple[bool, tuple[int, ...]]  # whether the reference shows several people, and which frames do
     bare: tuple[bool, tuple[int, ...]]  # whether the silhouette in the reference is empty, and in which frames it is
+    shares: Tensor | None = None  # (F, h, w) of the latents' cells that the person covers
 
     @property
     def passes(self) -> int:
@@ -76,7 +76,8 @@ def plan_warps(
     crowded = 0 in reference.crowded, people.crowded
     empty = [] if people.shares is None else (people.shares.flatten(1).amax(1) <= COVERED).nonzero().flatten().tolist()
     bare = picture.person is not None and not picture.person.any(), tuple(empty)
-    return Plan(ours, theirs, alignments, *distinct([a.matrix for a in alignments], seen, most), crowded, bare)
+    warps = distinct([a.matrix for a in alignments], seen, most)
+    return Plan(ours, theirs, alignments, *warps, crowded, bare, people.shares)
 
 
 def calibrate(
@@ -86,64 +87,63 @@ def calibrate(
     picture: Picture,
     plan: Plan,
     clip_embeds: Tensor | None = None,
-    *,
-    people: Tensor | None = None,
-    group: int = 4,
-    seed: int = 0,
-    shot: Sequence[int] | None = None,
-    strength: float = 1.0,
-    start: float = 0.0,
-    end: float = 1.0,
+    reading: Reading = USUAL,
 ) -> CalibratedReference:
     """The reference that every frame also reads as the plan warps it.
 
-    `encode` is the VAE's, from pictures (N, H, W, 3) in 0..1 to latents. `people` (F, h, w) are the shares of the
-    latents' cells that the person covers; with them and a person in the picture, person and background are kept apart.
-    The tokens of the warps are rounded to float16, as the official pipelines round those of the reference."""
-    check_span(start, end, "The calibrated reference")
+    `encode` is the VAE's, from pictures (N, H, W, 3) in 0..1 to latents. With the plan's shares and a person in the
+    picture, person and background are kept apart. The tokens of the warps are rounded to float16, as the official
+    pipelines round those of the reference."""
+    reading.span.check("The calibrated reference")
     if net.family != reference.family:
         raise ValueError(
             f"The reference was encoded by the ReferenceNet of {reference.family}, but that of {net.family} is to see "
             "its warps; use the same one for both."
         )
-    apart = people is not None and picture.person is not None and bool(picture.person.any())
+    apart = plan.shares is not None and picture.person is not None and bool(picture.person.any())
+    masks, latents = _warped(picture, plan, encode, apart)
+    tokens = [reference.tokens]
+    if latents is not None:
+        with portion(plan.passes, plan.passes, 2 * plan.passes):
+            seen = encode_reference(net, latents, clip_embeds, dtype=torch.float16)
+        tokens += [other.tokens for other in seen]
+    warps = tuple(Warp(own, *shares) for own, shares in zip(tokens, masks))
+    calibration = Calibration(
+        warps,
+        tuple(plan.warp_of.tolist()),
+        groups_of([0] * len(plan.warp_of) if reading.shot is None else reading.shot, reading.group),
+        reading.seed,
+        reading.strength,
+        reading.span,
+        plan.shares if apart else None,
+        masks[0][1],
+    )
+    own = {field.name: getattr(reference, field.name) for field in fields(Reference)}
+    return CalibratedReference(**own, calibration=calibration, width=picture.width, height=picture.height)
+
+
+def _warped(
+    picture: Picture, plan: Plan, encode: Callable[[Tensor], Tensor], apart: bool
+) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor | None]:
+    """The shares of the cells of each warp, and the latents of all but the first, which is the reference as it is. A
+    few pictures are in memory at once; this is the first half of the work of a calibration."""
     cells = (picture.height // 8, picture.width // 8)
-
-    def share(mask: np.ndarray) -> Tensor:
-        return covered(torch.from_numpy(mask)[None] / 255, *cells)[0]
-
     pixels: list[Tensor] = []
     latents: list[Tensor] = []
     masks: list[tuple[Tensor, Tensor | None]] = []
     for i, matrix in enumerate(plan.matrices):
         warped = picture.warped(matrix)
-        person = share(warped.person) if apart and warped.person is not None else None
-        masks.append((share(warped.valid), person))
-        if i == 0:  # the reference as it is
+        person = _share(warped.person, cells) if apart and warped.person is not None else None
+        masks.append((_share(warped.valid, cells), person))
+        if i == 0:
             continue
         pixels.append(torch.from_numpy(warped.picture).float() / 255)
         if len(pixels) == CHUNK or i == plan.passes:
             latents.append(encode(torch.stack(pixels)).cpu())
             pixels = []
             advance(i, 2 * plan.passes)
-    tokens = [reference.tokens]
-    if latents:
-        encoded = torch.cat(latents)
-        with portion(plan.passes, plan.passes, 2 * plan.passes):
-            seen = encode_reference(net, encoded, clip_embeds, dtype=torch.float16)
-        tokens += [other.tokens for other in seen]
-    warps = tuple(Warp(seen, *shares) for seen, shares in zip(tokens, masks))
-    frames = len(plan.warp_of)
-    calibration = Calibration(
-        warps,
-        tuple(plan.warp_of.tolist()),
-        groups_of([0] * frames if shot is None else shot, group),
-        seed,
-        strength,
-        start,
-        end,
-        people if apart else None,
-        masks[0][1],
-    )
-    own = {field.name: getattr(reference, field.name) for field in fields(Reference)}
-    return CalibratedReference(**own, calibration=calibration, width=picture.width, height=picture.height)
+    return masks, torch.cat(latents) if latents else None
+
+
+def _share(mask: np.ndarray, cells: tuple[int, int]) -> Tensor:
+    return covered(torch.from_numpy(mask)[None] / 255, *cells)[0]

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from .guidance import Guidance
 from .reference import Reference
-from .span import Span
 
 GUIDANCE, REFERENCES = "champ_guidance", "champ_references"
 
@@ -62,7 +61,7 @@ class GuidanceRun:
 
     def __init__(self, guidance: Guidance, model_sampling: Any):
         self.guidance = guidance
-        self.layers = [(layer.features, Span(layer.start, layer.end, model_sampling)) for layer in guidance.layers]
+        self.layers = [(layer.features, layer.span.in_sigmas(model_sampling)) for layer in guidance.layers]
 
     def at(self, sigma: float | None, frames: Sequence[int] | None) -> Tensor | None:
         """The sum of the features that act at this noise level, for the frames of a window (None: all frames)."""

@@ -17,7 +17,7 @@ from .config import ANIMATE_ANYONE, GROUPS, HEADS, Shapes
 from .finite import all_finite, network_cause
 from .images import BICUBIC, LANCZOS, check_images, check_size, resize
 from .memory import loaded
-from .span import check_span
+from .span import ALWAYS, Span
 
 
 @dataclass(frozen=True)
@@ -118,17 +118,15 @@ class GuidanceMap:
 
     images: Tensor  # (F, H, W, 3) in 0..1
     strength: float = 1.0
-    start: float = 0.0
-    end: float = 1.0
+    span: Span = ALWAYS
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Features that act from `start` to `end` of the sampling (fractions of it)."""
+    """Features that act during a part of the sampling."""
 
     features: Tensor  # (F, C, h, w), on the CPU
-    start: float
-    end: float
+    span: Span = ALWAYS
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +162,7 @@ def encode_guidance(
     chunk = chunk or (1 if device.type == "cpu" else 8)
     resampling = LANCZOS if encoders.family == ANIMATE_ANYONE else BICUBIC
     working = chunk * width * height * 16 * encoders.dtype.itemsize * 4  # a few full-size maps of 16 channels
-    sums: dict[tuple[float, float], Tensor] = {}
+    sums: dict[Span, Tensor] = {}
     with loaded(encoders.patcher, memory=working):
         for first in range(0, frames, chunk):
             for name, given in maps.items():
@@ -181,12 +179,11 @@ def encode_guidance(
                         f"The {name} encoder gave NaN or infinite values for the maps from frame {first} on: "
                         f"{network_cause(encoders.patcher.model[name], encoders.dtype)}."
                     )
-                span = (given.start, given.end)
-                if span not in sums:
-                    sums[span] = features.new_zeros(frames, *features.shape[1:])
-                sums[span][first : first + chunk] += features
+                if given.span not in sums:
+                    sums[given.span] = features.new_zeros(frames, *features.shape[1:])
+                sums[given.span][first : first + chunk] += features
             advance(min(first + chunk, frames), frames)
-    layers = tuple(Layer(features, *span) for span, features in sums.items())
+    layers = tuple(Layer(features, span) for span, features in sums.items())
     return Guidance(layers, frames, width, height, encoders.family)
 
 
@@ -202,7 +199,7 @@ def _check_maps(encoders: GuidanceEncoders, maps: Mapping[str, GuidanceMap], wid
                 f"only for {', '.join(encoders.names)}; disconnect that map or choose another set."
             )
         check_images(given.images, f"The {name} map")
-        check_span(given.start, given.end, f"The {name} map")
+        given.span.check(f"The {name} map")
     counts = {name: len(given.images) for name, given in maps.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())

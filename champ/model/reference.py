@@ -17,7 +17,7 @@ from .attention import KeySource, Source, replace_attention
 from .config import Place
 from .finite import all_finite, network_cause
 from .memory import loaded
-from .span import Span, check_span
+from .span import ALWAYS, Span
 
 
 class ReferenceUNet(UNetModel):
@@ -88,13 +88,12 @@ class ReferenceNet:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What ReferenceNet saw in one picture, and how much and when (fractions of the sampling) it counts."""
+    """What ReferenceNet saw in one picture, and how much and when it counts."""
 
     tokens: dict[Place, Tensor]  # (1, tokens, channels) for every transformer, on the CPU
     family: str
     strength: float = 1.0
-    start: float = 0.0
-    end: float = 1.0
+    span: Span = ALWAYS
 
     @property
     def clip(self) -> tuple[int, int, int] | None:
@@ -110,7 +109,7 @@ class ReferenceRun:
 
     def __init__(self, reference: Reference, model_sampling: Any, keep: bool):
         self.reference = reference
-        self.span = Span(reference.start, reference.end, model_sampling)
+        self.span = reference.span.in_sigmas(model_sampling)
         self.keep = keep
         self.kept: dict[Any, KeySource] = {}
 
@@ -139,8 +138,7 @@ def encode_reference(
     clip_embeds: Tensor | None = None,
     *,
     strength: float = 1.0,
-    start: float = 0.0,
-    end: float = 1.0,
+    span: Span = ALWAYS,
     dtype: torch.dtype | None = None,
 ) -> tuple[Reference, ...]:
     """One reference for each of the latents (N, 4, h, w), as ComfyUI's VAE encoding gives them.
@@ -159,7 +157,7 @@ def encode_reference(
             "The VAE gave NaN or infinite values for the reference picture; start ComfyUI with --fp32-vae, or load "
             "another VAE of Stable Diffusion 1.5."
         )
-    check_span(start, end, "The reference")
+    span.check("The reference")
     context = _context(net, len(samples), clip_embeds)
     latents = comfy.latent_formats.SD15().process_in(samples)
     device = net.patcher.load_device
@@ -177,7 +175,7 @@ def encode_reference(
                     f"ReferenceNet gave NaN or infinite values for reference picture {i}: "
                     f"{network_cause(net.patcher.model, net.dtype)}."
                 )
-            references.append(Reference(tokens, net.family, strength, start, end))
+            references.append(Reference(tokens, net.family, strength, span))
             advance(i + 1, len(latents))
     return tuple(references)
 

@@ -103,7 +103,7 @@ class Champ(nn.Module):
         guidance, references = [], []
         for i, part in enumerate(features.chunk(parts)):
             height, width = (8 * n for n in part.shape[2:])
-            layers = (Layer(part, 0.0, 1.0),)
+            layers = (Layer(part),)
             guidance.append(GuidanceRun(Guidance(layers, len(part), width, height, self.family), self.sampling))
             own = {place: x.chunk(parts)[i] for place, x in tokens.items()}
             references.append([ReferenceRun(Reference(own, self.family), self.sampling, keep=False)] if own else [])

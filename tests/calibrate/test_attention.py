@@ -19,6 +19,7 @@ from champ.calibrate.attention import (
 from champ.model.attention import READS, KeySource, SelfAttention
 from champ.model.conditioning import conditioning
 from champ.model.reference import Reference
+from champ.model.span import Span
 from champ.sampling.aggregation import with_windows
 
 FRAMES, WIDTH, HEIGHT = 6, 96, 64
@@ -91,8 +92,8 @@ def test_strength_and_part_of_the_sampling(champ, three):
         return predict(champ, [replace(reference, calibration=replace(reference.calibration, **options))], t)[0]
 
     assert torch.equal(found(strength=0.0), plain)
-    assert torch.equal(found(end=0.3), plain) and torch.equal(found(start=0.9), plain)
-    assert torch.equal(found(t=900, end=0.3), found(t=900))
+    assert torch.equal(found(span=Span(end=0.3)), plain) and torch.equal(found(span=Span(start=0.9)), plain)
+    assert torch.equal(found(t=900, span=Span(end=0.3)), found(t=900))
     doubled = calibrated(champ, warps, [0] * FRAMES, strength=2.0)
     tokens = Reference(warps[0].tokens, "Champ")
     assert relative(predict(champ, [doubled])[0], predict(champ, [*champ.references, tokens, tokens])[0]) < 1e-5

@@ -7,10 +7,12 @@ import pytest
 import torch
 from golden import relative
 
+from champ.calibrate.attention import Reading
 from champ.calibrate.branch import CHUNK, Picture, calibrate, plan_warps
 from champ.calibrate.correspondences import People
 from champ.calibrate.report import calibration_sheet, calibration_summary, doubts
 from champ.model.reference import encode_reference
+from champ.model.span import Span
 from champ.progress import listening
 
 WIDTH, HEIGHT = 96, 64
@@ -69,9 +71,7 @@ def test_one_pass_of_reference_net_for_each_distinct_warp(champ):
     encode, heard = Encoder(), []
     (reference,) = champ.references
     with listening(lambda *count: heard.append(count)):
-        found = calibrate(
-            reference, champ.net, encode, picture(), plan, champ.clip_embeds, group=2, seed=3, strength=0.7
-        )
+        found = calibrate(reference, champ.net, encode, picture(), plan, champ.clip_embeds, Reading(2, 3, strength=0.7))
     assert sum(encode.batches) == 2 and heard == [(2, 4), (3, 4), (4, 4)]
     assert found.clip == (6, WIDTH, HEIGHT) and found.tokens is reference.tokens and found.family == "Champ"
     assert found.calibration.warps[0].tokens is reference.tokens
@@ -100,7 +100,7 @@ def test_masks_are_warped_with_the_picture(champ):
     shown = picture(person)
     plan = plan_of(somebody(), somebody(x=72))
     shares = torch.rand(2, 8, 12)
-    found = calibrate(champ.references[0], champ.net, Encoder(), shown, plan, people=shares).calibration
+    found = calibrate(champ.references[0], champ.net, Encoder(), shown, plan._replace(shares=shares)).calibration
     expected = torch.zeros(8, 12)
     expected[2:6, 4:8] = 1
     torch.testing.assert_close(found.person, expected)
@@ -121,12 +121,12 @@ def test_an_empty_silhouette_masks_nothing_and_is_told(champ):
 
     plan, [said] = said_of(nobody)
     assert said.startswith("The silhouette of the person in the reference picture is empty, so nothing is masked.")
-    found = calibrate(champ.references[0], champ.net, Encoder(), picture(nobody), plan, people=cells).calibration
+    found = calibrate(champ.references[0], champ.net, Encoder(), picture(nobody), plan).calibration
     assert found.people is None and found.warps[1].person is None
     plan, said = said_of(nobody + 255)
     assert said == ["In frame 1 the silhouette is empty; all pixels read only the background."]
     assert calibrate(
-        champ.references[0], champ.net, Encoder(), picture(nobody + 255), plan, people=cells
+        champ.references[0], champ.net, Encoder(), picture(nobody + 255), plan
     ).calibration.people is cells  # fmt: skip
 
 
@@ -144,7 +144,14 @@ def test_calibrating_again_replaces_the_calibration(champ):
 
 def test_a_range_that_is_none_is_refused(champ):
     with pytest.raises(ValueError, match="The calibrated reference is to act from 0.8 to 0.2 of the sampling"):
-        calibrate(champ.references[0], champ.net, Encoder(), picture(), plan_of(somebody()), start=0.8, end=0.2)
+        calibrate(
+            champ.references[0],
+            champ.net,
+            Encoder(),
+            picture(),
+            plan_of(somebody()),
+            reading=Reading(span=Span(0.8, 0.2)),
+        )
 
 
 # --- what is said -------------------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ class Golden:
         from champ.model.guidance import Guidance, Layer
 
         features = self.data("guidance")["feature_sum"][0].movedim(1, 0)[:frames]
-        return Guidance((Layer(features, 0.0, 1.0),), frames, WIDTH, HEIGHT, self.files.family)
+        return Guidance((Layer(features),), frames, WIDTH, HEIGHT, self.files.family)
 
     def conditioning(self, frames: int):
         from champ.model.conditioning import conditioning

@@ -16,6 +16,7 @@ from champ.model.denoiser import champ_model
 from champ.model.guidance import Guidance, Layer
 from champ.model.loading import load_denoiser
 from champ.model.reference import Reference
+from champ.model.span import Span
 
 
 def latents(family) -> torch.Tensor:
@@ -89,7 +90,7 @@ def test_ranges(champ, clip):
     positive, negative, x = clip
     (reference,) = champ.references
     with_both = evaluate(champ.model, positive, negative, x, 499)
-    late = champ.conditioning(4)[0][0][1] | {REFERENCES: (replace(reference, end=0.3),)}
+    late = champ.conditioning(4)[0][0][1] | {REFERENCES: (replace(reference, span=Span(end=0.3)),)}
     no_reference = evaluate(champ.model, [[positive[0][0], late]], negative, x, 499)[0]
     plain = evaluate(champ.model, [[positive[0][0], late | {REFERENCES: ()}]], negative, x, 499)[0]
     assert torch.equal(no_reference, plain) and relative(plain, with_both[0]) > 0.1
@@ -97,7 +98,7 @@ def test_ranges(champ, clip):
     torch.testing.assert_close(still_on, evaluate(champ.model, positive, negative, x, 900)[0], rtol=1e-4, atol=1e-5)
 
     (layer,) = champ.guidance(4).layers
-    halves = tuple(Layer(layer.features / 2, *span) for span in ((0.0, 1.0), (0.0, 0.3)))
+    halves = tuple(Layer(layer.features / 2, span) for span in (Span(), Span(0.0, 0.3)))
     split = replace(champ.guidance(4), layers=halves)
     early = evaluate(champ.model, *conditioning(64, split, champ.references, champ.clip_embeds), x, 900)[1]
     torch.testing.assert_close(early, evaluate(champ.model, positive, negative, x, 900)[1], rtol=1e-4, atol=1e-5)
@@ -270,10 +271,10 @@ def test_mismatches_are_refused(champ, animate_anyone, clip):
         evaluate(champ.model, positive, negative, x[:3], 499)
     with pytest.raises(ValueError, match="the latents have 4 of 80x64"):
         evaluate(champ.model, positive, negative, x[..., :10], 499)
-    wide = Guidance((Layer(torch.zeros(4, 320, 8, 12), 0.0, 1.0),), 4, 96, 64, "Champ")
+    wide = Guidance((Layer(torch.zeros(4, 320, 8, 12)),), 4, 96, 64, "Champ")
     with pytest.raises(ValueError, match="guidance has 320 channels but this denoising UNet adds 32"):
         evaluate(champ.model, *conditioning(64, wide, []), x, 499)
-    small = Guidance((Layer(torch.zeros(4, 32, 1, 1), 0.0, 1.0),), 4, 8, 8, "Champ")
+    small = Guidance((Layer(torch.zeros(4, 32, 1, 1)),), 4, 8, 8, "Champ")
     with pytest.raises(ValueError, match="latent is of 8x8 pixels, which is too small for the networks; use 16x16"):
         evaluate(champ.model, *conditioning(64, small, []), x[..., :1, :1], 499)
     odd = Reference({("middle", 0): torch.zeros(1, 1, 7)}, "Champ")

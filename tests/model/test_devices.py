@@ -25,6 +25,7 @@ from champ.model.guidance import GuidanceMap, encode_guidance
 from champ.model.loading import load_denoiser, load_encoders, load_reference_net
 from champ.model.memory import release
 from champ.model.reference import Reference, encode_reference
+from champ.model.span import Span
 from champ.render.rasterize import rasterizer_device
 from champ.sampling.aggregation import with_windows
 from champ.sampling.interpolate import interpolate
@@ -97,7 +98,7 @@ def test_sampling(champ, how):
 
 def test_guidance(family):
     images = {name: torch.rand(3, HEIGHT, WIDTH, 3) for name in family.encoders.names}
-    maps = {name: GuidanceMap(image, 0.7, 0.0, 0.5) for name, image in images.items()}
+    maps = {name: GuidanceMap(image, 0.7, Span(0.0, 0.5)) for name, image in images.items()}
     with pretending():
         found = encode_guidance(load_encoders(family.files), maps, WIDTH, HEIGHT)
     same(found.layers[0].features, encode_guidance(family.encoders, maps, WIDTH, HEIGHT).layers[0].features)

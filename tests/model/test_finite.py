@@ -22,7 +22,7 @@ STEPS = 3
 
 def sample(family, sampler=None, model=None, guidance=None, references=None, embeds=None, noise=None):
     """Two frames of 64x64 pixels, small ones being enough to break."""
-    guidance = guidance or Guidance((Layer(torch.zeros(2, 32, 8, 8), 0.0, 1.0),), 2, 64, 64, "Champ")
+    guidance = guidance or Guidance((Layer(torch.zeros(2, 32, 8, 8)),), 2, 64, 64, "Champ")
     embeds = family.clip_embeds if embeds is None else embeds
     positive, negative = conditioning(64, guidance, references or family.references, embeds)
     model = model or family.model
@@ -66,7 +66,7 @@ def test_weights(champ, sampler, key):
 def test_what_the_sampler_is_given(champ, calls):
     features = torch.zeros(2, 32, 8, 8)
     features[1, 0, 0, 0] = NAN
-    guidance = Guidance((Layer(features, 0.0, 1.0),), 2, 64, 64, "Champ")
+    guidance = Guidance((Layer(features),), 2, 64, 64, "Champ")
     (reference,) = champ.references
     broken = {place: tokens + NAN if place == ("middle", 0) else tokens for place, tokens in reference.tokens.items()}
     for given, cause in (

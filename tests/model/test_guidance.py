@@ -5,6 +5,7 @@ import torch
 from golden import HEIGHT, WIDTH, frames_first, relative
 
 from champ.model.guidance import GuidanceMap, encode_guidance
+from champ.model.span import Span
 from champ.progress import listening
 
 
@@ -42,13 +43,13 @@ def test_strength_and_range(champ):
         champ.encoders,
         {
             "depth": GuidanceMap(images["depth"], strength=0.5),
-            "normal": GuidanceMap(images["normal"], end=0.4),
+            "normal": GuidanceMap(images["normal"], span=Span(end=0.4)),
             "dwpose": GuidanceMap(images["dwpose"], strength=0.0),
         },
         WIDTH,
         HEIGHT,
     )
-    assert [(layer.start, layer.end) for layer in found.layers] == [(0.0, 1.0), (0.0, 0.4)]
+    assert [layer.span for layer in found.layers] == [(0.0, 1.0), (0.0, 0.4)]
     assert torch.equal(found.layers[0].features, depth * 0.5)
     assert torch.equal(found.layers[1].features, normal)
 

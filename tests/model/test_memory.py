@@ -8,6 +8,7 @@ from golden import HEIGHT, WIDTH
 from champ.model.guidance import GuidanceMap, encode_guidance
 from champ.model.memory import loaded
 from champ.model.reference import encode_reference
+from champ.model.span import Span
 from champ.progress import listening
 
 OOM = comfy.model_management.OOM_EXCEPTION
@@ -30,10 +31,10 @@ STOPS = [comfy.model_management.InterruptProcessingException, OOM, KeyboardInter
 
 def guidance(family, listener=lambda done, total: None) -> dict:
     images = torch.rand(3, HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(0))
-    maps = {"depth": GuidanceMap(images), "normal": GuidanceMap(images, end=0.5)}
+    maps = {"depth": GuidanceMap(images), "normal": GuidanceMap(images, span=Span(end=0.5))}
     with listening(listener):
         made = encode_guidance(family.encoders, maps, WIDTH, HEIGHT, chunk=1)
-    return {(layer.start, layer.end): layer.features for layer in made.layers}
+    return {layer.span: layer.features for layer in made.layers}
 
 
 def tokens(family, listener=lambda done, total: None) -> dict:

@@ -8,6 +8,7 @@ from champ.model.checkpoint import read_state, shapes_of
 from champ.model.config import UNetSizes
 from champ.model.loading import load_reference_net
 from champ.model.reference import encode_reference
+from champ.model.span import Span
 from champ.progress import listening
 
 
@@ -39,10 +40,10 @@ def test_several_pictures(champ):
     pictures = torch.cat([latents(champ), torch.randn(1, 4, 8, 12)])
     heard = []
     with listening(lambda *count: heard.append(count)):
-        both = encode_reference(champ.net, pictures, champ.clip_embeds, strength=0.5, end=0.8)
+        both = encode_reference(champ.net, pictures, champ.clip_embeds, strength=0.5, span=Span(end=0.8))
     assert heard == [(1, 2), (2, 2)] and len(both) == 2
     assert all(torch.equal(both[0].tokens[place], tokens) for place, tokens in champ.references[0].tokens.items())
-    assert {(r.strength, r.start, r.end, r.family) for r in both} == {(0.5, 0.0, 0.8, "Champ")}
+    assert {(r.strength, *r.span, r.family) for r in both} == {(0.5, 0.0, 0.8, "Champ")}
 
 
 def test_storage_type_and_another_size(champ):
@@ -89,4 +90,4 @@ def test_the_network_leaves_the_memory_and_others_stay(champ):
 
 def test_a_range_that_is_none_is_refused(champ):
     with pytest.raises(ValueError, match="from 0.8 to 0.2 of the sampling"):
-        encode_reference(champ.net, latents(champ), start=0.8, end=0.2)
+        encode_reference(champ.net, latents(champ), span=Span(0.8, 0.2))

@@ -161,8 +161,8 @@ def test_cancelling_leaves_no_folder_that_loads_as_a_shorter_clip(tmp_path):
         if done == 2:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        save_maps(tmp_path / "maps", random_maps(), cancel)
+    with pytest.raises(KeyboardInterrupt), listening(cancel):
+        save_maps(tmp_path / "maps", random_maps())
     assert not list(tmp_path.iterdir())
 
 

@@ -25,7 +25,7 @@ FRAMES, LENGTH, OVERLAP = 10, 4, 1
 def cut(family, frames: list[int]) -> Guidance:
     guidance = family.guidance(FRAMES)
     (layer,) = guidance.layers
-    return Guidance((Layer(layer.features[frames], 0.0, 1.0),), len(frames), 96, 64, guidance.family)
+    return Guidance((Layer(layer.features[frames]),), len(frames), 96, 64, guidance.family)
 
 
 def averaged(family, x, schedule, weights, predict):
@@ -174,7 +174,7 @@ def test_windows_inside_windows():
 
 def test_a_thousand_frames(champ):
     """Through the whole sampler, without a negative, with windows that move."""
-    guidance = Guidance((Layer(torch.zeros(1000, 32, 2, 2), 0.0, 1.0),), 1000, 16, 16, "Champ")
+    guidance = Guidance((Layer(torch.zeros(1000, 32, 2, 2)),), 1000, 16, 16, "Champ")
     positive = [[torch.zeros(1, 1, 64), {GUIDANCE: guidance}]]
     model = with_windows(champ.model, 32, 4, "looped, moving")
     sigmas = trailing_sigmas(model.get_model_object("model_sampling"), 1)
