@@ -272,6 +272,9 @@ def connect(address: str | None, ship: bool) -> None:
         # imported.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # Ray would start a process for each core, before it knows of a worker.
+        os.environ.setdefault("RAY_enable_worker_prestart", "0")
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     ray = _ray()
     environment: dict[str, object] = {"env_vars": {"PYTHONPATH": os.pathsep.join(_search_path())}}
     if ship:
@@ -281,8 +284,11 @@ def connect(address: str | None, ship: bool) -> None:
     try:
         ray.init(**where, **options)
     except Exception as error:  # of many kinds, some of them plain exceptions
-        what = "Ray does not start here" if address is None else f"there is no Ray cluster at {address}"
-        raise Failure(f"{what}: {str(error).strip().splitlines()[0]}") from error
+        why = str(error).strip().splitlines()[0].rstrip(".")
+        if address is not None:
+            raise Failure(f"the Ray cluster {address} cannot be joined: {why}") from error
+        # Ray gives its processes half a minute, which is not enough where others keep all cores busy.
+        raise Failure(f"Ray does not start here: {why}; if this machine is busy, try again later") from error
 
 
 def disconnect() -> None:

@@ -12,8 +12,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -30,7 +33,7 @@ from champ.batch.pool import Pool
 from champ.batch.run import Measuring, Run
 from champ.batch.table import read_table
 from champ.batch.workflow import Workflow, read_workflow
-from champ.server import Failure, Server
+from champ.server import Failure
 
 from ..conftest import SMALL_DWPOSE, stand_ins
 
@@ -104,7 +107,7 @@ def cluster(settings):
     from ray.cluster_utils import Cluster
 
     options = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_log_monitor": False}
-    made = Cluster(initialize_head=True, head_node_args=options)
+    made = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False, "no_monitor": True})
     made.second = made.add_node(**options)
     made.wait_for_nodes()
     ray_pool.connect(made.address, ship=False)
@@ -113,10 +116,48 @@ def cluster(settings):
     made.shutdown()
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A batch of the command, whose second row waits for a file that does not come."""
+
+    line: list[str]
+    out: Path
+    file: Path  # made by that row
+    process: subprocess.Popen
+
+
 @pytest.fixture(scope="module")
-def pool(comfyui, base, cluster):
+def waiting(comfyui, base, settings, tmp_path_factory):
+    """Started early, so that it is there when its test comes."""
+    place = tmp_path_factory.mktemp("command")
+    nodes = {
+        "1": node("LoadImage", "Person", image="none.png"),
+        "2": node("ImageScaleBy", "Scale", image=["1", 0], upscale_method="area", scale_by=2.0),
+        "3": node("BatchTestEvent", "Event", images=["2", 0], event="none", file=""),
+        "4": node("SaveImage", "Result", images=["3", 0], filename_prefix="scaled"),
+    }
+    (place / "w.json").write_text(json.dumps(nodes))
+    for level, name in enumerate(("anna", "bob")):
+        Image.new("RGB", (8, 8), (level, 0, 0)).save(place / f"{name}.png")
+    (place / "clips.csv").write_text(
+        "name,reference,Scale.scale_by,Event.event,Event.file\n"
+        f"first,anna.png,1,,\nwaits,anna.png,2,wait,{place / 'waits'}\nbob,bob.png,2,,\n"
+    )
+    line = [sys.executable, "-m", "champ.batch", str(place / "clips.csv"), "--workflow", str(place / "w.json")]
+    line += ["--out", str(place / "out"), "--comfyui", str(comfyui), "--base", str(base), "--keep-free", "0"]
+    options = ["--cpus", "1", "--workers", "1"]
+    with subprocess.Popen([*line, *options], cwd=dev.ROOT) as process:
+        yield Waiting(line, place / "out", place / "waits", process)
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def pool(comfyui, base, cluster, waiting):
     share = ray_pool.choose_share(1)
-    made = Pool(Setup(comfyui, base, (*share.options, "--disable-metadata"), threads=1), share)
+    # With as many threads as the server has with which results are compared: they decide how sums are rounded.
+    setup = Setup(comfyui, base, (*share.options, "--disable-metadata"), threads=torch.get_num_threads())
+    made = Pool(setup, share)
+    made.fill(2)  # both start at the same time
     yield made
     made.close()
 
@@ -168,16 +209,7 @@ def states(rows: list[dict]) -> dict[str, str]:
     return {row["name"]: row["state"] for row in rows}
 
 
-@pytest.fixture
-def alone(comfyui, device_options, tmp_path):
-    """A server of its own with as many threads as a worker has: sums are rounded by how they are shared out."""
-    dev.link_pack(tmp_path / "alone" / "custom_nodes")
-    threads = {"OMP_NUM_THREADS": "1"}
-    with Server(comfyui, tmp_path / "alone", *device_options, environment=threads) as running:
-        yield running
-
-
-def test_twelve_rows_and_a_poisonous_one(batch, alone):
+def test_twelve_rows_and_a_poisonous_one(batch, server):
     poison, twin = {"name": "poison", "Event.event": "fail"}, {**ROWS[0], "name": "twin"}
     rows = batch.run([*ROWS[:5], poison, *ROWS[5:], twin])
     assert states(rows) == {row["name"]: "done" for row in [*ROWS, twin]} | {"poison": "failed"}
@@ -194,8 +226,8 @@ def test_twelve_rows_and_a_poisonous_one(batch, alone):
         prompt = workflow(event=False)
         prompt["2"]["inputs"]["motion"], prompt["3"]["inputs"]["azimuth"] = row["Motion.motion"], row["Camera.azimuth"]
         prompt["6"]["inputs"]["filename_prefix"] = prompt["7"]["inputs"]["name"] = f"single/{row['name']}"
-        outputs = alone.run(prompt)["outputs"]
-        single = alone.base / "output" / "single"
+        outputs = server.run(prompt)["outputs"]
+        single = server.base / "output" / "single"
         clip = batch.folder.clips / row["name"]
         pictures = sorted(clip.glob("*.png"))
         assert len(pictures) == len(outputs["6"]["images"]) == 3
@@ -227,10 +259,22 @@ def test_done_rows_are_measured_without_being_made_again(batch, tmp_path):
     assert (batch.folder.folder / "measures.md").read_text().splitlines()[-1].startswith("| 2 | ")
 
 
-def test_maps_for_training(batch, comfyui):
+def beginning(video: Path, path: Path, frames: int) -> Path:
+    """The first frames of a video."""
+    with av.open(str(video)) as source, av.open(str(path), "w") as made:
+        stream = made.add_stream("libx264", 24, options={"crf": "0"})
+        stream.width, stream.height = source.streams.video[0].width, source.streams.video[0].height
+        for frame in islice(source.decode(video=0), frames):
+            made.mux(stream.encode(frame.reformat(format="yuv420p")))
+        made.mux(stream.encode())
+    return path
+
+
+def test_maps_for_training(batch, comfyui, tmp_path):
     batch.stage = "maps"
     flow = for_stage(read_workflow(command.MAPS_WORKFLOW), "maps")
-    rows = batch.run([{"name": "dance", "video": str(SMALL_DWPOSE / "dance.mp4")}], flow.nodes)
+    video = beginning(SMALL_DWPOSE / "dance.mp4", tmp_path / "dance.mp4", 5)
+    rows = batch.run([{"name": "dance", "video": str(video)}], flow.nodes)
     assert states(rows) == {"dance": "done"}
     clip = batch.folder.clips / "dance"
     assert (clip / "motion_00001.safetensors").exists() and (clip / "thumbnail.jpg").exists()
@@ -241,7 +285,7 @@ def test_maps_for_training(batch, comfyui):
     from champ.train.data import find_videos
 
     [found] = find_videos(batch.folder.folder)  # which refuses folders that are not complete
-    assert len(found) == len(list((clip / "images").iterdir())) > 10
+    assert len(found) == len(list((clip / "images").iterdir())) == 5
 
 
 def test_a_changed_row_is_not_replaced_unasked(batch):
@@ -250,10 +294,10 @@ def test_a_changed_row_is_not_replaced_unasked(batch):
         batch.run([{**ROWS[0], "Camera.azimuth": "5"}])
 
 
-def wait_for(file: Path) -> list[int]:
+def wait_for(file: Path, process: subprocess.Popen | None = None) -> list[int]:
     deadline = time.monotonic() + 300  # on a machine that has other things to do
     while not file.exists():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline and (process is None or process.poll() is None)
         time.sleep(0.05)
     return [int(word) for word in file.read_text().split()]
 
@@ -316,30 +360,13 @@ def test_a_node_that_goes_gives_its_row_back(batch, tmp_path, cluster):
     assert not any("is set aside" in line for line in batch.said)
 
 
-def test_the_command_goes_on_where_it_was_killed(comfyui, base, cluster, pool, tmp_path):
+def test_the_command_goes_on_where_it_was_killed(waiting, cluster, pool):
     """First with Ray on this machine alone, as the command starts it, then on a cluster to which files are sent."""
     pool.close()
-    nodes = {
-        "1": node("LoadImage", "Person", image="none.png"),
-        "2": node("ImageScaleBy", "Scale", image=["1", 0], upscale_method="area", scale_by=2.0),
-        "3": node("BatchTestEvent", "Event", images=["2", 0], event="none", file=""),
-        "4": node("SaveImage", "Result", images=["3", 0], filename_prefix="scaled"),
-    }
-    (tmp_path / "w.json").write_text(json.dumps(nodes))
-    for level, name in enumerate(("anna", "bob")):
-        Image.new("RGB", (8, 8), (level, 0, 0)).save(tmp_path / f"{name}.png")
-    (tmp_path / "clips.csv").write_text(
-        "name,reference,Scale.scale_by,Event.event,Event.file\n"
-        f"first,anna.png,1,,\nwaits,anna.png,2,wait,{tmp_path / 'waits'}\nbob,bob.png,2,,\n"
-    )
-    line = [sys.executable, "-m", "champ.batch", str(tmp_path / "clips.csv"), "--workflow", str(tmp_path / "w.json")]
-    line += ["--out", str(tmp_path / "out"), "--comfyui", str(comfyui), "--base", str(base), "--keep-free", "0"]
-    place = tmp_path / "out" / "clips"
-
-    first = subprocess.Popen([*line, "--cpus", "1", "--workers", "1"], cwd=dev.ROOT, stdout=subprocess.DEVNULL)
-    pids = wait_for(tmp_path / "waits")
-    first.kill()
-    first.wait()
+    place = waiting.out / "clips"
+    pids = wait_for(waiting.file, waiting.process)
+    waiting.process.kill()
+    waiting.process.wait()
     made = (place / "first" / "manifest.json").read_text()
     assert [path.name for path in place.iterdir()] == ["first"]
     deadline = time.monotonic() + 120
@@ -347,7 +374,7 @@ def test_the_command_goes_on_where_it_was_killed(comfyui, base, cluster, pool, t
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
-    second = [*line, "--address", cluster.address, "--ship", "--cpus", "1"]
+    second = [*waiting.line, "--address", cluster.address, "--ship", "--cpus", "1"]
     told = subprocess.run(second, cwd=dev.ROOT, capture_output=True, text=True, timeout=300)
     assert told.returncode == 0, told.stdout + told.stderr
     assert "2 rows to make, 1 done before" in told.stdout and "3 rows: 3 done." in told.stdout
@@ -355,4 +382,4 @@ def test_the_command_goes_on_where_it_was_killed(comfyui, base, cluster, pool, t
     picture = np.array(Image.open(place / "bob" / "scaled_00001_.png"))
     assert picture.shape == (16, 16, 3) and (picture == (1, 0, 0)).all()
     assert json.loads((place / "bob" / "manifest.json").read_text())["inputs"]["Person.image"]["file"] == "bob.png"
-    assert {entry.name for entry in (tmp_path / "out").iterdir()} == {".lock", "clips", "results.csv", "report.html"}
+    assert {entry.name for entry in waiting.out.iterdir()} == {".lock", "clips", "results.csv", "report.html"}
