@@ -65,7 +65,7 @@ def cases(people: int, split: str, size: int = SIZE, frames: int = FRAMES) -> It
     for index in range(people):
         look, scene, motion_draw, reference_draw = (Draw(split, 0, index, stream) for stream in range(4))
         actor = make_actor(draw_look(look), scene, size, size)
-        motion, up = place_actor(actor, draw_move(motion_draw), motion_draw, frames, size, size, turned=0.0)
+        motion, up = place_actor(actor, draw_move(motion_draw), motion_draw, frames, (size, size), turned=0.0)
         reference, reference_up = place_actor(
             actor, draw_move(reference_draw), reference_draw, 1, size, size, turned=0.0
         )

@@ -15,7 +15,7 @@ from champ.estimate.fit import fit_motion
 from champ.estimate.observed import standing
 from champ.keypoints.layouts import COCO_FROM_OPENPOSE
 from champ.keypoints.pose import Pose, body_from_coco
-from champ.motion.camera import frame_person
+from champ.motion.camera import View, frame_person
 from champ.motion.motion import Motion
 from champ.motion.presets import make_motion
 from champ.motion.rotation import from_axis_angle
@@ -63,7 +63,7 @@ def main() -> None:
         for who, sliders in SHAPES.items():
             person = body if sliders is None else body.with_betas(free_body_betas(**sliders))
             true = make_motion(name, person, FRAMES, FPS, width=SIZE, height=SIZE)
-            true = frame_person(true, person, SIZE, SIZE, azimuth)
+            true = frame_person(true, person, SIZE, SIZE, View(azimuth))
             poses, real = keypoints(true, NOISE)
             begin = time.process_time()
             found = fit_motion(poses, body, SIZE, SIZE, FPS)

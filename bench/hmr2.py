@@ -118,9 +118,9 @@ def crops() -> None:
 
 def shape_transfer() -> None:
     body = load_free_body()
-    driving = make_motion("walk", body, FRAMES, 30.0, True, True, 512, 768)
+    driving = make_motion("walk", body, FRAMES, 30.0, travel=True)
     person = body.with_betas(free_body_betas(gender=1.0, height=1.6))
-    reference = make_motion("turntable", person, 1, 30.0, True, False, 512, 768)
+    reference = make_motion("turntable", person, 1, 30.0)
     spent = seconds(lambda: transfer(driving, reference, body), 7)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     print(f"shape and place of the reference put into {FRAMES} frames (CPU): {1000 * spent:.1f} ms, ", end="")

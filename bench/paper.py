@@ -188,7 +188,7 @@ def from_reference(bench: Bench, case: Case, change: Callable[[Plan], Plan] | No
         reference = (calibrate(reference[0], net, encode, picture, change(case.plan)),)
     guidance = render_guidance(case.body, case.motion)
     maps = {name: getattr(guidance, name) for name in ENCODED_MAPS}
-    return bench.codec.decode(sample_clip(bench.networks, maps, reference, **vars(bench.sampling)))
+    return bench.codec.decode(sample_clip(bench.networks, maps, reference, bench.sampling))
 
 
 TABLES: dict[str, tuple[str, Callable[[Bench], Found]]] = {

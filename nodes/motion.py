@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..champ.body.body import Body
 from ..champ.motion import retime
-from ..champ.motion.camera import FOV, angle_path, frame_person
+from ..champ.motion.camera import FOV, View, angle_path, frame_person
 from ..champ.motion.motion import Motion
 from ..champ.motion.presets import PRESETS, perform
 from ..champ.render.preview import BACKENDS, preview
@@ -170,7 +170,7 @@ class ChampCamera(io.ComfyNode):
         warn_of_other_shape(body, motion)
         turn = angle_path(angles(azimuth, "azimuth"), len(motion))
         lift = angle_path(angles(elevation, "elevation"), len(motion))
-        return io.NodeOutput(frame_person(motion, body, width, height, turn, lift, fill, fov, follow))
+        return io.NodeOutput(frame_person(motion, body, width, height, View(turn, lift, fill, fov, follow)))
 
 
 class ChampRetimeMotion(io.ComfyNode):

@@ -11,7 +11,7 @@ from PIL import Image, ImageSequence
 from champ.body.body import Body
 from champ.body.free import free_body_betas, load_free_body
 from champ.calibrate.warp import warp
-from champ.motion.camera import angle_path, frame_person
+from champ.motion.camera import View, angle_path, frame_person
 from champ.motion.motion import Motion
 from champ.motion.presets import PRESETS, make_motion
 from champ.motion.report import plot
@@ -67,7 +67,7 @@ def main() -> None:
     quick_start()
     dancer = person(0.8, 28, 1.70, 0.45, 0.55)
     dance = make_motion("dance", dancer, 36, fps=36 / PRESETS["dance"].seconds, width=WIDTH, height=HEIGHT)
-    dance = frame_person(dance, dancer, WIDTH, HEIGHT, azimuth=-20, elevation=5, fill=0.92)
+    dance = frame_person(dance, dancer, WIDTH, HEIGHT, View(azimuth=-20, elevation=5, fill=0.92))
     maps = columns(dancer, dance)
     save_animation("maps.webp", maps, fps=10)
 
@@ -76,7 +76,7 @@ def main() -> None:
     views = []
     for start in (0, 90, 180, 270):
         azimuth = angle_path([start, start + 90], len(walk))
-        views.append(preview(walker, frame_person(walk, walker, WIDTH, HEIGHT, azimuth, 12, fill=0.92)))
+        views.append(preview(walker, frame_person(walk, walker, WIDTH, HEIGHT, View(azimuth, 12, fill=0.92))))
     save_animation("orbit.webp", torch.cat(views, dim=2), fps=16)
 
     shapes = (0.0, 30, 1.95, 0.5, 0.9), (1.0, 25, 1.60, 0.3, 0.4), (0.5, 60, 1.70, 0.9, 0.2), (0.9, 75, 1.75, 0.25, 0.3)
@@ -97,7 +97,7 @@ def main() -> None:
     save_thumbnail("load_motion", torch.cat([views[0][2], views[0][10]], dim=1))
     save_thumbnail("custom_sampling", torch.cat([quick[1], quick[2]], dim=1))
     save_thumbnail("estimate_pose", torch.cat([quick[0] // 2, quick[4]], dim=1))
-    far = preview(dancer, frame_person(dance[8:9], dancer, WIDTH, HEIGHT, azimuth=-20, elevation=5, fill=0.46))[0]
+    far = preview(dancer, frame_person(dance[8:9], dancer, WIDTH, HEIGHT, View(azimuth=-20, elevation=5, fill=0.46)))[0]
     near = warp(far.numpy(), np.array([[2.0, 0, -WIDTH / 2], [0, 2, -HEIGHT / 2]]), WIDTH, HEIGHT).picture
     save_thumbnail("calibrated_reference", torch.cat([far, torch.from_numpy(near)], dim=1))
     fitted = torch.where((quick[4] > 0).any(dim=2, keepdim=True), quick[4], quick[0])

@@ -26,14 +26,12 @@ def estimate_motion(
     body: Body,
     fps: float,
     shot: np.ndarray | None = None,
-    batch: int | None = None,
 ) -> Motion:
     """A frame for every picture (uint8 RGB, of `size` width x height), in the camera of 4D-Humans.
 
     `boxes` (x0, y0, x1, y1, score) are around the person, None where they are not; those frames are filled from
     their neighbours in the shot. The one shape is the mean of all frames, weighted by their confidence. An SMPL body
-    takes all ten betas, any other body size and girth. A `batch` of pictures is looked at together (None: as many as
-    are fastest), and hardly more are in memory."""
+    takes all ten betas, any other body size and girth. Few pictures are in memory at once."""
     width, height = size
     squares = {i: Square.around(box) for i, box in enumerate(boxes) if box is not None}
     score = torch.tensor([float(box[4]) for box in boxes if box is not None]).clamp(LEAST, 1)
@@ -49,7 +47,7 @@ def estimate_motion(
             if i in squares:
                 yield crop_square(picture, squares[i])
 
-    predictions = zip(*predict(hmr2, crops(), batch))
+    predictions = zip(*predict(hmr2, crops()))
     rotations, betas, camera = (torch.stack(values) for values in predictions)
     if len(rotations) < len(squares):
         raise ValueError(f"There are boxes for {len(boxes)} frames, but fewer pictures; give both for the same clip.")

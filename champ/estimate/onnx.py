@@ -5,6 +5,7 @@ Every length is checked against the bytes that are there; tensors in other files
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -220,40 +221,76 @@ def _padded(
     return functional.pad(x, [left, right, top, bottom], value=fill), [0, 0]
 
 
-def _conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, *, auto_pad="NOTSET", dilations=None, group=1,
-    kernel_shape=None, pads=None, strides=None,
-) -> Tensor:  # fmt: skip
-    x, padding = _padded(x, pads, auto_pad, 0.0, x.shape[2:])
-    return functional.conv2d(x, weight, bias, strides or 1, padding, dilations or 1, group)
+@dataclass(frozen=True)
+class SlidingWindow:
+    """What slides over a picture, and how."""
+
+    auto_pad: str = "NOTSET"
+    dilations: Any = None
+    kernel_shape: Any = None
+    pads: Any = None
+    strides: Any = None
 
 
-def _max_pool(
-    x: Tensor, *, kernel_shape, auto_pad="NOTSET", ceil_mode=0, dilations=None, pads=None, storage_order=0, strides=None
-) -> Tensor:  # fmt: skip
-    x, padding = _padded(x, pads, auto_pad, -math.inf, [length // 2 for length in kernel_shape])
-    return functional.max_pool2d(x, kernel_shape, strides or 1, padding, dilations or 1, bool(ceil_mode))
+def _sliding(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """An operator whose first argument after the tensors is the window."""
+
+    def operator(*tensors: Tensor, **attributes: Any) -> Tensor:
+        given = [field.name for field in fields(SlidingWindow) if field.name in attributes]
+        window = SlidingWindow(**{name: attributes.pop(name) for name in given})
+        return run(*tensors, window=window, **attributes)
+
+    return operator
 
 
-def _average_pool(
-    x: Tensor, *, kernel_shape, auto_pad="NOTSET", ceil_mode=0, count_include_pad=0, pads=None, strides=None
-) -> Tensor:
-    top, left, bottom, right = pads or (0, 0, 0, 0)
-    if auto_pad not in ("NOTSET", "VALID") or (top, left) != (bottom, right) or x.ndim != 4:
+@_sliding
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, window: SlidingWindow, group=1) -> Tensor:
+    x, padding = _padded(x, window.pads, window.auto_pad, 0.0, x.shape[2:])
+    return functional.conv2d(x, weight, bias, window.strides or 1, padding, window.dilations or 1, group)
+
+
+@_sliding
+def _max_pool(x: Tensor, *, window: SlidingWindow, ceil_mode=0, storage_order=0) -> Tensor:
+    x, padding = _padded(x, window.pads, window.auto_pad, -math.inf, [length // 2 for length in window.kernel_shape])
+    return functional.max_pool2d(
+        x, window.kernel_shape, window.strides or 1, padding, window.dilations or 1, bool(ceil_mode)
+    )
+
+
+@_sliding
+def _average_pool(x: Tensor, *, window: SlidingWindow, ceil_mode=0, count_include_pad=0) -> Tensor:
+    top, left, bottom, right = window.pads or (0, 0, 0, 0)
+    same = window.auto_pad in ("NOTSET", "VALID") and (top, left) == (bottom, right)
+    if not same or window.dilations is not None or x.ndim != 4:
         raise ValueError("padding that is not the same on both sides")
-    return functional.avg_pool2d(x, kernel_shape, strides or 1, [top, left], bool(ceil_mode), bool(count_include_pad))
+    return functional.avg_pool2d(
+        x, window.kernel_shape, window.strides or 1, [top, left], bool(ceil_mode), bool(count_include_pad)
+    )
 
 
-def _batch_norm(x, weight, bias, mean, variance, *, epsilon=1e-5, momentum=0.9, training_mode=0, spatial=1) -> Tensor:
+def _without(*names: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """For an operator whose attributes of these names change nothing in the cases that it knows."""
+
+    def wrap(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def operator(*tensors: Any, **attributes: Any) -> Tensor:
+            return run(*tensors, **{name: value for name, value in attributes.items() if name not in names})
+
+        return operator
+
+    return wrap
+
+
+def _batch_norm(x: Tensor, *learned: Tensor, epsilon=1e-5, momentum=0.9, training_mode=0, spatial=1) -> Tensor:
+    weight, bias, mean, variance = learned
     if training_mode or not spatial:
         raise ValueError("a network in training")
     return functional.batch_norm(x, mean, variance, weight, bias, eps=epsilon)
 
 
+@_without("cubic_coeff_a", "exclude_outside", "extrapolation_value")
 def _resize(
     x: Tensor, *settings: Any, mode="nearest", coordinate_transformation_mode="half_pixel",
-    nearest_mode="round_prefer_floor", cubic_coeff_a=-0.75, exclude_outside=0, extrapolation_value=0.0, antialias=0,
-    keep_aspect_ratio_policy="stretch",
+    nearest_mode="round_prefer_floor", antialias=0, keep_aspect_ratio_policy="stretch",
 ) -> Tensor:  # fmt: skip
     """By scales (the second of three settings, or the only one), or to a size (the third)."""
     scales = _ints(settings[1] if len(settings) > 1 else settings[0])

@@ -102,11 +102,9 @@ class ChampUNet(UNetModel):
         y: Tensor | None = None,
         control: dict[str, list[Tensor]] | None = None,
         transformer_options: dict[str, Any] = {},  # noqa: B006
-        guidance: Sequence[GuidanceRun | None] | None = None,
-        references: Sequence[Sequence[ReferenceRun]] | None = None,
-        **kwargs,
+        **given: Any,
     ) -> Tensor:
-        """The prediction for x (parts * frames, 4, h, w); `guidance` and `references` have one entry per part.
+        """The prediction for x (parts * frames, 4, h, w); `given` are guidance and references, one of each per part.
 
         A part is one evaluation of a conditioning (positive, negative, ...), in whatever order ComfyUI batches them."""
         parts = len(transformer_options.get("cond_or_uncond", (0,)))
@@ -118,8 +116,8 @@ class ChampUNet(UNetModel):
             )
         sigma = float(transformer_options["sigmas"][0]) if "sigmas" in transformer_options else None
         window = window_frames(transformer_options)
-        guidance = guidance or [None] * parts
-        references = references or [()] * parts
+        guidance: Sequence[GuidanceRun | None] = given.pop("guidance", None) or [None] * parts
+        references: Sequence[Sequence[ReferenceRun]] = given.pop("references", None) or [()] * parts
 
         def add_guidance(h: Tensor, options: dict[str, Any]) -> Tensor:
             if options["block"] != ("input", 0):
@@ -135,7 +133,7 @@ class ChampUNet(UNetModel):
         patches["forward_timestep_embed_patch"] = [mine, *patches.get("forward_timestep_embed_patch", ())]
         reads = [[source for run in runs for source in run.at(sigma, window)] for runs in references]
         options = {**transformer_options, "patches": patches, READS: reads}
-        return super()._forward(x, timesteps, context, y, control, options, **kwargs)
+        return super()._forward(x, timesteps, context, y, control, options, **given)
 
 
 def add_features(

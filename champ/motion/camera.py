@@ -1,7 +1,7 @@
 """Where the camera stands: framing a person, and orbiting along any path of angles."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -64,35 +64,37 @@ def angle_path(angles: list[float], frames: int) -> Tensor:
     return torch.lerp(points[index], points[index + 1], position - index)
 
 
-def frame_person(
-    motion: Motion,
-    body: Body,
-    width: int,
-    height: int,
-    azimuth: Tensor | float = 0.0,
-    elevation: Tensor | float = 0.0,
-    fill: float = 0.85,
-    fov: float = FOV,
-    follow: bool = False,
-) -> Motion:
-    """The motion seen by a camera that looks at the person and is as near as `fill` of the picture allows.
+@dataclass(frozen=True, eq=False)
+class View:
+    """From where a camera looks at a person. Azimuth turns it towards the person's left, elevation lifts it above the
+    person, in degrees per frame or fixed. With `follow` it walks along."""
 
-    Azimuth turns the camera towards the person's left, elevation lifts it above the person, in degrees per
-    frame or fixed. The distance is the same in all frames. With `follow` the camera walks along.
-    """
+    azimuth: Tensor | float = 0.0
+    elevation: Tensor | float = 0.0
+    fill: float = 0.85  # of the picture that the person may take
+    fov: float = FOV
+    follow: bool = False
+
+
+FRONT = View()
+
+
+def frame_person(motion: Motion, body: Body, width: int, height: int, view: View = FRONT) -> Motion:
+    """The motion seen by a camera that looks at the person and is as near as the view's `fill` of the picture allows.
+    The distance is the same in all frames."""
     frames = len(motion)
-    turn = rot_x(torch.as_tensor(elevation).expand(frames)) @ rot_y(torch.as_tensor(azimuth).expand(frames))
+    turn = rot_x(torch.as_tensor(view.elevation).expand(frames)) @ rot_y(torch.as_tensor(view.azimuth).expand(frames))
     turn = turn.to(motion.cam_t)
     pelvis = body.with_betas(motion.betas).rest().joints[0, 0] + motion.cam_t
     pivot = pelvis.mean(0, keepdim=True).expand(frames, -1)
-    if follow:
+    if view.follow:
         pivot = torch.stack([pelvis[:, 0], pivot[:, 1], pelvis[:, 2]], dim=1)
     seen = transform(motion, body, turn, -(turn @ pivot[..., None])[..., 0])
 
-    focal = max(width, height) / 2 / math.tan(math.radians(fov) / 2)
+    focal = max(width, height) / 2 / math.tan(math.radians(view.fov) / 2)
     # A point stays inside when focal |X - centre| / (distance + Z) <= fill * width / 2, likewise Y and height: distance
     # is the largest of +-slope (X - centre) - Z, for which the extremes of X and of +-slope X - Z are enough.
-    slope = focal / (fill / 2 * turn.new_tensor([width, height]))
+    slope = focal / (view.fill / 2 * turn.new_tensor([width, height]))
     extremes = []
     for start in range(0, frames, CHUNK):
         points = seen[start : start + CHUNK].posed(body).vertices.flatten(0, 1)

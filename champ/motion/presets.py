@@ -235,17 +235,10 @@ def root_path(preset: Preset, body: Body, cycles: Tensor) -> Tensor:
 
 
 def make_motion(
-    name: str,
-    body: Body,
-    frames: int,
-    fps: float = 24.0,
-    loop: bool = True,
-    travel: bool = False,
-    width: int = 512,
-    height: int = 768,
+    name: str, body: Body, frames: int, fps: float = 24.0, width: int = 512, height: int = 768, **how: bool
 ) -> Motion:
-    """A built-in motion as `perform` makes it, seen from the front."""
-    return frame_person(perform(name, body, frames, fps, loop, travel), body, width, height)
+    """A built-in motion as `perform` makes it with `loop` and `travel`, seen from the front."""
+    return frame_person(perform(name, body, frames, fps, **how), body, width, height)
 
 
 def perform(

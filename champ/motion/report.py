@@ -79,19 +79,19 @@ def plot(motion: Motion, before: Motion | None = None) -> Tensor:
     near = torch.expm1(middle[2] - sight[:, 2:]) * 100
     names = ("right (% of the picture's height)", "down", "nearer (%)")
     _legend(picture, PLACE, list(zip(names, CURVES)))
-    low, high = _scale(picture, PLACE, [across, near], least=2.0)
+    limits = _scale(picture, PLACE, [across, near], least=2.0)
     for curve, color in zip(torch.cat([across, near], dim=1).T, CURVES):
         for shot in motion.shots():
-            _curve(picture, PLACE, curve[shot], color, shot.start, frames, low, high)
+            _curve(picture, PLACE, curve[shot], color, shot.start, frames, limits)
 
     clips = [(motion, CURVES[0], "turning of the joints (degrees a second)")]
     if before is not None and len(before) == frames:
         clips.insert(0, (before, OLD, "before"))
     _legend(picture, SPEED, [(name, color) for _, color, name in clips[::-1]])
-    low, high = _scale(picture, SPEED, [torch.zeros(1), *(speed(m) for m, _, _ in clips)], least=10.0)
+    limits = _scale(picture, SPEED, [torch.zeros(1), *(speed(m) for m, _, _ in clips)], least=10.0)
     for clip, color, _ in clips:
         for shot in clip.shots():
-            _curve(picture, SPEED, speed(clip)[shot.start : shot.stop - 1], color, shot.start + 0.5, frames, low, high)
+            _curve(picture, SPEED, speed(clip)[shot.start : shot.stop - 1], color, shot.start + 0.5, frames, limits)
     return torch.from_numpy(picture)
 
 
@@ -142,8 +142,10 @@ def _scale(picture: np.ndarray, rows: tuple[int, int], curves: list[Tensor], lea
     return low, high
 
 
-def _curve(picture: np.ndarray, rows, curve: Tensor, color, start: float, frames: int, low: float, high: float) -> None:
-    top, bottom = rows
+def _curve(
+    picture: np.ndarray, rows, curve: Tensor, color, start: float, frames: int, limits: tuple[float, float]
+) -> None:
+    (top, bottom), (low, high) = rows, limits
     y = bottom - (curve.cpu().numpy() - low) / (high - low) * (bottom - top)
     x = np.array([_column(start + i, frames) for i in range(len(y))])
     points = np.round(np.stack([x, y], axis=1) * 16).astype(np.int32)  # sixteenths of a pixel

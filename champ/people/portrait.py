@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..body.body import Body
 from ..body.free import free_body_betas
-from ..motion.camera import frame_person
+from ..motion.camera import View, frame_person
 from ..motion.motion import Motion
 from ..motion.presets import make_motion
 from ..motion.rotation import rot_x
@@ -33,7 +33,7 @@ def portrait(width: int = 512, height: int = 512, number: int = 0) -> Portrait:
     actor = make_actor(look, room, width, height)
     motion = make_motion("wave", actor.body, frames=1, width=width, height=height)
     elevation = 6.0
-    motion = frame_person(motion, actor.body, width, height, azimuth=14.0, elevation=elevation, fill=0.86)
+    motion = frame_person(motion, actor.body, width, height, View(azimuth=14.0, elevation=elevation, fill=0.86))
     pictures, masks = draw_pictures(actor, motion, rot_x(elevation) @ UP)
     return Portrait(pictures[0], masks[0], motion, actor.body)
 

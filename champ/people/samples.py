@@ -85,10 +85,10 @@ class SyntheticPeople:
         framing = self._framing(Draw(self.split, self.seed, index, FRAMING_STREAM))
         actor = make_actor(draw_look(look_draw), scene_draw, self.size, self.size)
         move = draw_move(motion_draw)
-        motion, up = place_actor(actor, move, motion_draw, self.frames, self.size, self.size, framing=framing)
+        motion, up = place_actor(actor, move, motion_draw, self.frames, (self.size, self.size), framing=framing)
         other = move if reference_draw.chance(0.4) else draw_move(reference_draw)
         reference_motion, reference_up = place_actor(
-            actor, other, reference_draw, 1, self.size, self.size, turned=0.1, framing=framing
+            actor, other, reference_draw, 1, (self.size, self.size), turned=0.1, framing=framing
         )
         guidance = render_guidance(actor.body, motion)
         pictures, masks = draw_pictures(actor, motion, up)
@@ -117,13 +117,13 @@ def place_actor(
     move: Move,
     draw: Draw,
     frames: int,
-    width: int,
-    height: int,
+    size: tuple[int, int],
     turned: float = 0.35,
     framing: Framing = WHOLE,
 ) -> tuple[Motion, Tensor]:
     """A clip of a move on the floor, before a camera that looks mostly from the front; `turned` is the share of
     clips from anywhere around. Also returns the direction up in the camera frame."""
+    width, height = size
     fps = draw.between(8, 25)
     seconds = draw.between(0, 20) + torch.arange(frames) / fps
     azimuth = draw.between(-180, 180) if draw.chance(turned) else draw.between(-50, 50)
@@ -141,12 +141,12 @@ def place_actor(
     cam_t = (pelvis + path) @ turn.T - pelvis
     vertices = _thinned(actor.figure, slice(None, None, SPARSE)).pose(seen, cam_t)[0].flatten(0, 1)
     low, high = vertices.amin(0), vertices.amax(0)
-    size = high - low
+    extent = high - low
     focal = FOCAL_PER_PIXEL * max(width, height)
     # Metres that the picture shows; all of the person's height is on `fill` of it, and the width if that fits.
-    shown = max(size[1].item() / (fill * height), size[0].item() / (max(fill, 1.0) * 0.96 * width))
+    shown = max(extent[1].item() / (fill * height), extent[0].item() / (max(fill, 1.0) * 0.96 * width))
     frame = torch.tensor([width, height]) * shown
-    margin = (frame - size[:2]) / 2
+    margin = (frame - extent[:2]) / 2
     centre = (low + high)[:2] / 2
     x = centre[0] + shift[0] * 0.8 * margin[0].clamp_min(0)
     y = centre[1] + (shift[1] * 0.7 * margin[1] if margin[1] > 0 else framing.part * margin[1])

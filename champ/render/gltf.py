@@ -81,14 +81,7 @@ def save_glb(path: str | Path, motion: Motion, body: Body) -> None:
     inverse_bind[:, 3, :3] = -_floats(joints)  # glTF's matrices stand column by column
     bind = content.add(inverse_bind)
 
-    times = content.add((np.arange(len(motion)) / motion.fps).astype(np.float32), bounds=True)
-    samplers = [{"input": times, "output": content.add(_floats(path_of_root)), "interpolation": "LINEAR"}]
-    channels = [{"sampler": 0, "target": {"node": 0, "path": "translation"}}]
-    for j in range(24):
-        turns = content.add(_floats(quaternions[:, j].roll(-1, dims=-1)))  # (x, y, z, w)
-        channels.append({"sampler": len(samplers), "target": {"node": j, "path": "rotation"}})
-        samplers.append({"input": times, "output": turns, "interpolation": "LINEAR"})
-
+    animation = _animation(content, motion, path_of_root, quaternions)
     standing = joints - torch.stack([torch.zeros(()), vertices[:, 1].min(), torch.zeros(())])
     nodes: list[dict[str, Any]] = []
     for j, (name, parent) in enumerate(zip(JOINTS, PARENTS)):
@@ -106,13 +99,25 @@ def save_glb(path: str | Path, motion: Motion, body: Body) -> None:
             "meshes": [{"primitives": [{"attributes": attributes, "indices": faces, "material": 0}]}],
             "materials": [{"pbrMetallicRoughness": {"baseColorFactor": (*CLAY, 1.0), "metallicFactor": 0.0}}],
             "skins": [{"joints": list(range(24)), "inverseBindMatrices": bind, "skeleton": 0}],
-            "animations": [{"name": motion.source, "samplers": samplers, "channels": channels}],
+            "animations": [animation],
             "accessors": content.accessors,
             "bufferViews": content.views,
             "buffers": [{"byteLength": len(content.bytes)}],
         },
         content.bytes,
     )
+
+
+def _animation(content: _Content, motion: Motion, path_of_root: Tensor, quaternions: Tensor) -> dict[str, Any]:
+    """The way of the root (F, 3) and the turns of the joints (F, 24, 4) as (w, x, y, z)."""
+    times = content.add((np.arange(len(motion)) / motion.fps).astype(np.float32), bounds=True)
+    samplers = [{"input": times, "output": content.add(_floats(path_of_root)), "interpolation": "LINEAR"}]
+    channels: list[dict[str, Any]] = [{"sampler": 0, "target": {"node": 0, "path": "translation"}}]
+    for j in range(24):
+        turns = content.add(_floats(quaternions[:, j].roll(-1, dims=-1)))  # (x, y, z, w)
+        channels.append({"sampler": len(samplers), "target": {"node": j, "path": "rotation"}})
+        samplers.append({"input": times, "output": turns, "interpolation": "LINEAR"})
+    return {"name": motion.source, "samplers": samplers, "channels": channels}
 
 
 def _chunks(motion: Motion):

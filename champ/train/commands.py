@@ -28,7 +28,7 @@ from .networks import Champ, Networks, Sizes, recompute
 from .objective import Objective
 from .precision import bf16_slowdown
 from .prepare import packs, prepare, read_packs
-from .preview import contact_sheet
+from .preview import Sampling, contact_sheet
 from .silhouettes import Silhouettes, train_silhouettes, with_rooms
 from .stages import STAGES, choose_parameters
 from .start import load_networks, networks_from_unet, with_new_motion, with_transformers
@@ -209,11 +209,12 @@ def run_stage(options: argparse.Namespace) -> None:
         print(f"This processor takes {times:.0f} times as long in bf16 as in float32: leave out --precision bf16.")
     held_out = find_held_out(options, codec)
     shown = held_out and first(held_out, 6 if options.frames == 1 else 2)
+    how = Sampling(options.preview_steps, options.preview_cfg, options.betas)
 
     def save() -> None:
         export(networks, options.out / "model")
         if shown:
-            sheet = contact_sheet(networks, shown, codec, options.betas, options.preview_steps, options.preview_cfg)
+            sheet = contact_sheet(networks, shown, codec, how)
             save_picture(options.out / f"preview_{trainer.step:06}.png", sheet.numpy())
 
     trainer.run(options.save_every, speedometer(), lambda: trainer.with_mean(save))

@@ -26,7 +26,7 @@ from ..sampling.noise import NOISES
 from .codec import in_head
 from .latents import LATENT_FORMAT, ImageCodec
 from .networks import Networks
-from .preview import sample_clip
+from .preview import Sampling, sample_clip
 from .silhouettes import find
 from .start import load_networks
 
@@ -38,18 +38,6 @@ FRONT = 0.1  # metres in front of the body's middle where the face begins, on th
 FACE = 0.25  # of the head that must be face where it is seen from the front
 DETAIL = 5  # the finest part of a head's width that is no detail of its face
 SHOWN = 6  # frames of a contact sheet
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How clips are sampled."""
-
-    steps: int = 20
-    cfg: float = 2.0
-    betas: str = "linear"
-    sampler: str = "champ"  # the pack's own DDIM, or the name of a sampler of ComfyUI
-    noise: str = "per frame"
-    seed: int = 0
 
 
 def held_out(size: int, frames: int, count: int, first: int = 0, close: float = 0.0) -> list[Sample]:
@@ -82,7 +70,7 @@ def sampled(networks: Networks, codec: ImageCodec, sampling: Sampling) -> Method
 
     def pictures(clip: Sample) -> Tensor:
         references = encode_reference(networks.net, LATENT_FORMAT.process_out(codec.encode(clip.reference[None])))
-        return codec.decode(sample_clip(networks, clip.maps, references, **vars(sampling)))
+        return codec.decode(sample_clip(networks, clip.maps, references, sampling))
 
     return pictures
 

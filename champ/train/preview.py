@@ -1,6 +1,7 @@
 """A contact sheet of what the networks make of held-out samples, by the sampler and the conditioning of the nodes."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import comfy.sample
 import comfy.samplers
@@ -18,23 +19,28 @@ from .latents import LATENT_FORMAT, ImageCodec
 from .networks import Networks
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How clips are sampled."""
+
+    steps: int = 20
+    cfg: float = 2.0
+    betas: str = "linear"
+    sampler: str = "champ"  # the pack's DDIM with the official timesteps, or one of ComfyUI's with its simple ones
+    noise: str = "per frame"  # one of NOISES
+    seed: int = 0
+
+
 @torch.no_grad()
 def sample_clip(
     networks: Networks,
     maps: Mapping[str, Tensor],
     references: Sequence[Reference],
-    steps: int,
-    cfg: float,
-    betas: str = "linear",
-    sampler: str = "champ",
-    noise: str = "per frame",
-    seed: int = 0,
+    how: Sampling,
     clip_embeds: Tensor | None = None,
 ) -> Tensor:
-    """The scaled latents (F, 4, h, w) that the networks make of references and uint8 maps (F, 8h, 8w, 3); `sampler` is
-    the pack's own with the official timesteps, or the name of one of ComfyUI's, with its simple ones; `noise` is one of
-    NOISES."""
-    model = with_betas(networks.denoiser, betas)
+    """The scaled latents (F, 4, h, w) that the networks make of references and uint8 maps (F, 8h, 8w, 3)."""
+    model = with_betas(networks.denoiser, how.betas)
     height, width = next(iter(maps.values())).shape[1:3]
     guidance = encode_guidance(
         networks.encoders, {name: GuidanceMap(x.float() / 255) for name, x in maps.items()}, width, height
@@ -42,33 +48,33 @@ def sample_clip(
     positive, negative = conditioning(networks.net.context_dim, guidance, references, clip_embeds)
     latent = {"samples": guidance.empty_latent()}
     sampling = model.get_model_object("model_sampling")
-    if sampler == "champ":
-        method, sigmas = ddim(), trailing_sigmas(sampling, steps)
+    if how.sampler == "champ":
+        method, sigmas = ddim(), trailing_sigmas(sampling, how.steps)
     else:
-        method = comfy.samplers.sampler_object(sampler)
-        sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
-    drawn = NOISES[noise](seed).generate_noise(latent)
+        method = comfy.samplers.sampler_object(how.sampler)
+        sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", how.steps)
+    drawn = NOISES[how.noise](how.seed).generate_noise(latent)
     samples = comfy.sample.sample_custom(
-        model, drawn, cfg, method, sigmas, positive, negative, latent["samples"], disable_pbar=True, seed=seed
+        model, drawn, how.cfg, method, sigmas, positive, negative, latent["samples"], disable_pbar=True, seed=how.seed
     )
     return LATENT_FORMAT.process_in(samples)
 
 
-def sample_batch(networks: Networks, batch: Batch, betas: str, steps: int, cfg: float, seed: int = 0) -> Tensor:
+def sample_batch(networks: Networks, batch: Batch, how: Sampling) -> Tensor:
     """The scaled latents (B, F, 4, h, w) that the networks make of references and maps."""
     out = []
     for row in range(len(batch.latents)):
         maps = {name: x[row] for name, x in batch.maps.items()}
         embeds = None if batch.clip_embeds is None else batch.clip_embeds[row : row + 1]
         references = encode_reference(networks.net, LATENT_FORMAT.process_out(batch.reference[row : row + 1]), embeds)
-        out.append(sample_clip(networks, maps, references, steps, cfg, betas, seed=seed, clip_embeds=embeds))
+        out.append(sample_clip(networks, maps, references, how, embeds))
     return torch.stack(out)
 
 
-def contact_sheet(networks: Networks, batch: Batch, codec: ImageCodec, betas: str, steps: int, cfg: float) -> Tensor:
+def contact_sheet(networks: Networks, batch: Batch, codec: ImageCodec, how: Sampling) -> Tensor:
     """uint8 (H, W, 3): a column for every sample with its reference, the normal map, the result and the true picture,
     or of every second frame of a clip the maps, results and true pictures."""
-    made = sample_batch(networks, batch, betas, steps, cfg)
+    made = sample_batch(networks, batch, how)
     columns = []
     for row in range(len(made)):
         shown = slice(None, None, 2)

@@ -81,7 +81,7 @@ def oracle(wheel: Path, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def draw_clip() -> tuple[np.ndarray, np.ndarray]:
     """Pictures (F, H, W, 3), and COCO's 17 points of both people (F, 2, 17, 2), NaN where one is not there."""
-    from champ.motion.camera import frame_person
+    from champ.motion.camera import View, frame_person
     from champ.motion.presets import make_motion
     from champ.motion.rotation import rot_x
     from champ.people.draw import Draw
@@ -92,7 +92,7 @@ def draw_clip() -> tuple[np.ndarray, np.ndarray]:
     for number, (name, azimuth) in enumerate((("dance", 10), ("walk", -60))):
         actor = make_actor(draw_look(Draw("held_out", 5, number)), Draw("held_out", 9), half, HEIGHT)
         motion = make_motion(name, actor.body, FRAMES, FPS, width=half, height=HEIGHT)
-        motion = frame_person(motion, actor.body, half, HEIGHT, azimuth=azimuth, elevation=4.0, fill=0.8)
+        motion = frame_person(motion, actor.body, half, HEIGHT, View(azimuth=azimuth, elevation=4.0, fill=0.8))
         up = rot_x(4.0) @ UP
         pictures = draw_pictures(actor, motion, up)[0].numpy()
         points = motion.project(actor.body.keypoints(motion.posed(actor.body)))[:, :17].numpy() + (number * half, 0)

@@ -10,7 +10,7 @@ from champ.body.free import free_body_betas, load_free_body
 from champ.estimate import fit as module
 from champ.estimate.fit import fit_motion
 from champ.keypoints.pose import Pose, body_from_coco
-from champ.motion.camera import frame_person
+from champ.motion.camera import View, frame_person
 from champ.motion.motion import Motion
 from champ.motion.presets import make_motion
 from champ.progress import listening
@@ -26,7 +26,7 @@ BODIES = {
 
 def film(name: str, azimuth: float, who: str, frames: int = 20) -> Motion:
     motion = make_motion(name, BODIES[who], frames, 24.0, loop=False, width=SIZE, height=SIZE)
-    return frame_person(motion, BODIES[who], SIZE, SIZE, azimuth)
+    return frame_person(motion, BODIES[who], SIZE, SIZE, View(azimuth))
 
 
 def keypoints(motion: Motion, noise: float = 2.0, seed: int = 0) -> list[Pose]:

@@ -7,7 +7,7 @@ import torch
 
 from champ.body.free import load_free_body
 from champ.estimate.shots import find_shots
-from champ.motion.camera import frame_person
+from champ.motion.camera import View, frame_person
 from champ.motion.presets import make_motion
 from champ.render.preview import preview
 
@@ -39,7 +39,7 @@ def film():
 
     def film(behind, name="dance", fps=24.0, fill=0.85, azimuth=0.0) -> list[np.ndarray]:
         motion = make_motion(name, body, len(behind), fps=fps, loop=False, width=WIDTH, height=HEIGHT)
-        motion = frame_person(motion, body, WIDTH, HEIGHT, azimuth, fill=fill)
+        motion = frame_person(motion, body, WIDTH, HEIGHT, View(azimuth, fill=fill))
         return list(preview(body, motion, torch.from_numpy(np.stack(behind))).numpy())
 
     return film

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from champ.body.free import free_body_betas
-from champ.motion.camera import frame_person
+from champ.motion.camera import View, frame_person
 from champ.motion.presets import make_motion
 from champ.motion.transfer import stature, transfer
 
@@ -16,7 +16,7 @@ def people(body):
     woman = body.with_betas(free_body_betas(gender=1.0, height=1.55))
     walk = make_motion("walk", man, 24, fps=12, travel=True)
     picture = make_motion("turntable", woman, 1, width=640, height=480)
-    return frame_person(walk, man, 512, 512, azimuth=90), frame_person(picture, woman, 640, 480, fill=0.6)
+    return frame_person(walk, man, 512, 512, View(azimuth=90)), frame_person(picture, woman, 640, 480, View(fill=0.6))
 
 
 def pelvis(motion, body):

@@ -107,7 +107,7 @@ def test_clothes_stick_to_the_body(index):
     size = 256
     actor = make_actor(draw_look(Draw("train", 0, index)), Draw("train", 1, index), size, size)
     clips = [
-        place_actor(actor, draw_move(Draw("train", n, index)), Draw("train", n, index), 1, size, size, 0)
+        place_actor(actor, draw_move(Draw("train", n, index)), Draw("train", n, index), 1, (size, size), 0)
         for n in (2, 3)
     ]
     shown = []

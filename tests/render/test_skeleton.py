@@ -10,7 +10,7 @@ from champ.body.free import load_free_body
 from champ.body.skeleton import JOINTS
 from champ.keypoints.pose import Pose
 from champ.keypoints.pose_keypoint import from_pose_keypoint, to_pose_keypoint
-from champ.motion.camera import frame_person
+from champ.motion.camera import View, frame_person
 from champ.motion.presets import make_motion
 from champ.motion.rotation import rot_y, rot_z
 from champ.render.maps import motion_hits
@@ -87,7 +87,7 @@ def body():
 def standing(body):
     """Arms hanging, seen from all around in steps of 7.5 degrees; the camera walks to the person's left."""
     motion = make_motion("turntable", body, 1, width=256, height=384)[torch.zeros(48, dtype=torch.long)]
-    return frame_person(motion, body, 256, 384, azimuth=torch.arange(48) * 7.5)
+    return frame_person(motion, body, 256, 384, View(azimuth=torch.arange(48) * 7.5))
 
 
 @pytest.fixture(scope="module")
