@@ -281,14 +281,17 @@ def connect(address: str | None, ship: bool) -> None:
         environment = {"working_dir": str(PACK), "excludes": NOT_SHIPPED}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error", "runtime_env": environment}
     where = {"address": "local", "include_dashboard": False} if address is None else {"address": address}
-    try:
-        ray.init(**where, **options)
-    except Exception as error:  # of many kinds, some of them plain exceptions
-        why = str(error).strip().splitlines()[0].rstrip(".")
-        if address is not None:
-            raise Failure(f"the Ray cluster {address} cannot be joined: {why}") from error
-        # Ray gives its processes half a minute, which is not enough where others keep all cores busy.
-        raise Failure(f"Ray does not start here: {why}; if this machine is busy, try again later") from error
+    for last in (False, True):
+        try:
+            ray.init(**where, **options)
+            return
+        except Exception as error:  # of many kinds, some of them plain exceptions
+            why = str(error).strip().splitlines()[0].rstrip(".")
+            if address is not None:
+                raise Failure(f"the Ray cluster {address} cannot be joined: {why}") from error
+            # Ray gives its processes half a minute, which may not be enough where others keep all cores busy.
+            if last:
+                raise Failure(f"Ray does not start here: {why}; if this machine is busy, try again later") from error
 
 
 def disconnect() -> None:

@@ -12,12 +12,12 @@ from .folder import THUMBNAIL, BatchFolder
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; width: 100%; }
+table { border-collapse: collapse; }
 td, th { padding: .35rem .6rem; text-align: left; vertical-align: top; }
-tr { border-top: 1px solid #ddd; } th { border: 0; } td.number { text-align: right; white-space: nowrap; }
+tr { border-top: 1px solid #ddd; } th { border: 0; } .number { text-align: right; white-space: nowrap; }
 img { height: 120px; display: block; } .failed td { background: #fdecea; } .left td { color: #888; }
-pre { white-space: pre-wrap; max-height: 24rem; overflow: auto; font-size: 12px; }
 """
+NUMBERS = {"seconds": "seconds", "main_memory_mb": "memory, MB", "graphics_memory_mb": "graphics, MB"}  # shown as
 FIXED = ("name", "state", "seconds", "main_memory_mb", "graphics_memory_mb", "worker", "made", "files", "message")
 
 
@@ -84,18 +84,22 @@ def as_table(scores: Sequence[Mapping[str, float]]) -> str:
 
 def as_html(folder: BatchFolder, rows: Sequence[Mapping[str, object]], title: str) -> str:
     """A page without scripts, whose pictures and links lie beside it; what failed comes first."""
-    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in FIXED]
+    given = dict.fromkeys(name for row in rows for name in row if row[name] is not None)
+    numbers = {NUMBERS.get(name, name): name for name in given if name in NUMBERS or name not in FIXED}
     ordered = sorted(rows, key=lambda row: ("failed", "done", "left").index(str(row["state"])))
-    heads = ["", "name", "seconds", "memory, MB", "graphics, MB", *names, ""]
     return "\n".join(
         [
             "<!doctype html>",
             f'<html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>',
             f"<h1>{html.escape(title)}</h1>",
             *(f"<p>{html.escape(line)}</p>" for line in summary(rows)),
-            _html_table(heads, [_html_row(folder, row, names) for row in ordered]),
+            _html_table(
+                ["", "name"], list(numbers), [""], [_html_row(folder, row, list(numbers.values())) for row in ordered]
+            ),
             "<h2>Seconds of each node</h2>",
-            _html_table(["node", "ran in rows", "seconds each time", "seconds a row"], _html_stages(folder, rows)),
+            _html_table(
+                ["node"], ["ran in rows", "seconds each time", "seconds a row"], [], _html_stages(folder, rows)
+            ),
             "</html>\n",
         ]
     )
@@ -113,20 +117,19 @@ def summary(rows: Sequence[Mapping]) -> list[str]:
     return lines
 
 
-def _html_row(folder: BatchFolder, row: Mapping[str, object], names: Sequence[str]) -> str:
+def _html_row(folder: BatchFolder, row: Mapping[str, object], numbers: Sequence[str]) -> str:
     name, state = str(row["name"]), str(row["state"])
     place = {"done": f"clips/{quote(name)}/", "failed": f"failed/{quote(name)}/"}.get(state)
     picture = ""
     if state == "done" and (folder.clips / name / THUMBNAIL).exists():
         picture = f'<img loading="lazy" alt="" src="{place}{THUMBNAIL}">'
-    numbers = [row.get(key) for key in ("seconds", "main_memory_mb", "graphics_memory_mb", *names)]
     words = html.escape(str(row["message"]))
     if state == "failed":
         words += f' <a href="{place}log.txt">log</a>'
     cells = [
         f"<td>{picture}</td>",
         f'<td><a href="{place}">{html.escape(name)}</a></td>' if place else f"<td>{html.escape(name)}</td>",
-        *(f'<td class="number">{_number(value)}</td>' for value in numbers),
+        *(f'<td class="number">{_number(row.get(name))}</td>' for name in numbers),
         f"<td>{words}</td>",
     ]
     return f'<tr class="{state}">{"".join(cells)}</tr>'
@@ -150,9 +153,11 @@ def _html_stages(folder: BatchFolder, rows: Sequence[Mapping[str, object]]) -> l
     ]
 
 
-def _html_table(heads: Sequence[str], rows: Sequence[str]) -> str:
-    head = "".join(f"<th>{html.escape(head)}</th>" for head in heads)
-    return "\n".join([f"<table><tr>{head}</tr>", *rows, "</table>"])
+def _html_table(before: Sequence[str], numbers: Sequence[str], after: Sequence[str], rows: Sequence[str]) -> str:
+    """With heads of three kinds: those of numbers stand above them."""
+    heads = [f"<th>{html.escape(head)}</th>" for head in (*before, *after)]
+    heads[len(before) : len(before)] = [f'<th class="number">{html.escape(head)}</th>' for head in numbers]
+    return "\n".join([f"<table><tr>{''.join(heads)}</tr>", *rows, "</table>"])
 
 
 def _number(value: object) -> str:

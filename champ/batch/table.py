@@ -36,12 +36,26 @@ class Problems:
 
     def lines(self) -> list[str]:
         """A sentence for each kind of problem, after the rows that have it."""
-        return [f"{', '.join(place for place in places if place)}: {text}".removeprefix(": ")
-                for text, places in self.places.items()]  # fmt: skip
+        return [f"{_listed(places)}: {text}".removeprefix(": ") for text, places in self.places.items()]
 
     def stop(self, what: str) -> None:
         if self:
             raise Failure("\n    ".join([f"{what}; nothing was started:", *self.lines()]))
+
+
+def _listed(places: Iterable[str]) -> str:
+    """Such as "line 2, line 5 to 1001": a thousand rows may have the same error."""
+    runs: list[list[str]] = []
+    for place in filter(None, places):
+        if runs and _number(place) == _number(runs[-1][-1]) + 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    return ", ".join(f"{run[0]} to {_number(run[-1])}" if len(run) > 2 else ", ".join(run) for run in runs)
+
+
+def _number(place: str) -> int:
+    return int(place.rpartition(" ")[2])
 
 
 def read_table(path: Path) -> list[Row]:

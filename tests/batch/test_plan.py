@@ -248,3 +248,13 @@ def test_the_stage_maps_ends_at_the_maps():
     assert "ChampEstimateMotion" in kinds and not kinds & {"PreviewAny", "ChampMotionReport"}
     with pytest.raises(Failure, match="needs one Save Guidance Maps in quick_start.json, but it has none"):
         for_stage(read_workflow(EXAMPLES / "quick_start.json"), "maps")
+
+
+def test_the_table_in_the_docs_fits_its_workflow(info):
+    text = (dev.ROOT / "docs" / "batch.md").read_text(encoding="utf-8")
+    columns = next(line.strip() for line in text.splitlines() if line.startswith("    name,")).split(",")
+    assert columns[:2] == ["name", "reference"] and columns[-1].startswith("#")
+    flow = read_workflow(EXAMPLES / "champ_video.json")
+    assert find_role(flow, info, "reference").point == ("4", "image")
+    found = [find_input(flow, info, column).point for column in columns[2:-1]]
+    assert found == [("6", "motion"), ("11", "seed"), ("11", "cfg")]

@@ -107,7 +107,11 @@ def cluster(settings):
     from ray.cluster_utils import Cluster
 
     options = {"num_cpus": 1, "object_store_memory": 80_000_000, "include_log_monitor": False}
-    made = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False, "no_monitor": True})
+    head = {**options, "include_dashboard": False, "no_monitor": True}
+    try:
+        made = Cluster(initialize_head=True, head_node_args=head)
+    except Exception:  # Ray waits for half a minute, which may not be enough where others keep all cores busy
+        made = Cluster(initialize_head=True, head_node_args=head)
     made.second = made.add_node(**options)
     made.wait_for_nodes()
     ray_pool.connect(made.address, ship=False)

@@ -55,6 +55,8 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path):
         read_table(write(tmp_path, "t.csv", "name,a,a,\nx,1,2,\ny,1,2,3\nz,1,2,,,4\n"))
     assert "line 1: two columns are called 'a'" in str(caught.value)
     assert "line 3, line 4: a cell is in a column that has no name" in str(caught.value)
+    with pytest.raises(Failure, match="line 3, line 4, line 6 to 9: a cell is in a column that has no name"):
+        read_table(write(tmp_path, "t.csv", "name\nw\nx,1\ny,1\nz\n" + 4 * "a,1\n"))
     with pytest.raises(Failure) as caught:
         read_table(write(tmp_path, "t.jsonl", '{"name": 1}\n[1]\nnot json\n{"a": 1, "a": 2}\n'))
     text = str(caught.value)
