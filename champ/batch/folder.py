@@ -38,8 +38,10 @@ class BatchFolder:
             for leftover in self.work.iterdir():
                 if leftover.is_dir():
                     shutil.rmtree(leftover, ignore_errors=True)
-            yield
-        shutil.rmtree(self.work, ignore_errors=True)
+            try:
+                yield
+            finally:  # of a batch that stops, too: a full disk is in need of the room
+                shutil.rmtree(self.work, ignore_errors=True)
 
     def attempt(self) -> Path:
         """A new place for one try at a row; it is not there yet."""

@@ -171,6 +171,11 @@ class Run:
         except OSError as error:
             if is_full(error):
                 raise self.full(str(error)) from None
+            if not self.progress.made and not job.attempt.exists():
+                raise Failure(
+                    f"{job.name} was made, but its files are not in {self.folder.work}: --out must be a folder that "
+                    "all machines share, or give --ship"
+                ) from None
             self.failed(job, Outcome(f"its files could not be moved into their place: {error}"), worker)
             return
         self.progress.done()

@@ -1,6 +1,7 @@
 """Rows are given, given back, tried again and set aside; workers that say what a test wants stand in for servers."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,6 +145,19 @@ def test_a_full_disk_stops_all_with_a_sentence(run, tmp_path):
     assert (tmp_path / "out" / "clips" / "a").exists() and not (tmp_path / "out" / "clips" / "f").exists()
     with pytest.raises(Failure, match=r"the disk is full \(\d+ MB are free, --keep-free is"):
         run(well, "a", limits=Limits(keep_free=1e18))
+
+
+def test_results_that_are_on_another_machine_stop_all(run):
+    class Elsewhere(Scripted):
+        def wait(self, seconds):
+            events = super().wait(seconds)
+            for event in events:
+                if isinstance(event, Finished):
+                    shutil.rmtree(event.job.attempt)
+            return events
+
+    with pytest.raises(Failure, match="a was made, but its files are not in .*work: --out must be .* or give --ship"):
+        run(well, "abc", Elsewhere(well))
 
 
 def test_workers_that_do_not_start(run):
