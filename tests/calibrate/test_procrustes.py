@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from champ.calibrate.procrustes import IDENTITY, align, align_clip, similarity, transformed
+from champ.progress import listening
 
 # A standing person of height 1 who faces the camera; their left is on the right.
 STANDING = np.array([
@@ -150,7 +151,8 @@ def test_fall_backs_of_a_clip():
     torso_only = without(move(person(), 0.5, 0), *[i for i in range(17) if i not in TORSO])
     people = np.stack([nobody, person(), nobody, torso_only, nobody, nobody, move(person(), 0.7, 0)])
     heard = []
-    found = align_clip(person(), people, "face", [0, 0, 0, 0, 0, 1, 1], lambda *count: heard.append(count))
+    with listening(lambda *count: heard.append(count)):
+        found = align_clip(person(), people, "face", [0, 0, 0, 0, 0, 1, 1])
     assert heard == [(i + 1, 7) for i in range(7)]
     assert [a.points for a in found] == ["frame 1", "face", "frame 1", "torso", "frame 3", "frame 6", "face"]
     assert [a.aligned for a in found] == [False, True, False, True, False, False, True]

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from champ.metrics import perceptual
 from champ.metrics.networks import I3D, ResNet3D
+from champ.progress import listening
 
 
 def clip(frames: int, size: int, seed: int) -> torch.Tensor:
@@ -107,7 +108,8 @@ def test_video_distances_from_files_in_the_published_layout(network, read, measu
     monkeypatch.setattr(perceptual, "_features", lambda m, x: seen.append(x.shape) or plain(m, x[..., ::2, ::2]))
     monkeypatch.setattr(I3D, "forward", lambda self, x: x.mean((2, 3, 4)))
     monkeypatch.setattr(ResNet3D, "forward", lambda self, x: x.mean((2, 3, 4)))
-    distance = measure(loaded, made, true, lambda done, total: heard.append((done, total)))
+    with listening(lambda *far: heard.append(far)):
+        distance = measure(loaded, made, true)
     size = 224 if network is I3D else 112
     assert seen == [(3, 3, 16, size, size)] * 2
     assert distance > 0 and measure(loaded, true, true) == pytest.approx(0, abs=1e-9)
