@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import comfy.model_management
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..keypoints.pose import Pose
-from ..model.compat import is_oom, load_whole, managed
-from ..model.memory import release
+from ..model.compat import managed
+from ..model.memory import if_it_fits, loaded
 from . import detect, dwpose
 from .network import Network, read_network
 
@@ -46,28 +47,19 @@ class Runner:
         parts: list[list[Tensor]] = []
         start = 0
         while start < len(pictures):
-            found = self._fitting(pictures[start : start + self.batch])
+            part = pictures[start : start + self.batch]
+            found = if_it_fits(partial(self._finite, part), several=len(part) > self.least)
             if found is None:
                 self.limit = max(1, min(self.limit, len(pictures)) // 2)
-                comfy.model_management.soft_empty_cache()
                 continue
             start += len(found[0])
             parts.append(found)
         return [torch.cat(same).numpy() for same in zip(*parts)]
 
-    def _fitting(self, pictures: np.ndarray) -> list[Tensor] | None:
-        """None when the memory does not suffice for several pictures; what was made of them is gone then."""
-        try:
-            return self._finite(torch.from_numpy(pictures).to(self.patcher.load_device))
-        except Exception as error:
-            if len(pictures) <= self.least or not is_oom(error):
-                raise
-        return None
-
-    def _finite(self, pictures: Tensor) -> list[Tensor]:
+    def _finite(self, pictures: np.ndarray) -> list[Tensor]:
         """With 32 bits where 16 are too few for the numbers on the way."""
-        network = self.patcher.model
-        found = [output.float().cpu() for output in network(pictures.to(self.dtype))]
+        network, device = self.patcher.model, self.patcher.load_device
+        found = [output.float().cpu() for output in network(torch.from_numpy(pictures).to(device).to(self.dtype))]
         if all(bool(output.isfinite().all()) for output in found):
             return found
         if self.dtype == torch.float32:
@@ -86,15 +78,10 @@ class DWPose:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Both networks are loaded in here, and make room afterwards, whatever happens."""
-        runners = (self.detector, self.pose_network)
         sizes = (detect.SIZE**2 * DETECTOR_BATCH, dwpose.HEIGHT * dwpose.WIDTH * POSE_BATCH)
-        try:
-            working = WORKING * max(sizes) * self.detector.dtype.itemsize
-            load_whole([runner.patcher for runner in runners], memory_required=working)
+        working = WORKING * max(sizes) * self.detector.dtype.itemsize
+        with loaded(self.detector.patcher, self.pose_network.patcher, memory=working, whole=True):
             yield
-        finally:
-            for runner in runners:
-                release(runner.patcher)
 
     def find_poses(self, pictures: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, list[Pose]]]:
         """Each RGB picture (H, W, 3) uint8 with its people, while the networks are in use."""

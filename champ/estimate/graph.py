@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,9 @@ CONVOLUTIONS = {"Conv", "_convolution", "conv2d", "convolution"}
 PRODUCTS = {"Gemm", "MatMul", "addmm", "baddbmm", "bmm", "linear", "matmul", "mm"}
 NORMALIZATIONS = {"BatchNormalization", "batch_norm"}
 POOLINGS = {"AveragePool", "MaxPool", "avg_pool2d", "max_pool2d"}
+
+
+Kind = TypeVar("Kind")
 
 
 class Ref(str):
@@ -53,7 +56,7 @@ class Graph(nn.Module):
         tensors = dict(tensors)
         steps = fused(steps, outputs, tensors)
         self.steps, self.picture, self.outputs = steps, picture, outputs
-        used = [list(_refs([step.args, *step.kwargs.values()])) for step in steps]
+        used = [list(_all(Ref, [step.args, *step.kwargs.values()])) for step in steps]
         tensors = {name: tensors[name] for name in dict.fromkeys(chain(*used)) if name in tensors}
         # Copies, so that the file is not needed any more.
         self.host = {name: tensor.clone() for name, tensor in tensors.items() if not tensor.is_floating_point()}
@@ -128,7 +131,7 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(*args: Any, **kwargs: Any) -> Any:
         args = together(args)
-        if CHECKING.get() and not any(tensor.is_meta for tensor in _tensors(args)):
+        if CHECKING.get() and not any(tensor.is_meta for tensor in _all(Tensor, args)):
             bounded(function(*_moved(args, lambda tensor: tensor.to("meta")), **kwargs))
         return function(*args, **kwargs)
 
@@ -140,7 +143,7 @@ sigmoid, multiplied, silu = map(guarded, (torch.ops.aten.sigmoid, torch.ops.aten
 
 def fused(steps: list[Step], outputs: Sequence[str], tensors: dict[str, Tensor]) -> list[Step]:
     """The same steps with fewer ways through the memory."""
-    users = Counter(ref for step in steps for ref in _refs([step.args, *step.kwargs.values()])) + Counter(outputs)
+    users = Counter(ref for step in steps for ref in _all(Ref, [step.args, *step.kwargs.values()])) + Counter(outputs)
     found: list[Step] = []
     for step in steps:
         if found and users[found[-1].outputs[0]] == 1:
@@ -185,7 +188,7 @@ def _normalized(before: Step, step: Step, tensors: dict[str, Tensor]) -> Step | 
 
 def together(args: Any) -> Any:
     """Tensors that were made of constants come to where those are that were made of pictures."""
-    tensors = list(_tensors(args))
+    tensors = list(_all(Tensor, args))
     lead = next((tensor for tensor in tensors if tensor.device.type != "cpu"), None)
     lead = lead if lead is not None else next((tensor for tensor in tensors if tensor.is_floating_point()), None)
     if lead is None:
@@ -200,16 +203,17 @@ def together(args: Any) -> Any:
 
 def bounded(value: Any) -> None:
     """Refuses constants of more numbers than any network needs."""
-    if sum(tensor.numel() for tensor in _tensors(value)) > MAX_CONSTANT:
+    if sum(tensor.numel() for tensor in _all(Tensor, value)) > MAX_CONSTANT:
         raise ValueError("it makes constants that are larger than any network needs")
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
+def _all(kind: type[Kind], value: Any) -> Iterator[Kind]:
+    """What is of a kind in lists of lists."""
+    if isinstance(value, kind):
         yield value
     elif isinstance(value, (list, tuple)):
         for part in value:
-            yield from _tensors(part)
+            yield from _all(kind, part)
 
 
 def _moved(value: Any, move: Callable[[Tensor], Tensor]) -> Any:
@@ -230,14 +234,6 @@ def reshaped(x: Tensor, shape: Sequence[int], pictures: Tensor, batch: int) -> T
     return x.reshape(shape)
 
 
-def _refs(value: Any) -> Iterator[Ref]:
-    if isinstance(value, Ref):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _refs(part)
-
-
 def _filled(arg: Any, values: dict[str, Any]) -> Any:
     if isinstance(arg, Ref):
         return values[arg]
@@ -248,8 +244,8 @@ def _filled(arg: Any, values: dict[str, Any]) -> Any:
 
 def _size(value: Any) -> int:
     """Numbers in a value; large constants are refused."""
-    bounded([tensor for tensor in _tensors(value) if not tensor.is_meta])
-    return sum(tensor.numel() for tensor in _tensors(value))
+    bounded([tensor for tensor in _all(Tensor, value) if not tensor.is_meta])
+    return sum(tensor.numel() for tensor in _all(Tensor, value))
 
 
 def _terms(step: Step, args: Sequence[Any]) -> int:
@@ -257,7 +253,7 @@ def _terms(step: Step, args: Sequence[Any]) -> int:
     if step.operator in CONVOLUTIONS:
         return args[1][0].numel()
     if step.operator in PRODUCTS:
-        return max(length for tensor in _tensors(args) for length in tensor.shape)
+        return max(length for tensor in _all(Tensor, args) for length in tensor.shape)
     if step.operator in POOLINGS:
         return math.prod(step.kwargs.get("kernel_shape") or args[1])
     return 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..model.checkpoint import check_tensors, kind_of, shapes_of
-from ..model.compat import is_oom, managed, operations
+from ..model.compat import managed, operations
 from ..model.finite import all_finite, network_cause
-from ..model.memory import loaded
+from ..model.memory import if_it_fits, loaded
 from .hmr2 import COLUMNS, DECODER_HEADS, HEADS, ROWS, HMR2Net, HMR2Sizes, Prediction
 from .hmr2_files import OFFICIAL, StateDict, half_copy, read_hmr2, save_half
 
@@ -99,10 +100,10 @@ def predict(hmr2: HMR2, crops: Iterable[Tensor], batch: int | None = None) -> It
             waiting += islice(source, max(0, limit - len(waiting)))
             if not waiting:
                 break
-            found = _fitting(hmr2, waiting[:limit])
+            part = waiting[:limit]
+            found = if_it_fits(partial(_run, hmr2, part), several=len(part) > 1)
             if found is None:
                 limit = max(1, min(limit, len(waiting)) // 2)
-                comfy.model_management.soft_empty_cache()
                 continue
             del waiting[:limit]
             finite = all_finite(found)
@@ -113,11 +114,5 @@ def predict(hmr2: HMR2, crops: Iterable[Tensor], batch: int | None = None) -> It
             yield from map(Prediction, *found)
 
 
-def _fitting(hmr2: HMR2, crops: list[Tensor]) -> Prediction | None:
-    """None when the memory does not suffice for several crops; what was made of them is gone then."""
-    try:
-        return hmr2.patcher.model(torch.stack(crops).to(hmr2.patcher.load_device, hmr2.dtype))
-    except Exception as error:
-        if len(crops) == 1 or not is_oom(error):
-            raise
-    return None
+def _run(hmr2: HMR2, crops: list[Tensor]) -> Prediction:
+    return hmr2.patcher.model(torch.stack(crops).to(hmr2.patcher.load_device, hmr2.dtype))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,9 @@ KINETICS_MEAN = (114.7748, 107.7354, 99.4750)
 CLIPS_AT_ONCE = 4
 
 OnFrame = Callable[[int, int], None]
+
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class LPIPS(nn.Module):
@@ -57,16 +61,12 @@ def load_lpips(vgg: Path, weights: Path) -> LPIPS:
 
 def load_i3d(file: Path) -> I3D:
     """From i3d_pretrained_400.pt, whose logits FVD compares."""
-    model = I3D()
-    _load(model, "I3D", file, _read(file))
-    return model.eval().requires_grad_(False)
+    return _load(I3D(), "I3D", file, _read(file))
 
 
 def load_resnet3d(file: Path) -> ResNet3D:
     """From resnet-50-kinetics.pth, whose features FID-VID compares."""
-    model = ResNet3D()
-    _load(model, "ResNet3D", file, _read(file), "fc.")
-    return model.eval().requires_grad_(False)
+    return _load(ResNet3D(), "ResNet3D", file, _read(file), "fc.")
 
 
 def lpips(
@@ -165,8 +165,8 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     return read_tensors(file, ("state_dict",), "module.", "a file of weights", "get it again from its source")
 
 
-def _load(module: nn.Module, what: str, file: Path, state: Mapping[str, Tensor], unused: str = "$") -> None:
-    """Fills a module from those tensors whose names do not begin with `unused`."""
+def _load(module: Model, what: str, file: Path, state: Mapping[str, Tensor], unused: str = "$") -> Model:
+    """The module with those tensors whose names do not begin with `unused`, to look with and not to train."""
     try:
         module.load_state_dict({key: value for key, value in state.items() if not key.startswith(unused)})
     except RuntimeError:
@@ -176,3 +176,4 @@ def _load(module: nn.Module, what: str, file: Path, state: Mapping[str, Tensor],
             f"{file.name} does not hold the tensors of {what} (for example {example}); take the file that the help of "
             "Measure Result names."
         ) from None
+    return module.eval().requires_grad_(False)

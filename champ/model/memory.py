@@ -1,12 +1,15 @@
 """Models that run once and then make room."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import comfy.model_management
 from comfy.model_patcher import ModelPatcher
 
-from .compat import load_whole
+from .compat import is_oom, load_whole
+
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -26,3 +29,15 @@ def release(patcher: ModelPatcher) -> None:
     """Takes one model out of the graphics memory and leaves all others where they are."""
     others = [entry for entry in comfy.model_management.current_loaded_models if entry.model is not patcher]
     comfy.model_management.free_memory(1e30, patcher.load_device, others)
+
+
+def if_it_fits(run: Callable[[], Result], several: bool) -> Result | None:
+    """What `run` makes of several things at once; None when the memory does not suffice for them, and then what was
+    made of them is gone."""
+    try:
+        return run()
+    except Exception as error:
+        if not several or not is_oom(error):
+            raise
+    comfy.model_management.soft_empty_cache()  # out here nothing holds what the error held
+    return None

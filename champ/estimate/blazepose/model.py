@@ -9,8 +9,8 @@ import numpy as np
 from comfy.model_patcher import ModelPatcher
 
 from ...keypoints.pose import Pose
-from ...model.compat import load_whole, managed
-from ...model.memory import release
+from ...model.compat import managed
+from ...model.memory import loaded
 from .networks import BATCH, BODY, read_networks
 from .poses import find_poses
 
@@ -26,11 +26,8 @@ class BlazePose:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """The networks are loaded in here, and make room afterwards, whatever happens."""
-        try:
-            load_whole([self.patcher], memory_required=WORKING)
+        with loaded(self.patcher, memory=WORKING, whole=True):
             yield
-        finally:
-            release(self.patcher)
 
     def find_poses(self, pictures: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, list[Pose]]]:
         """Each RGB picture (H, W, 3) uint8 with its people, none where nobody is found. A few pictures wait until their
