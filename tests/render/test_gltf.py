@@ -14,6 +14,7 @@ from champ.body.free import load_free_body
 from champ.body.skeleton import JOINTS
 from champ.body.smpl import load_smpl
 from champ.motion.presets import make_motion
+from champ.progress import listening
 from champ.render.gltf import save_glb
 
 DATA = Path(__file__).parents[1] / "data"
@@ -167,5 +168,6 @@ def test_another_reader_opens_it(tmp_path, body, walk):
 
 def test_progress_is_told(tmp_path, body, walk):
     steps = []
-    save_glb(tmp_path / "walk.glb", walk, body, lambda *step: steps.append(step))
+    with listening(lambda *step: steps.append(step)):
+        save_glb(tmp_path / "walk.glb", walk, body)
     assert steps == [(32, 40), (40, 40)]
