@@ -52,7 +52,7 @@ def download(url: str, target: Path, sha256: str | None = None) -> str:
             part.unlink()
         etag.unlink(missing_ok=True)
     except OSError as error:
-        kept = " What has arrived is kept; Download goes on from there." if part.is_file() else ""
+        kept = "What has arrived is kept; press Download to continue." if part.is_file() else ""
         raise ValueError(not_saved(target, error) + kept) from error
     if not right:
         raise ValueError(
@@ -74,8 +74,8 @@ def _fetch(url: str, target: Path, part: Path, etag: Path, sha256: str | None) -
                 part.unlink(missing_ok=True)
             elif error.code < 500 and error.code not in (408, 429):
                 raise ValueError(
-                    f"{target.name} cannot be had from {url}: the server answered {error.code} ({error.reason}); get "
-                    f"it by hand and put it into {target.parent}."
+                    f"{target.name} cannot be downloaded from {url}: the server answered {error.code} "
+                    f"({error.reason}); get it by hand and put it into {target.parent}."
                 ) from None
             reason = str(error)
         except CUT as error:
@@ -83,8 +83,8 @@ def _fetch(url: str, target: Path, part: Path, etag: Path, sha256: str | None) -
         fruitless = 0 if _size(part) > before else fruitless + 1
         if fruitless == TRIES:
             raise ValueError(
-                f"{target.name} stopped after {_size(part) / 1e6:.0f} MB ({reason}); check the connection and press "
-                "Download again, which goes on from there."
+                f"The download of {target.name} stopped after {_size(part) / 1e6:.0f} MB ({reason}); check the "
+                "connection and press Download again, which continues from there."
             )
         until = time.monotonic() + PAUSE * 2**fruitless
         while time.monotonic() < until:
@@ -122,7 +122,7 @@ def _receive(url: str, part: Path, etag: Path, sha256: str | None) -> str | None
             done = 0
         elif not answer.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
             etag.unlink()  # begin anew
-            raise ConnectionError("the server sent another part than was asked for")
+            raise ConnectionError("the server sent another part of the file than the requested one")
         announced = redirects.announced or _announced(answer.headers)
         _check_checksums(part.stem, sha256, announced)
         rest = int(answer.headers.get("Content-Length", 0))
@@ -152,12 +152,12 @@ def _announced(headers) -> str | None:
 def _check_checksums(name: str, sha256: str | None, announced: str | None) -> None:
     if not (sha256 or announced):
         raise ValueError(
-            f"The server names no checksum for {name}, so nobody could tell whether it arrives whole; use another "
-            "mirror in HF_ENDPOINT, or get the file by hand."
+            f"The server names no checksum for {name}, so the download could not be verified; use another mirror in "
+            "HF_ENDPOINT, or get the file by hand."
         )
     if sha256 and announced and sha256 != announced:
         raise ValueError(
-            f"The server now has another {name} than the one this pack knows; update the pack, or get the file by hand."
+            f"The server's {name} is not the one that this pack knows; update the pack, or get the file by hand."
         )
 
 

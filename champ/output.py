@@ -35,9 +35,9 @@ REASONS = {
     errno.EPERM: NO_RIGHT,
     errno.EROFS: ("that disk can only be read", "choose another folder"),
     errno.ENAMETOOLONG: ("its name or path is too long", "choose a shorter name"),
-    errno.EEXIST: ("something of that name is there already", "choose another name"),
-    errno.ENOTEMPTY: ("a folder of that name is there already", "choose another name"),
-    errno.EISDIR: ("a folder of that name is there already", "choose another name, or move the folder away"),
+    errno.EEXIST: ("something of that name is already there", "choose another name"),
+    errno.ENOTEMPTY: ("a folder of that name is already there", "choose another name"),
+    errno.EISDIR: ("a folder of that name is already there", "choose another name, or move the folder away"),
     errno.ENOTDIR: ("a part of its path is a file, not a folder", "choose another folder, or move that file away"),
 }
 

@@ -142,16 +142,16 @@ class ChampCalibrateReference(io.ComfyNode):
         ours, _ = people("reference", reference_motion, reference_keypoints, body, (rows, columns) if masked else None)
         cells = (shown.height // 8, shown.width // 8) if masked else None
         theirs, shot = people("", motion, pose_keypoints, body, cells)
-        picture_size = "the reference picture", columns, rows
-        video_size = "the video that Encode Reference was told of", shown.width, shown.height
-        check_shape("The points of the reference belong", ours.width, ours.height, *picture_size)
-        check_shape("The points of the frames belong", theirs.width, theirs.height, *video_size)
+        picture_size = "the reference image", columns, rows
+        video_size = "the video of Encode Reference", shown.width, shown.height
+        check_shape("the points of the reference", ours.width, ours.height, *picture_size)
+        check_shape("the points of the frames", theirs.width, theirs.height, *video_size)
 
         person = None
         if masked:
             for what, given, size in (("reference_mask", reference_mask, picture_size), ("mask", mask, video_size)):
                 if given is not None:
-                    check_shape(f"The {what} belongs", given.shape[-1], given.shape[-2], *size)
+                    check_shape(f"the {what}", given.shape[-1], given.shape[-2], *size)
             person = silhouette(ours.shares, reference_mask, rows, columns, 1, "reference_mask")[0]
             theirs = theirs._replace(shares=silhouette(theirs.shares, mask, *cells, len(theirs.points), "mask"))
         picture = Picture(
@@ -188,13 +188,16 @@ def people(which, motion, keypoints, body, cells) -> tuple[People, np.ndarray]:
     name = f"{which}_motion" if which else "motion"
     if motion is not None:
         if body is None:
-            raise ValueError(f"There is a {name} but no body; connect the kind of body that it was made with.")
+            raise ValueError(
+                f"A {name} is connected but no body; connect the kind of body that the motion was made with."
+            )
         motion = motion[:1] if which else motion
         return people_of_motion(body, motion, cells, drawing_device()), motion.shot.cpu().numpy()
     if keypoints is None:
         raise ValueError(
-            f"Where the person is in {'the reference picture' if which else 'the frames'} is not known; connect {name} "
-            f"and body, or {which or 'pose'}_keypoints."
+            "Calibrate Reference does not know where the person is in "
+            f"{'the reference image' if which else 'the frames'}; connect {name} and body, or "
+            f"{which or 'pose'}_keypoints."
         )
     keypoints = keypoints[:1] if which else keypoints
     width, height = canvas_size(keypoints)
@@ -207,14 +210,16 @@ def silhouette(shares, mask, rows, columns, frames, name) -> torch.Tensor:
     if mask is None:
         if shares is None:
             raise ValueError(
-                f"Masking needs to know which pixels are the person's; connect {name}, or the motion and body, or "
-                "choose masking: off."
+                f"Masking needs to know which pixels belong to the person; connect {name}, or the motion and body, or "
+                "set masking to off."
             )
         return shares
     mask = mask.reshape(-1, *mask.shape[-2:])
     mask = mask[:1] if frames == 1 else mask
     if len(mask) not in (1, frames):
-        raise ValueError(f"The {name} has {len(mask)} frames but {frames} are needed; connect that of the same clip.")
+        raise ValueError(
+            f"The {name} has {len(mask)} frames but {frames} are needed; connect the mask of the same clip."
+        )
     return covered(mask, rows, columns).expand(frames, -1, -1)
 
 
@@ -223,8 +228,8 @@ def check_shape(what, own_width, own_height, picture, width, height) -> None:
     ratio = own_width / own_height * height / width
     if not 0.98 < ratio < 1.02:
         warn(
-            f"Calibrate Reference: {what} to a picture of {own_width}x{own_height} pixels, {picture} has "
-            f"{width}x{height}, so that nothing lies where it should; use pictures of one shape."
+            f"Calibrate Reference: the canvas of {what} is {own_width}x{own_height} pixels, but {picture} has "
+            f"{width}x{height}, so nothing lies in the right place; use pictures of one aspect ratio."
         )
 
 

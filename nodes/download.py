@@ -77,7 +77,7 @@ def work(job: RunningDownload) -> None:
     try:
         with listening(job.on_bytes):
             checked = download(address(job.file), place_of(job.file), job.file.sha256)
-        message = f"{job.file.name} is there; it has {checked}."
+        message = f"{job.file.name} is downloaded; it has {checked}."
         logging.info("[Champ] %s", message)
     except CancelledError:
         state = "cancelled"
@@ -95,7 +95,7 @@ async def asked(request: web.Request) -> dict:
     host = request.headers.get("Host", "")
     if not is_trusted(host, request.headers.get("Origin"), args.listen, args.enable_cors_header):
         raise web.HTTPForbidden(
-            text=f"ComfyUI was opened under the name {host[:100]!r}, which might be that of a foreign page; open it by "
+            text=f"ComfyUI was opened under the name {host[:100]!r}, which could belong to a foreign page; open it by "
             "its IP address or by https, or start it with --enable-cors-header and that address."
         )
     if request.content_type != "application/json":
@@ -123,11 +123,11 @@ async def start(request: web.Request) -> web.Response:
     name = (await asked(request)).get("file")
     file = next((file for file in FILES if file.name == name), None)
     if file is None:
-        raise web.HTTPNotFound(text="There is no such file in this pack's list.")
+        raise web.HTTPNotFound(text="This file is not in the pack's list; choose one from the list.")
     if job := running:
-        raise web.HTTPConflict(text=f"{job.file.name} is being downloaded; wait for it or cancel it.")
+        raise web.HTTPConflict(text=f"{job.file.name} is being downloaded; wait until it is complete, or cancel it.")
     if browser_entry(file)["present"]:
-        raise web.HTTPConflict(text=f"{file.name} is there already.")
+        raise web.HTTPConflict(text=f"{file.name} is already there; press R and choose it.")
     running = RunningDownload(file)
     threading.Thread(target=work, args=(running,), daemon=True).start()
     return web.json_response({})

@@ -118,7 +118,7 @@ class ChampEstimateMotion(io.ComfyNode):
             boxes = [np.array([0, 0, frames.width, frames.height, 1], np.float32)] * len(frames)
             if len(frames) > 1:
                 warn(
-                    "No pose_keypoints are connected, so the whole picture is taken for the person in every frame; "
+                    "No pose_keypoints are connected, so the whole picture is taken as the person in every frame; "
                     "connect Estimate Pose, which finds the person."
                 )
         else:
@@ -141,7 +141,7 @@ def person_boxes(keypoints: list[dict], frames: Pictures) -> tuple[list[np.ndarr
     people = from_pose_keypoint(keypoints, frames.width, frames.height)
     if len(people) != len(frames):
         raise ValueError(
-            f"The clip has {len(frames)} frames and pose_keypoints {len(people)}; find the keypoints in the same clip."
+            f"The clip has {len(frames)} frames and pose_keypoints {len(people)}; use the keypoints of the same clip."
         )
     shot = shots_of(keypoints)
     return [None if pose is None else person_box(pose) for pose in one_person(people, shot)], shot

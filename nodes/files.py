@@ -110,8 +110,8 @@ def set_place(name: str) -> Path:
     if name not in checkpoint_sets():
         raise ValueError(
             f"There is no checkpoint set called {name!r}: press Download files... in Load Champ Model, or put the "
-            "files of Champ or Animate Anyone into a folder of their own below models/champ and press R; then choose "
-            "it. Or choose champ_tiny, which comes with the pack."
+            "files of Champ or Animate Anyone into their own folder below models/champ and press R; then choose it, or "
+            "choose champ_tiny, which comes with the pack."
         )
     return next(place for root in folder_paths.get_folder_paths("champ") if (place := Path(root, name)).exists())
 
@@ -152,8 +152,8 @@ def map_folder(name: str) -> Path:
     folder = annotated_path(name)
     if folder is None or not any((folder / map_name).is_dir() for map_name in MAP_FOLDERS):
         raise ValueError(
-            f"There is no folder of maps called {name!r}; put a folder with depth, normal, semantic_map or dwpose "
-            "inside into ComfyUI's input folder, then choose it from the list."
+            f"There is no folder of maps called {name!r}; put a folder that contains depth, normal, semantic_map or "
+            "dwpose into ComfyUI's input folder, then choose it from the list."
         )
     return folder
 

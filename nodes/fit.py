@@ -96,7 +96,7 @@ class ChampFitMotion(io.ComfyNode):
         overlay = body_over(frames, person, body, motion, step)
         report = describe_estimate(motion)
         if motion.confidence[motion.confidence > 0].median() < UNSEEN:
-            report += "\nMuch of the person is out of sight in most frames; what is not seen stands upright."
+            report += "\nMuch of the person is out of sight in most frames; parts that are not seen stand upright."
         return io.NodeOutput(motion, to_image(overlay), report, ui=animated(overlay, fps / step))
 
 

@@ -62,7 +62,7 @@ class ChampEncodeGuidance(io.ComfyNode):
             if mask.shape != images["semantic_map"].shape[:3]:
                 raise ValueError(
                     f"The mask has shape {tuple(mask.shape)} but the semantic maps have "
-                    f"{tuple(images['semantic_map'].shape[:3])}; connect the mask that was made with them."
+                    f"{tuple(images['semantic_map'].shape[:3])}; connect the mask of the same maps."
                 )
             images["semantic_map"] = images["semantic_map"] * (mask > 0)[..., None]
         depth, normal = (a_few(images[name]) if name in images else None for name in ("depth", "normal"))
@@ -89,8 +89,8 @@ def add_guidance(first, second):
     for what in ("frames", "width", "height", "family"):
         if getattr(first, what) != getattr(second, what):
             raise ValueError(
-                f"The two guidances differ in {what} ({getattr(first, what)} and {getattr(second, what)}); "
-                "encode maps of one clip at one size, with the encoders of one set."
+                f"The two guidances differ in {what} ({getattr(first, what)} and {getattr(second, what)}); encode maps "
+                "of one clip, at one size, with the encoders of one checkpoint set."
             )
     return replace(second, layers=first.layers + second.layers)
 

@@ -251,8 +251,8 @@ class ChampDrawSkeleton(io.ComfyNode):
         height = height or round(width * found_height / found_width)
         if not (1 <= width <= MAX_SIZE and 1 <= height <= MAX_SIZE):
             raise ValueError(
-                f"The skeleton would be {width}x{height} pixels; set a width and height from 1 to {MAX_SIZE}, or check "
-                "the canvas size that the pose node gives."
+                f"The skeleton map would have {width}x{height} pixels; set a width and height from 1 to {MAX_SIZE}, or "
+                "check the canvas size of the pose node."
             )
         frames = from_pose_keypoint(pose_keypoints, width, height)
         pictures = torch.empty(len(frames), height, width, 3)

@@ -40,7 +40,7 @@ def angles(text: str, name: str) -> list[float]:
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"{name} is {text!r}; write angles in degrees with commas between, such as 0, 360.") from None
+        raise ValueError(f"{name} is {text!r}; write angles in degrees, separated by commas, such as 0, 360.") from None
     if not torch.tensor(values).isfinite().all():
         raise ValueError(f"{name} is {text!r}; write ordinary numbers in degrees, such as 0, 360.")
     return values

@@ -32,7 +32,7 @@ def motion_file(name: str) -> Path:
     path = annotated_path(name)
     if path is None or path.suffix.lower() not in EXTENSIONS or not path.is_file():
         raise ValueError(
-            f"There is no motion file called {name!r}; put one that ends in {', '.join(EXTENSIONS)} into ComfyUI's "
+            f"There is no motion file called {name!r}; put a file that ends in {', '.join(EXTENSIONS)} into ComfyUI's "
             "input folder, press R, and choose it from the list."
         )
     return path

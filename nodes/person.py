@@ -144,10 +144,10 @@ def _report(everybody: list[Track], chosen: Track, person: str, number: int) -> 
     lines += [f"  {n}: in {len(t.seen)} of {frames} frames ({in_short(t.seen)})" for n, t in enumerate(everybody[:20])]
     absent = in_short(np.flatnonzero(chosen.member < 0))
     who = f"number {number}" if person == "number" else f"the {person} one"
-    lines.append(f"Followed: {who}, in {len(chosen.seen)} frames{f'; not there in {absent}' if absent else ''}.")
+    lines.append(f"Followed: {who}, in {len(chosen.seen)} frames{f'; missing in {absent}' if absent else ''}.")
     cuts = np.flatnonzero(np.diff(chosen.shot)) + 1
     if len(cuts):
-        how = "chosen again" if person in ("largest", "central") else "found again by place and size only"
+        how = "chosen again" if person in ("largest", "central") else "matched by place and size only"
         lines.append(f"After the cuts at {', '.join(map(str, cuts))} the person was {how}: look at the overlay.")
     return "\n".join(lines)
 

@@ -112,7 +112,9 @@ class ChampEstimatePose(io.ComfyNode):
         with dwpose.in_use():
             shots = find_shots(looked_at())
         if not any(people):
-            warn(f"Nobody was found in {len(frames)} frames; is there a person, upright and not too small?")
+            warn(
+                f"Nobody was found in {len(frames)} frames; use a clip with a person who is upright and not too small."
+            )
         keypoints = to_pose_keypoint(people, frames.width, frames.height, shots)
         shown = torch.stack(overlay)
         return io.NodeOutput(keypoints, to_image(shown), ui=animated(shown, fps / step))
@@ -135,8 +137,8 @@ def keypoints_of_clip(pose_keypoints: list[dict], clip) -> Watched:
     people = from_pose_keypoint(pose_keypoints, width, height)
     if frames is not None and len(frames) != len(people):
         raise ValueError(
-            f"The clip has {len(frames)} frames and pose_keypoints {len(people)}; find the keypoints in the same "
-            "clip, or leave clip empty."
+            f"The clip has {len(frames)} frames and pose_keypoints {len(people)}; use the keypoints of the same clip, "
+            "or leave clip empty."
         )
     shot = shots_of(pose_keypoints)
     if frames is not None and not any(SHOT in frame for frame in pose_keypoints):

@@ -115,4 +115,7 @@ def warn_of_other_shape(body: Body, motion: Motion) -> None:
     the shape of the body that it was made with: one that is estimated from a video or a picture is meant to differ."""
     built_in, shape = motion.source.startswith("built-in"), body.with_betas(motion.betas).betas
     if built_in and body.betas.any() and not torch.allclose(body.betas, shape, atol=1e-4):
-        warn("The body has another shape than the motion; the motion's shape is used. Make the motion with this body.")
+        warn(
+            "The body's shape differs from the motion's, and the motion's shape is used; to use the other one, make "
+            "the motion with this body."
+        )

@@ -45,7 +45,7 @@ class _Batch(Pictures):
     def __init__(self, images: torch.Tensor, fps: float | None):
         count, height, width, channels = images.shape
         if count == 0:
-            raise ValueError("This batch has no pictures in it; look at what the node before it does.")
+            raise ValueError("This batch contains no pictures; check the node before it.")
         super().__init__(count, width, height, fps)
         self.images = images if channels > 1 else images.expand(-1, -1, -1, 3)
 
@@ -67,7 +67,7 @@ class _Video(Pictures):
             self.times = sorted(_time(p.pts) for p in packets if self._keeps(p.pts, stream))
         _, first = next(self._decoded(), (None, None))
         if not self.times or first is None:
-            raise ValueError("This video has no pictures that can be decoded; convert it to MP4 (H.264) and load that.")
+            raise ValueError("No frame of this video can be decoded; convert it to MP4 (H.264) and load that file.")
         self.part = _part(video, first.shape[1], first.shape[0])
         height, width = first[self.part].shape[:2]
         super().__init__(len(self.times), width, height, float(video.get_frame_rate()))
@@ -110,7 +110,7 @@ class _Video(Pictures):
             self.source.seek(0)
         with av.open(self.source, mode="r") as container:
             if not container.streams.video:
-                raise ValueError("This file has no video in it; choose another one.")
+                raise ValueError("This file contains no video; choose another one.")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             if self.start:

@@ -78,7 +78,7 @@ def test_what_is_there_stays_unless_it_is_to_be_replaced(tmp_path):
     folder.mkdir()
     (folder / "old").touch()
     for target, is_folder in ((file, False), (folder, True)):
-        with pytest.raises(ValueError, match=f"{target.name} cannot be saved in .* is there already; choose another"):
+        with pytest.raises(ValueError, match=f"{target.name} cannot be saved in .* is already there; choose another"):
             with whole(target, folder=is_folder):
                 raise AssertionError("this is said before anything is made")
     with whole(file, replace=True) as made:
@@ -132,7 +132,7 @@ def test_two_at_once_do_not_mix(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(ends) == 2 and ends.count("made") == 1 and any("is there already" in end for end in ends)
+    assert len(ends) == 2 and ends.count("made") == 1 and any("is already there" in end for end in ends)
     assert len({file.suffix for file in (tmp_path / "maps").iterdir()}) == 1
     assert [item.name for item in tmp_path.iterdir()] == ["maps"]
 
@@ -272,7 +272,7 @@ def test_places_that_cannot_be(tmp_path):
     for target, reason in (
         (tmp_path / "file" / "a", "a part of its path is a file, not a folder; choose another folder"),
         (tmp_path / "file" / "a" / "b", "a part of its path is a file, not a folder"),
-        (tmp_path / "folder", "a folder of that name is there already"),
+        (tmp_path / "folder", "a folder of that name is already there"),
         (tmp_path / ("x" * 300), "its name or path is too long; choose a shorter name"),
     ):
         with pytest.raises(ValueError, match=reason), whole(target, replace=True) as made:

@@ -112,11 +112,11 @@ def _check(path: Path, model: dict[str, np.ndarray]) -> None:
     for key, shape in expected.items():
         if model[key].shape != shape:
             raise ValueError(
-                f"{path.name} is not an SMPL model: {key} is {model[key].shape} instead of {shape}; "
-                "choose an SMPL file, not SMPL-H, SMPL-X or another body's."
+                f"{path.name} is not an SMPL model: {key} is {model[key].shape} instead of {shape}; choose an SMPL "
+                "file, not SMPL-H, SMPL-X or another body."
             )
         if model[key].dtype.kind not in "iuf" or not (np.abs(model[key]) <= LARGEST).all():  # nor for NaN
-            raise ValueError(f"{path.name} is damaged: its {key} hold NaN or numbers that no body has; get it again.")
+            raise ValueError(f"{path.name} is damaged: its {key} contain NaN or impossible numbers; get it again.")
     faces = model["f"]
     if not 0 < len(faces) <= FACES or not 0 < count <= VERTICES:
         raise ValueError(
@@ -125,7 +125,7 @@ def _check(path: Path, model: dict[str, np.ndarray]) -> None:
         )
     if faces.min() < 0 or faces.max() >= count:
         raise ValueError(
-            f"{path.name} is damaged: its faces name vertices from {faces.min():.0f} to {faces.max():.0f}, and it has "
+            f"{path.name} is damaged: its faces refer to vertices {faces.min():.0f} to {faces.max():.0f}, but it has "
             f"{count}; get it again."
         )
 
@@ -182,7 +182,7 @@ def _evaluate(value: Any, room: Room, steps: int = STEPS) -> np.ndarray:
     if not isinstance(value, Node):
         return to_array(value)
     if steps == 0:
-        raise DamagedError("its expressions go too deep")
+        raise DamagedError("its expressions are nested too deeply")
     state, inner = value.state, partial(_evaluate, room=room, steps=steps - 1)
     match value.kind.rpartition(".")[2]:
         case "Ch":

@@ -97,8 +97,8 @@ def calibrate(
     reading.span.check("The calibrated reference")
     if net.family != reference.family:
         raise ValueError(
-            f"The reference was encoded by the ReferenceNet of {reference.family}, but that of {net.family} is to see "
-            "its warps; use the same one for both."
+            f"The reference was encoded by the ReferenceNet of {reference.family}, but the connected one is of "
+            f"{net.family}; use the same ReferenceNet for both."
         )
     apart = plan.shares is not None and picture.person is not None and bool(picture.person.any())
     masks, latents = _warped(picture, plan, encode, apart)

@@ -191,7 +191,7 @@ def align_clip(
     What cannot be aligned by `points` is aligned by the torso; else it has the transform of the last frame of its shot
     that could be, or of the next one if it is before the first; else the identity."""
     if points not in SUBSETS:
-        raise ValueError(f"There are no points called {points!r} to align by; choose from {', '.join(SUBSETS)}.")
+        raise ValueError(f"There are no points called {points!r}; choose from {', '.join(SUBSETS)}.")
     shot = [0] * len(people) if shot is None else shot
     aligned: dict[int, Alignment] = {}
     for frame, person in enumerate(people):

@@ -18,9 +18,10 @@ USED, UNUSED, OURS = (80, 255, 120), (255, 90, 80), (255, 255, 255)
 def doubts(plan: Plan) -> list[str]:
     """A sentence for everything that a user should look at, with its frames."""
     reference, frames = plan.crowded
-    where = [*(["the reference picture"] if reference else []), *([in_words(frames)] if frames else [])]
+    where = [*(["the reference image"] if reference else []), *([in_words(frames)] if frames else [])]
     crowd = (
-        f"In {' and in '.join(where)} there are several people; the largest is followed. Follow Person chooses others."
+        f"There are several people in {' and in '.join(where)}; the largest is followed, and Follow Person can choose "
+        "another."
     )
     return [crowd] * bool(where) + _doubtful_frames(plan) + _doubtful_silhouettes(plan)
 
@@ -28,7 +29,7 @@ def doubts(plan: Plan) -> list[str]:
 def _doubtful_frames(plan: Plan) -> list[str]:
     stays = "so the reference stays as it is."
     if not (plan.reference[:, 2] > 0).any():
-        return [f"Nobody was found in the reference picture, {stays}"]
+        return [f"Nobody was found in the reference image, {stays}"]
     found = plan.alignments
     if not any(a.aligned for a in found):
         return [f"The person cannot be aligned with the reference in any of the {len(found)} frames, {stays}"]
@@ -38,30 +39,30 @@ def _doubtful_frames(plan: Plan) -> list[str]:
     said = (
         (
             [i for i, other in enumerate(near) if other and empty[i]],
-            "nobody is seen; the warp of a frame before or after stands for it.",
+            "nobody is seen; the position of a neighbouring frame is used.",
         ),
         (
             [i for i, other in enumerate(near) if other and not empty[i]],
-            "too few points agree with the reference; the warp of a frame before or after stands for it.",
+            "too few points agree with the reference; the position of a neighbouring frame is used.",
         ),
         (
             [i for i, a in enumerate(found) if a.points == "none"],
-            "the person cannot be aligned with the reference, nor in another frame of the shot; the reference is read "
-            "as it is.",
+            "the person cannot be aligned with the reference, and neither in any other frame of the shot; the "
+            "reference is read unmoved.",
         ),
         (
             [i for i, a in enumerate(found) if a.mirrored],
-            "the person is seen from the other side than in the reference; they are aligned by the middle of the body, "
-            "and the reference is not mirrored.",
+            "the person shows another side than in the reference; they are aligned by the middle of the body, and the "
+            "reference is not mirrored.",
         ),
         (
             [i for i, a in enumerate(found) if a.line],
-            "all points lie on a line, which tells size and turn, but not from which side the person is seen.",
+            "all points lie on a line, which gives size and turn, but not the side from which the person is seen.",
         ),
         (
             [i for i, a in enumerate(found) if a.clamped],
-            f"the person is more than {SCALES[1]:g} times smaller or larger than in the reference; the warp goes only "
-            "that far.",
+            f"the person is more than {SCALES[1]:g} times smaller or larger than in the reference; the scale stops "
+            "there.",
         ),
     )
     return [f"In {in_words(frames)} {what}" for frames, what in said if frames]
@@ -71,8 +72,8 @@ def _doubtful_silhouettes(plan: Plan) -> list[str]:
     reference, frames = plan.bare
     if reference:
         return [
-            "The silhouette of the person in the reference picture is empty, so nothing is masked. Load Image gives an "
-            "empty mask with a picture that has no transparency."
+            "The silhouette of the person in the reference image is empty, so nothing is masked; Load Image gives an "
+            "empty mask for a picture without transparency."
         ]
     there = [i for i in frames if plan.alignments[i].aligned]
     return [f"In {in_words(there)} the silhouette is empty; all pixels read only the background."] if there else []
@@ -89,13 +90,13 @@ def calibration_summary(plan: Plan, bytes_held: int) -> str:
         for name, values, unit in (
             ("Scale", [a.scale for a in aligned], ""),
             ("Turn", [a.degrees for a in aligned], " degrees clockwise"),
-            ("Distance of the points after it", [a.residual for a in aligned], " pixels"),
+            ("Distance of the points after the move", [a.residual for a in aligned], " pixels"),
         ):
             lines.append(f"{name} {min(values):.3g} to {max(values):.3g}{unit}")
         lines.append(f"Points used {min(points)} to {max(points)} of 17")
     lines.append(
-        f"Warps besides the reference as it is: {plan.passes}, each seen once by ReferenceNet; a frame's own differs "
-        f"from the one it reads by {plan.off:.1f} pixels at most"
+        f"Moved images: {plan.passes}, each encoded once by ReferenceNet; a frame's ideal position differs from the "
+        f"one it reads by at most {plan.off:.1f} pixels"
     )
     lines.append(f"{bytes_held / 2**20:.0f} MiB of features in main memory")
     return "\n".join([f"{line}." for line in lines] + doubts(plan))

@@ -86,7 +86,7 @@ class _Layers:
         scale = self[f"{name}.bn.weight"] / (self[f"{name}.bn.running_var"] + self.epsilon).sqrt()
         weight = self[f"{name}.conv.weight"]
         if weight.ndim != 4 or len(weight) != len(scale):
-            raise DamagedError(f"its {name} is of other sizes than the official one")
+            raise DamagedError(f"its {name} has another shape than the official one")
         bias = self[f"{name}.bn.bias"] - self[f"{name}.bn.running_mean"] * scale
         return self.step(
             torch.ops.aten.silu_, self._conv(x, f"{name}.conv", weight * scale[:, None, None, None], bias, stride)

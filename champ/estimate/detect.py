@@ -50,7 +50,7 @@ def check_detector(shapes: Sequence[tuple[int, ...]], name: str) -> None:
     cells = sum((SIZE // stride) ** 2 for stride in STRIDES)
     if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][1] != cells or shapes[0][2] <= 5 + PERSON:
         given = " and ".join(map(str, shapes))
-        raise ValueError(f"{name} gives values of shape {given} where YOLOX gives (1, {cells}, 85); choose yolox_l.")
+        raise ValueError(f"{name} gives values of shape {given}, but YOLOX gives (1, {cells}, 85); choose yolox_l.")
 
 
 def letterbox(picture: np.ndarray) -> tuple[np.ndarray, float]:

@@ -109,6 +109,6 @@ def check_pose_network(shapes: Sequence[tuple[int, ...]], name: str) -> None:
     if found != expected:
         given = " and ".join(map(str, found))
         raise ValueError(
-            f"{name} gives values of shape {given} where DWPose gives {expected[0]} and {expected[1]}; choose "
+            f"{name} gives values of shape {given}, but DWPose gives {expected[0]} and {expected[1]}; choose "
             "dw-ll_ucoco_384."
         )

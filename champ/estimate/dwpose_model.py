@@ -63,8 +63,8 @@ class Runner:
         if all(bool(output.isfinite().all()) for output in found):
             return found
         if self.dtype == torch.float32:
-            raise ValueError(f"{self.name} gives values that are no numbers; download it again.")
-        logging.info("%s needs more than 16 bits and is run with 32.", self.name)
+            raise ValueError(f"{self.name} gives NaN or infinite values; download it again.")
+        logging.info("%s needs more than 16 bits and now runs in 32.", self.name)
         self.dtype = torch.float32
         network.to(self.dtype)
         return self._finite(pictures)

@@ -37,8 +37,8 @@ def estimate_motion(
     score = torch.tensor([float(box[4]) for box in boxes if box is not None]).clamp(LEAST, 1)
     if not squares:
         raise ValueError(
-            f"The person is in none of the {len(boxes)} frames, so there is nothing to estimate; use a clip in which "
-            "a person can be seen, and look at the overlay of the node that finds people."
+            f"The person was found in none of the {len(boxes)} frames, so there is nothing to estimate; use a clip in "
+            "which a person is visible, and check the overlay of the pose node."
         )
 
     def crops() -> Iterator[Tensor]:
@@ -50,7 +50,7 @@ def estimate_motion(
     predictions = zip(*predict(hmr2, crops()))
     rotations, betas, camera = (torch.stack(values) for values in predictions)
     if len(rotations) < len(squares):
-        raise ValueError(f"There are boxes for {len(boxes)} frames, but fewer pictures; give both for the same clip.")
+        raise ValueError(f"There are boxes for {len(boxes)} frames, but fewer pictures; take both from the same clip.")
     cam_t, focal = cam_in_picture(camera, list(squares.values()), width, height)
     seen = torch.tensor(list(squares))
     motion = Motion(

@@ -181,8 +181,8 @@ def fit_motion(
     known = size.isfinite().nonzero().flatten()
     if len(known) == 0:
         raise ValueError(
-            f"In none of the {frames} frames both shoulders or a whole arm or leg of the person are seen, so there is "
-            "nothing to fit; look at the keypoints with Draw Skeleton Map, and use a clip with a larger person."
+            f"No shoulders, whole arm or whole leg of the person were found in any of the {frames} frames, so there is "
+            "nothing to fit; check the keypoints with Draw Skeleton Map, and use a clip with a larger person."
         )
     seen, cuts = seen[known], shots[known]
     ends = [0, *((cuts.diff() != 0).nonzero().flatten() + 1).tolist(), len(known)]

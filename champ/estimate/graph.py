@@ -95,7 +95,7 @@ class Graph(nn.Module):
             raise DamagedError("it changes its own weights")
         results = [values.get(name) for name in self.outputs]
         if not results or not all(isinstance(result, Tensor) and result.is_meta for result in results):
-            raise DamagedError("what it gives does not depend on the picture")
+            raise DamagedError("its output does not depend on the picture")
         return [tuple(result.shape) for result in results if isinstance(result, Tensor)]
 
     def _measure(self, values: dict[str, Any], count: int) -> None:
@@ -107,7 +107,7 @@ class Graph(nn.Module):
                 size += sum(map(_size, made))
                 work += sum(map(_size, made)) * _terms(step, args)
                 if size > MAX_VALUES * count or work > MAX_WORK * count:
-                    raise ValueError("it takes more memory or time than any network of its kind")
+                    raise ValueError("it needs more memory or time than any network of its kind")
                 size -= sum(map(_size, dropped))
             except Exception as error:  # whatever an operator raises for arguments that make no sense
                 reason = " ".join(str(error).split())[:200]
@@ -120,7 +120,7 @@ class Graph(nn.Module):
             result = step.function(*args, **{key: _filled(arg, values) for key, arg in step.kwargs.items()})
             made = [result] if len(step.outputs) == 1 else list(result)
             if len(made) != len(step.outputs):
-                raise ValueError(f"it gives {len(made)} values in the place of {len(step.outputs)}")
+                raise ValueError(f"it gives {len(made)} values instead of {len(step.outputs)}")
             values.update(zip(step.outputs, made))
             yield args, made, [values.pop(name) for name in done]
             del args, result, made  # so that they take no memory during the next step

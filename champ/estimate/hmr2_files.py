@@ -41,7 +41,7 @@ def half_copy(path: str | Path, write: Callable[[Path], None]) -> Path:
             with whole(copy, replace=True) as made:
                 write(made)
         except ValueError as error:
-            raise ValueError(f"{error} Or switch the half precision copy off.") from error
+            raise ValueError(f"{error} Or turn half_precision_copy off.") from error
     return copy
 
 

@@ -73,7 +73,9 @@ def _read(path: Path, heads: int, decoder_heads: int) -> tuple[StateDict, HMR2Si
     """The weights of a file, after checking that they fit."""
     state, about = read_hmr2(path)
     if "smpl_head.decpose.weight" not in state:
-        raise ValueError(f"{path.name} is {kind_of(state)}, but HMR2 belongs here; choose {OFFICIAL} of 4D-Humans.")
+        raise ValueError(
+            f"{path.name} is {kind_of(state)}, but a checkpoint of HMR2 belongs here; choose {OFFICIAL} of 4D-Humans."
+        )
     try:
         heads, decoder_heads = int(about.get("heads", heads)), int(about.get("decoder_heads", decoder_heads))
         sizes = HMR2Sizes.read(shapes_of(state), heads, decoder_heads)

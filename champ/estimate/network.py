@@ -37,11 +37,11 @@ class Network(nn.Module):
         try:
             shapes = self.graph.check((self.batch, 3, height, width))
             if any(not shape or shape[0] != self.batch for shape in shapes):
-                raise DamagedError("what it gives is not made for each picture")
+                raise DamagedError("its output is not made for each picture")
         except DamagedError as error:
             raise ValueError(
-                f"{self.name} does not take pictures of {width}x{height} pixels: {error}. Choose the file that is "
-                "meant for this, or download it again."
+                f"{self.name} does not take pictures of {width}x{height} pixels: {error}; choose the right file, or "
+                "download it again."
             ) from None
         self.checked.add((self.batch, 3, height, width))
         return [(1, *shape[1:]) for shape in shapes]

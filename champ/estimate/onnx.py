@@ -59,7 +59,7 @@ class _Reader:
                 raise DamagedError("it is damaged")
             length, at = _varint(content, at) if kind == 2 else (8 if kind == 1 else 4, at)
             if length > len(content) - at:
-                raise DamagedError("it is damaged or not complete")
+                raise DamagedError("it is damaged or incomplete")
             found[tag >> 3].append(content[at : at + length])
             at += length
         return found
@@ -116,7 +116,7 @@ def _varint(content: memoryview, at: int) -> tuple[int, int]:
         at += 1
         if byte < 128:
             return value & (2**64 - 1), at
-    raise DamagedError("it is damaged or not complete")
+    raise DamagedError("it is damaged or incomplete")
 
 
 def _int(values: list[Any]) -> int:
@@ -142,7 +142,7 @@ class _Network:
         inputs = [self.reader.message(value) for value in self.message[11]]
         inputs = [value for value in inputs if _text(value[1]) not in self.tensors]
         if len(inputs) != 1:
-            raise DamagedError(f"it takes {len(inputs)} inputs, but pictures alone belong here")
+            raise DamagedError(f"it takes {len(inputs)} inputs, but should take pictures alone")
         picture, batch = _text(inputs[0][1]), self._batch(inputs[0])
         outputs = [_text(self.reader.message(value)[1]) for value in self.message[12]]
         if len(self.message[1]) > MAX_STEPS:
@@ -174,7 +174,7 @@ class _Network:
             if i < len(args) and names[i] in self.tensors:
                 args[i] = self.tensors[names[i]]
         if operator == "Softmax" and self.opset < 13:
-            raise DamagedError("its softmax is of an old kind")
+            raise DamagedError("it uses the softmax of an old version of ONNX")
         if operator == "Split" and len(args) < 2 and "split" not in attributes:
             attributes["num_outputs"] = len(outputs)
         if operator == "Reshape":
@@ -197,7 +197,7 @@ class _Network:
             return name, np.frombuffer(b"".join(message[7]), "<f4").tolist()
         if kind == 7 or not kind and message[8]:
             return name, self.reader.ints(message[8])
-        raise DamagedError(f"it has an attribute {name!r} of a kind that no network needs")
+        raise DamagedError(f"its attribute {name!r} has a type that no network needs")
 
 
 def _ints(value: Any) -> list[int]:

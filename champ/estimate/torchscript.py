@@ -33,7 +33,7 @@ def read_torchscript(file: Path) -> tuple[Graph, int]:
     archive = TorchArchive(mapped(file))
     network = archive.load(names=rf"{NAMES}|__torch__\.[\w.]+")
     if not isinstance(network, Node):
-        raise DamagedError("it holds no network")
+        raise DamagedError("it contains no network")
     constants = archive.load("constants.pkl") if "constants.pkl" in archive else ()
     batch = _traced_with(archive, file.name)
     return _Tracer(archive, constants, batch).graph(network), batch
@@ -150,7 +150,7 @@ class _Expression:
         token = self.token
         found = TOKEN.match(self.text, self.at)
         if not found and self.text[self.at :].strip():
-            raise DamagedError(f"its code says more than traced code does: {self.text[:60]!r}")
+            raise DamagedError(f"its code contains something that traced code does not: {self.text[:60]!r}")
         self.kind, self.token = (found.lastgroup or "", found[found.lastgroup or 0]) if found else ("", "")
         self.at = found.end() if found else len(self.text)
         return token
@@ -158,13 +158,13 @@ class _Expression:
     def whole(self) -> Any:
         value = self.value()
         if self.token:
-            raise DamagedError(f"its code says more than traced code does: {self.text[:60]!r}")
+            raise DamagedError(f"its code contains something that traced code does not: {self.text[:60]!r}")
         return value
 
     def value(self) -> Any:
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise DamagedError("its code has more brackets in brackets than any such network")
+            raise DamagedError("its code has more nested brackets than any such network")
         value = self.start()
         while self.token in (".", "(", "["):
             sign = self.advance()
@@ -192,7 +192,7 @@ class _Expression:
             values, _ = self.arguments(")")
             single = len(values) == 1 and not self.text[before : self.at].rstrip(") ").endswith(",")
             return values[0] if single else tuple(values)
-        raise DamagedError(f"its code says more than traced code does: {self.text[:60]!r}")
+        raise DamagedError(f"its code contains something that traced code does not: {self.text[:60]!r}")
 
     def arguments(self, end: str) -> tuple[list[Any], dict[str, Any]]:
         """Up to a closing bracket."""
@@ -207,7 +207,7 @@ class _Expression:
             if self.token == ",":
                 self.advance()
             elif self.token != end:
-                raise DamagedError(f"its code says more than traced code does: {self.text[:60]!r}")
+                raise DamagedError(f"its code contains something that traced code does not: {self.text[:60]!r}")
         self.advance()
         return values, named
 
@@ -228,7 +228,7 @@ class _Tracer:
         result = self.run(network, "forward", [self.picture])
         outputs = list(result) if isinstance(result, (list, tuple)) else [result]
         if not all(isinstance(output, Ref) for output in outputs):
-            raise DamagedError("it gives something else than tensors")
+            raise DamagedError("its output is not a tensor")
         return Graph(self.steps, self.picture, outputs, self.tensors)
 
     def run(self, module: Node, name: str, args: list[Any]) -> Any:
@@ -275,7 +275,7 @@ class _Tracer:
         """What an expression stands for: a constant, a part of the network, or the name of a value."""
         if isinstance(expression, Identifier):
             if expression not in scope:
-                raise DamagedError(f"its code mentions {str(expression)[:40]!r}, which is nothing that a network has")
+                raise DamagedError(f"its code mentions {str(expression)[:40]!r}, which no network has")
             return scope[expression]
         if isinstance(expression, Attribute):
             if expression.of == Identifier("CONSTANTS"):

@@ -84,15 +84,17 @@ def choose_person(
     "marked" is who first stands in the `mask` (H, W) of all frames, or (M, H, W) of the first M.
     """
     if person not in CHOICES:
-        raise ValueError(f"There is no way to choose a person called {person!r}; choose from {', '.join(CHOICES)}.")
+        raise ValueError(f"There is no choice of person called {person!r}; choose from {', '.join(CHOICES)}.")
     if not tracks:
-        raise ValueError("Nobody was found in any frame, so nobody can be followed; use a clip with a visible person.")
+        raise ValueError(
+            "Nobody was found in any frame, so there is nobody to follow; use a clip in which a person is visible."
+        )
     people = link(tracks)
     if person == "number":
         if not 0 <= number < len(people):
             raise ValueError(
                 f"There is no number {number} among the people of this clip; the highest is {len(people) - 1}, and the "
-                "overlay shows who has which."
+                "overlay shows everybody's number."
             )
         return people[number]
     if person == "marked":
@@ -214,7 +216,8 @@ def _between(pieces: list[Track], t: Track) -> float:
 def _marked(people: list[Track], mask: np.ndarray | None) -> int:
     if mask is None or not mask.any():
         raise ValueError(
-            "The mask is empty or not connected; paint over the person who is to be followed, or choose in another way."
+            "The mask is empty or not connected; paint it over the person to follow, or choose the person in another "
+            "way."
         )
     frames = len(people[0].member)
     masks = np.broadcast_to(mask, (frames, *mask.shape)) if mask.ndim == 2 else mask[:frames]
@@ -222,7 +225,7 @@ def _marked(people: list[Track], mask: np.ndarray | None) -> int:
         overlaps = [_overlap(painted > 0, t.boxes[frame]) for t in people]
         if max(overlaps) > 0:
             return int(np.argmax(overlaps))
-    raise ValueError("Nobody stands where the mask is; paint it over a person in the first frame of the clip.")
+    raise ValueError("There is nobody under the mask; paint it over a person in the first frame of the clip.")
 
 
 def _overlap(mask: np.ndarray, box: np.ndarray) -> float:

@@ -59,7 +59,7 @@ def to_array(value: Any) -> np.ndarray:
         dtype, raw = value.args
         return array_from(raw, _described(dtype, text=True), (), "C")
     else:
-        raise DamagedError(f"it holds {value.name[:80]} in the place of an array")
+        raise DamagedError(f"it holds {value.name[:80]} instead of an array")
     return array_from(raw, _described(dtype), shape, order)
 
 
@@ -81,7 +81,7 @@ def _listed(values: list | tuple) -> np.ndarray:
             if isinstance(value, list | tuple):
                 waiting.append((value, axes + 1))
             elif not isinstance(value, int | float):
-                raise DamagedError("it holds lists of other things than numbers")
+                raise DamagedError("it holds lists of values that are not numbers")
     return np.asarray(values)
 
 
@@ -99,7 +99,7 @@ def read_npy(data: Bytes, names: str = NAMES, room: Room | None = None) -> Any:
     version = data[6:8]
     wide = version in (b"\2\0", b"\3\0")
     if data[:6] != MAGIC or not wide and version != b"\1\0":
-        raise DamagedError("it is no array of numpy")
+        raise DamagedError("it is not a NumPy array")
     start = 12 if wide else 10
     (length,) = struct.unpack("<I" if wide else "<H", data[8:start])
     if length > HEADER:

@@ -27,18 +27,18 @@ def reading(path: Path, what: str, advice: str, name: str = "") -> Iterator[None
         yield
     except RefusedError as error:
         raise ValueError(
-            f"{name} was refused and nothing in it was run: it calls {error}, which no {what.partition(' ')[2]} does; "
+            f"{name} was refused and nothing in it was run: it calls {error}, which no {what.partition(' ')[2]} needs; "
             f"{advice}."
         ) from None
     except DamagedError as error:
-        raise ValueError(f"{name} cannot be read as {what}, {error}; {advice}.") from None
+        raise ValueError(f"{name} cannot be read as {what}: {error}; {advice}.") from None
     except OSError as error:
-        reason = f"the system says: {error.strerror or type(error).__name__}"
-        raise ValueError(f"{name} cannot be read as {what}, {reason}; {advice}.") from error
+        reason = f"the system reports {error.strerror or type(error).__name__}"
+        raise ValueError(f"{name} cannot be read as {what}: {reason}; {advice}.") from error
     except MemoryError:
-        raise ValueError(f"{name} cannot be read as {what}, there is not enough memory; {advice}.") from None
+        raise ValueError(f"{name} cannot be read as {what}: there is not enough memory; {advice}.") from None
     except Exception as error:  # whatever a damaged file makes its reader raise
-        raise ValueError(f"{name} cannot be read as {what}, it is damaged; {advice}.") from error
+        raise ValueError(f"{name} cannot be read as {what}: it is damaged; {advice}.") from error
 
 
 def check_content(path: Path) -> None:

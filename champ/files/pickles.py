@@ -62,7 +62,7 @@ class Unpickler:
 
     def persistent(self, pid: Any) -> Any:
         """What an id stands for that leads out of the pickle."""
-        raise DamagedError("it refers to something outside of it")
+        raise DamagedError("it refers to something outside itself")
 
     def built(self, node: Node) -> None:
         """Is told of every node whose state has been read; `position` is behind it."""
@@ -347,7 +347,7 @@ def _frame(reader: Unpickler) -> None:
 
 def _protocol(reader: Unpickler) -> None:
     if reader.take_length(1) > 5:
-        raise DamagedError("it was written by a newer Python than is known here")
+        raise DamagedError("it was written by a newer Python than this pack knows")
 
 
 # What each instruction costs in bytes of memory, as measured, and what it does; what has a length pays for that by

@@ -41,14 +41,14 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             with opened as picture:
                 _check_size(*picture.size)
                 if picture.mode.startswith("I"):  # PIL would clip 16-bit values to white
-                    raise DamagedError("it has 16 bits a channel, and 8 are expected")
+                    raise DamagedError("it has 16 bits per channel, and 8 are expected")
                 yield picture
         except Image.DecompressionBombError:
             raise DamagedError(f"it has more than {PIXELS} pixels") from None
         except OSError as error:
             if error.errno is not None:
                 raise
-            raise DamagedError(f"it is damaged, or no {', '.join(FORMATS)}") from None
+            raise DamagedError(f"it is damaged, or not one of {', '.join(FORMATS)}") from None
 
 
 def _check_size(width: int, height: int) -> None:

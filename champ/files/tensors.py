@@ -41,7 +41,7 @@ def tensors_in(path: Path, nested: Sequence[str] = (), prefix: str = "") -> dict
         values = _unwrapped(read_torch(mapped(path)), nested)
         found = {str(key): to_tensor(value) for key, value in values.items() if is_tensor(value)}
         if not found:
-            raise DamagedError("it holds no tensors with names")
+            raise DamagedError("it holds no named tensors")
     return {key.removeprefix(prefix): value for key, value in found.items()}
 
 
@@ -80,5 +80,5 @@ def _unwrapped(values: Any, nested: Sequence[str]) -> dict[Any, Any]:
             break
         values = inner
     if not isinstance(values, dict):
-        raise DamagedError("it holds no tensors with names")
+        raise DamagedError("it holds no named tensors")
     return values

@@ -79,7 +79,7 @@ class _TorchUnpickler(Unpickler):
 
     def persistent(self, pid: Any) -> Any:
         if not isinstance(pid, tuple) or len(pid) not in (5, 6) or pid[0] != "storage":
-            raise DamagedError("it refers to something outside of it")
+            raise DamagedError("it refers to something outside itself")
         _, kind, key, _, count, *view = pid
         if not isinstance(key, str) or view not in ([], [None]):
             raise DamagedError("it was written by a version of torch that is too old")
@@ -103,7 +103,7 @@ def to_tensor(node: Node) -> Tensor:
         function, _, inner, _ = args
         return to_tensor(Node(function.name, inner))
     if not is_tensor(node):
-        raise DamagedError("it holds something else in the place of a tensor")
+        raise DamagedError("it holds something else where a tensor belongs")
     storage, offset, size, stride = args[:4]
     if isinstance(storage, Node):  # a tensor that was pickled without torch.save
         storage = _pickled_storage(storage)
@@ -112,7 +112,7 @@ def to_tensor(node: Node) -> Tensor:
     dtype = storage.dtype
     if name == "_rebuild_tensor_v3":
         if not isinstance(args[6], Name) or args[6].name not in NEWER:
-            raise DamagedError("it holds a type of numbers that is not known here")
+            raise DamagedError("it holds a type of numbers that this pack does not know")
         dtype = NEWER[args[6].name]
     return _view(storage.bytes[: storage.size // dtype.itemsize * dtype.itemsize].view(dtype), offset, size, stride)
 
@@ -165,9 +165,9 @@ class TorchArchive:
         self.data, self.archive = data, Archive(data)
         self.root = next((name[:-8] for name in self.archive.members if name.endswith("/data.pkl")), None)
         if self.root is None:
-            raise DamagedError("it is an archive, but not one of torch's")
+            raise DamagedError("it is a zip archive, but not a torch file")
         if f"{self.root}byteorder" in self.archive.members and bytes(self.read("byteorder")) != b"little":
-            raise DamagedError("its numbers are written the other way round, by a big-endian machine")
+            raise DamagedError("it was written on a big-endian machine, which is not supported")
 
     def __contains__(self, name: str) -> bool:
         return f"{self.root}{name}" in self.archive.members
@@ -194,11 +194,11 @@ def _read_legacy(data: Bytes, names: str) -> Any:
     """Pickles one after the other, then the numbers, each behind its count."""
     reader = _TorchUnpickler(data, names)
     if reader.load() != LEGACY:
-        raise DamagedError("it is a pickle, but not one of torch's")
+        raise DamagedError("it is a pickle, but not a torch file")
     reader.load()  # the version of the format
     about = reader.load()
     if not isinstance(about, dict) or about.get("little_endian") is not True:
-        raise DamagedError("its numbers are written the other way round, by a big-endian machine")
+        raise DamagedError("it was written on a big-endian machine, which is not supported")
     value, keys = reader.load(), reader.load()
     place = reader.position
     for key in keys:

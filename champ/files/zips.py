@@ -90,9 +90,9 @@ class Archive:
         elif member.method == DEFLATED:
             content = inflate(self.data[start:stop], self.room, -zlib.MAX_WBITS)
         else:
-            raise DamagedError(f"it is compressed in a way that is not known here (method {member.method})")
+            raise DamagedError(f"it is compressed by a method that this pack does not know ({member.method})")
         if len(content) != member.size or zlib.crc32(content) != member.checksum:
-            raise DamagedError("a checksum in it is wrong")
+            raise DamagedError("one of its checksums is wrong")
         return content
 
 
@@ -102,7 +102,7 @@ def _directory(data: Bytes) -> tuple[int, int, int]:
     tail = data[tail_start:]
     found = tail.rfind(END)
     if found < 0 or len(tail) - found < 22:
-        raise DamagedError("it ends in the middle" if data[:4] == LOCAL else "it is no archive")
+        raise DamagedError("it ends in the middle" if data[:4] == LOCAL else "it is not a zip archive")
     stop = tail_start + found
     count, size, start = struct.unpack_from("<HLL", tail, found + 10)
     if stop >= 20 and data[stop - 20 : stop - 16] == LOCATOR_64:

@@ -98,7 +98,9 @@ def _write_person(pose: Pose) -> dict[str, list[float]]:
 
 def _check_list(frames: list[dict]) -> None:
     if not isinstance(frames, list) or not frames:
-        raise ValueError(f"POSE_KEYPOINT is {_kind(frames)}, expected a list with one dict for each frame.")
+        raise ValueError(
+            f"POSE_KEYPOINT is {_kind(frames)}, expected a list with one dict for each frame; connect a pose node."
+        )
 
 
 def _read_frame(frame: dict, where: str) -> list[dict[str, np.ndarray]]:

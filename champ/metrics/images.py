@@ -44,7 +44,7 @@ def ssim(made: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:
     """SSIM of each window in two pictures (H, W, C), with the sample covariance: (H - 6, W - 6, C)."""
     if min(a.shape[:2]) < WINDOW:
-        raise ValueError(f"A picture of {a.shape[1]}x{a.shape[0]} pixels is too small for SSIM; give at least 7x7.")
+        raise ValueError(f"A picture of {a.shape[1]}x{a.shape[0]} pixels is too small for SSIM; use at least 7x7.")
 
     def mean(x: Tensor) -> Tensor:
         return F.avg_pool2d(x.permute(2, 0, 1), WINDOW, stride=1).permute(1, 2, 0)
@@ -108,12 +108,13 @@ def benchmark_ssim(made: Tensor, true: Tensor, mask: Tensor | None = None) -> Te
 def check_pair(made: Tensor, true: Tensor, mask: Tensor | None = None) -> None:
     if made.shape != true.shape:
         raise ValueError(
-            f"The pictures to measure are {_size(made)} and the true ones {_size(true)}; give as many of the same size."
+            f"The pictures to measure are {_size(made)} and the true ones {_size(true)}; connect clips with as many "
+            "frames of the same size."
         )
     if mask is not None and mask.shape != made.shape[:3]:
         raise ValueError(
             f"The mask is {tuple(mask.shape)} (frames, height, width) but the pictures are {tuple(made.shape[:3])}; "
-            "give one mask for each picture, of its size."
+            "connect one mask for each picture, of the same size."
         )
 
 

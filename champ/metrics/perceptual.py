@@ -80,7 +80,10 @@ def lpips(
     """LPIPS of each frame of uint8 clips (F, H, W, 3). The benchmark feeds colours 0..1 where -1..1 is meant."""
     check_pair(made, true, mask)
     if min(made.shape[1:3]) < SMALLEST:
-        raise ValueError(f"Pictures of {made.shape[2]}x{made.shape[1]} pixels are too small for LPIPS; switch it off.")
+        raise ValueError(
+            f"Pictures of {made.shape[2]}x{made.shape[1]} pixels are too small for LPIPS; use larger ones, or turn "
+            "lpips off."
+        )
     device = model.weights[0].device
 
     def colours(frame: Tensor) -> Tensor:
@@ -99,7 +102,7 @@ def check_length(frames: int) -> None:
     if frames <= CLIP:
         raise ValueError(
             f"FID-VID and FVD compare clips of {CLIP} frames and need two of them, but there are {frames} frames; give "
-            f"{CLIP + 1} or more, or switch them off."
+            f"{CLIP + 1} or more, or turn fid_vid and fvd off."
         )
 
 
@@ -173,7 +176,7 @@ def _load(module: Model, what: str, file: Path, state: Mapping[str, Tensor], unu
         own = set(module.state_dict())
         example = next(iter(sorted(own - set(state))), None) or "another shape"
         raise ValueError(
-            f"{file.name} does not hold the tensors of {what} (for example {example}); take the file that the help of "
-            "Measure Result names."
+            f"{file.name} does not hold the tensors of {what} (for example {example}); use the file that the help page "
+            "of Measure Result names."
         ) from None
     return module.eval().requires_grad_(False)

@@ -83,7 +83,7 @@ def find_set(place: str | Path, full_precision: bool = False) -> CheckpointSet:
     elif place.is_dir():
         found = {network: file for network in NETWORKS if (file := _find(place, network, full_precision))}
     else:
-        raise ValueError(f"{place} is not there; put each checkpoint set into a folder of its own.")
+        raise ValueError(f"{place} does not exist; put each checkpoint set into a folder of its own.")
     encoders = {name: found[network] for network, name in ENCODER_FILES.items() if network in found}
     if POSE in encoders and len(encoders) > 1:
         raise ValueError(
@@ -130,7 +130,7 @@ def _find(folder: Path, network: str, full_precision: bool) -> NetworkFile | Non
     best, *others = sorted(choice, key=rank)
     if others:
         left = ", ".join(f.name for f in others)
-        logging.info("[Champ] %s: %s is taken for %s, not %s.", folder.name, best.name, network, left)
+        logging.info("[Champ] %s: %s is used for %s, not %s.", folder.name, best.name, network, left)
     return NetworkFile(best, network)
 
 
@@ -146,9 +146,7 @@ def _networks_in(file: Path) -> dict[str, NetworkFile]:
     others = {key.partition(".")[0] for key in state if not key.startswith(tuple(prefixes))}
     if others:
         listed = ", ".join(sorted(others))
-        logging.info(
-            "[Champ] %s also has %s; Load VAE and Load CLIP Vision want files of their own.", file.name, listed
-        )
+        logging.info("[Champ] %s also has %s; Load VAE and Load CLIP Vision need separate files.", file.name, listed)
     return {name: NetworkFile(file, name) for name in NETWORKS if name in prefixes.values()}
 
 
@@ -212,7 +210,7 @@ def kind_of(keys: Iterable[str]) -> str:
         return DENOISING if has("conv_out") else REFERENCE
     if any(MOTION_KEY.fullmatch(key) for key in keys):
         return MOTION if any(TEMPORAL in key for key in keys) else "a motion adapter with the names of diffusers"
-    return "no file that this pack knows"
+    return "a file that this pack does not know"
 
 
 def check_kind(name: str, state: StateDict, *accepted: str) -> None:
@@ -239,14 +237,14 @@ def check_tensors(name: str, wanted: Shapes, given: Shapes, unused: str = "$") -
             for key in keys:
                 logging.error("[Champ] %s: %s: %s", name, what, key)
         raise ValueError(
-            f"{name} has the wrong tensors ({'; '.join(parts)}); download it again or choose another. "
-            f"All are listed in the log."
+            f"{name} has the wrong tensors ({'; '.join(parts)}); download it again or choose another file (the log "
+            "lists all of them)."
         )
 
 
 def warn_unused(name: str, keys: list[str]) -> None:
     if keys:
-        logging.warning("[Champ] %s holds more than is used, %d tensors: %s.", name, len(keys), _some(keys))
+        logging.warning("[Champ] %s holds %d tensors that are not used: %s.", name, len(keys), _some(keys))
 
 
 def _some(keys: list[str]) -> str:

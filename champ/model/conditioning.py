@@ -28,8 +28,8 @@ def conditioning(
     tokens = zeros if clip_embeds is None else clip_embeds.reshape(1, -1, clip_embeds.shape[-1]).float().cpu()
     if tokens.shape[-1] != context_dim:
         raise ValueError(
-            f"The CLIP vision embedding has {tokens.shape[-1]} values but the denoising UNet reads {context_dim}; "
-            "use the CLIP vision model that belongs to the set (ViT-L/14 for the official ones)."
+            f"The CLIP vision embedding has {tokens.shape[-1]} values but the denoising UNet reads {context_dim}; use "
+            "the CLIP vision model of the set (ViT-L/14 for the official ones)."
         )
     positive = [[tokens, {GUIDANCE: guidance, REFERENCES: tuple(references)}]]
     return positive, [[zeros, {GUIDANCE: guidance}]]
@@ -41,8 +41,8 @@ class Rows(comfy.conds.CONDRegular):
     def process_cond(self, batch_size, area=None, **kwargs):
         if area is not None and self.cond:
             raise ValueError(
-                "Champ's guidance and references belong to the whole picture; take the area out of the conditioning, "
-                "or use a mask instead."
+                "The conditioning has an area, but Champ's guidance and references belong to the whole picture; take "
+                "the area out of the conditioning, or use a mask instead."
             )
         return self
 

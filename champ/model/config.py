@@ -50,9 +50,11 @@ class UNetSizes:
     def __post_init__(self):
         first = self.channels[0]
         if self.in_channels != 4:
-            raise ValueError(f"its first layer reads {self.in_channels} channels, not the 4 of a latent picture")
+            raise ValueError(f"its first layer reads {self.in_channels} channels, not the 4 of a latent")
         if any(c % first or c % GROUPS for c in self.channels):
-            raise ValueError(f"its levels have {self.channels} channels, not multiples of {GROUPS} and of the first")
+            raise ValueError(
+                f"its levels have {self.channels} channels, which are not multiples of {GROUPS} and of the first"
+            )
 
     def comfy(self) -> dict[str, Any]:
         """The arguments of ComfyUI's UNetModel."""

@@ -111,8 +111,8 @@ class ChampUNet(UNetModel):
         frames = len(x) // parts
         if self.max_frames is not None and frames > self.max_frames:
             raise ValueError(
-                f"The motion modules know windows of up to {self.max_frames} frames but were given {frames}; "
-                "put temporal aggregation, with a window that is short enough, between the model and the sampler."
+                f"The motion modules know windows of up to {self.max_frames} frames but were given {frames}; connect "
+                "Temporal Aggregation, with a short enough window, between the model and the sampler."
             )
         sigma = float(transformer_options["sigmas"][0]) if "sigmas" in transformer_options else None
         window = window_frames(transformer_options)
@@ -158,8 +158,8 @@ def add_features(
 def check_frames(known: int, given: int) -> None:
     if known != given:
         raise ValueError(
-            f"The model was given {given} of the clip's {known} frames, and not told which: another pack cuts the "
-            "clip into windows that Champ does not know. Use Temporal Aggregation in its place."
+            f"The model was given {given} of the clip's {known} frames, and not told which, because another pack cuts "
+            "the clip into windows that Champ does not know; use Temporal Aggregation instead."
         )
 
 
@@ -182,15 +182,15 @@ def check_latent(shape: Sequence[int]) -> None:
             "Champ, or encode the video with the VAE of Stable Diffusion 1.5."
         )
     if min(shape[2:]) * 8 < SMALLEST:
-        raise ValueError(f"The latent is of {shape[3] * 8}x{shape[2] * 8} pixels, {TOO_SMALL}.")
+        raise ValueError(f"The latent is for {shape[3] * 8}x{shape[2] * 8} pixels, {TOO_SMALL}.")
 
 
 def champ_model(model: ModelPatcher) -> "ChampModel":
     """The denoiser in a MODEL; other models would take no notice of guidance and references."""
     if not isinstance(model.model, ChampModel):
         raise ValueError(
-            f"This MODEL is of the kind {type(model.model).__name__}, which reads no guidance and no reference; "
-            "load a checkpoint set of Champ or Animate Anyone."
+            f"This MODEL is of the kind {type(model.model).__name__}, which reads no guidance and no reference; use "
+            "the model of Load Champ Model."
         )
     return model.model
 
@@ -234,17 +234,20 @@ class ChampModel(comfy.model_base.BaseModel):
         guidance = [run.guidance for run in inputs.get("guidance") or () if run is not None]
         references = [run.reference for runs in inputs.get("references") or () for run in runs]
         given = {
-            "the latent holds some; encode the video again with another VAE, or start ComfyUI with --fp32-vae": [x],
-            "the CLIP vision embedding holds some; get the CLIP vision file again": [inputs.get("c_crossattn", x)],
-            "the guidance holds some; encode the maps again": [
+            "they are already in the latent; encode the video again with another VAE, or start ComfyUI with "
+            "--fp32-vae": [x],
+            "they are already in the CLIP vision embedding; get the CLIP vision file again": [
+                inputs.get("c_crossattn", x)
+            ],
+            "they are already in the guidance; encode the maps again": [
                 layer.features for one in guidance for layer in one.layers
             ],
-            "the reference holds some; encode its picture again": [
+            "they are already in the reference; encode its image again": [
                 tokens for one in references for tokens in one.tokens.values()
             ],
         }
         dtype = self.manual_cast_dtype or self.get_dtype()
-        remedy = "get its file again, or take away the LoRA that is on it"
+        remedy = "get its file again, or remove the LoRA from it"
         inside = f"in the denoiser {network_cause(self.diffusion_model, dtype, remedy)}"
         return next((cause for cause, values in given.items() if values and not all_finite(values)), inside)
 
@@ -262,7 +265,7 @@ class ChampModel(comfy.model_base.BaseModel):
         if (guidance.frames, guidance.height, guidance.width) != (frames, height * 8, width * 8):
             raise ValueError(
                 f"The guidance has {guidance.frames} frames of {guidance.width}x{guidance.height} pixels, the latents "
-                f"have {frames} of {width * 8}x{height * 8}; use the latents that come with the guidance."
+                f"have {frames} of {width * 8}x{height * 8}; use the latent of Apply Champ."
             )
 
     def check_reference(self, reference: Reference, shape: Sequence[int]) -> None:
@@ -280,14 +283,13 @@ class ChampModel(comfy.model_base.BaseModel):
                 wanted, wanted_width, wanted_height = reference.clip
                 raise ValueError(
                     f"The reference is calibrated for {wanted} frame{'s' * (wanted != 1)} of "
-                    f"{wanted_width}x{wanted_height} pixels, the "
-                    f"latents have {frames} of {width * 8}x{height * 8}; calibrate it to the motion or the keypoints "
-                    "of this video, and encode it at this size."
+                    f"{wanted_width}x{wanted_height} pixels, the latents have {frames} of {width * 8}x{height * 8}; "
+                    "calibrate it with the motion or the keypoints of this video, and encode it at this size."
                 )
 
     def check_family(self, family: str, what: str) -> None:
         if family != self.family:
             raise ValueError(
-                f"{what} comes from a checkpoint set of {family}, the model from one of {self.family}; "
-                "load everything from one set."
+                f"{what} comes from a checkpoint set of {family}, the model from one of {self.family}; connect all "
+                "parts of one set."
             )

@@ -25,15 +25,15 @@ def encoder_doubts(files: Mapping[str, NetworkFile], encoders: Mapping[str, nn.M
         meant = [other for stem, other in ENCODER_FILES.items() if stem in first]
         if meant and name not in meant:
             doubts.append(
-                f"{file.name} is to read {name} maps but was first saved as {first}, for {meant[0]} maps; if files "
-                "have been exchanged, exchange them again or get them anew."
+                f"{file.name} is used for {name} maps but was first saved as {first}, for {meant[0]} maps; if the "
+                "files have been swapped, swap them back or get them again."
             )
     for a, b in combinations(files, 2):
         weights, others = encoders[a].state_dict(), encoders[b].state_dict()
         if weights.keys() == others.keys() and all(torch.equal(weights[key], others[key]) for key in weights):
             doubts.append(
-                f"{files[a].name} and {files[b].name} hold the same weights, so that {a} or {b} maps are misread; get "
-                "both anew."
+                f"{files[a].name} and {files[b].name} hold the same weights, so either {a} or {b} maps are misread; "
+                "get both again."
             )
     return doubts
 

@@ -20,7 +20,7 @@ def broken_weight(module: nn.Module) -> str | None:
 def network_cause(module: nn.Module, dtype: torch.dtype, remedy: str = "get its file again") -> str:
     """Why a network makes such values of input that has none, and what helps."""
     if (name := broken_weight(module)) is not None:
-        return f"its weights hold some, first in {name}; {remedy}"
+        return f"its weights contain some, first in {name}; {remedy}"
     if dtype == torch.float32:
         return "its weights are far too large; use another file"
     return f"its values are too large for {str(dtype).removeprefix('torch.')}; start ComfyUI with --force-fp32"
@@ -32,5 +32,5 @@ def check_sampled(samples: Tensor) -> None:
     if broken:
         raise ValueError(
             f"{broken} of the {len(samples)} sampled frames hold NaN or infinite values, which began after the first "
-            "step: some of the model's values are too large for 16 bits; start ComfyUI with --force-fp32."
+            "step, because values of the model are too large for 16 bits; start ComfyUI with --force-fp32."
         )

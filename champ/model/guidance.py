@@ -203,5 +203,7 @@ def _check_maps(encoders: GuidanceEncoders, maps: Mapping[str, GuidanceMap], wid
     counts = {name: len(given.images) for name, given in maps.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise ValueError(f"The guidance maps differ in their number of frames ({listed}); trim them to one length.")
+        raise ValueError(
+            f"The guidance maps differ in their number of frames ({listed}); trim them to the same length."
+        )
     return next(iter(counts.values()))

@@ -11,7 +11,8 @@ FITS = ("stretch", "crop", "pad")
 BICUBIC, LANCZOS = Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
 CLIP_SIZE = 224
 SMALLEST = 16  # pixels of a side; of less there is a single number left where the networks normalise
-TOO_SMALL = f"which is too small for the networks; use {SMALLEST}x{SMALLEST} or more, 256x256 to see anything"
+TOO_SMALL = f"which is too small for the networks; use {SMALLEST}x{SMALLEST} or more, and at least 256x256 for a "
+"useful picture"
 
 
 class Box(NamedTuple):
@@ -30,9 +31,9 @@ def check_size(width: int, height: int) -> None:
     """The VAE and the encoders halve a picture three times."""
     if width % 8 or height % 8 or width <= 0 or height <= 0:
         near = [nearest_size(n) for n in (width, height)]
-        raise ValueError(f"{width}x{height} pixels are not multiples of 8; use {near[0]}x{near[1]}, say.")
+        raise ValueError(f"{width}x{height} pixels are not multiples of 8; use {near[0]}x{near[1]}, for example.")
     if min(width, height) < SMALLEST:
-        raise ValueError(f"The video is to have {width}x{height} pixels, {TOO_SMALL}.")
+        raise ValueError(f"The size of the video is {width}x{height} pixels, {TOO_SMALL}.")
 
 
 def check_images(images: Tensor, what: str) -> None:
@@ -54,7 +55,7 @@ def resize(images: Tensor, width: int, height: int, method: Image.Resampling = B
 def fit_boxes(columns: int, rows: int, width: int, height: int, how: str) -> tuple[Box, Box]:
     """The part of a picture of columns x rows pixels that is shown, and where in width x height pixels."""
     if how not in FITS:
-        raise ValueError(f"There is no way to fit called {how!r}; choose from {', '.join(FITS)}.")
+        raise ValueError(f"There is no fit called {how!r}; choose from {', '.join(FITS)}.")
     check_size(width, height)
     shown, place = Box(0, 0, columns, rows), Box(0, 0, width, height)
     if how == "crop":

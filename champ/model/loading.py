@@ -114,7 +114,7 @@ def _read_motion(files: CheckpointSet, motion: Path | str, own: StateDict) -> tu
     file = files.motion_module if motion == "set" else NetworkFile(Path(motion), "motion_module")
     if file is None:
         raise ValueError(
-            f"{files.place} has no motion_module file, and {files.denoising_unet.name} has no motion modules in it; "
+            f"{files.place} has no motion_module file, and {files.denoising_unet.name} contains no motion modules; "
             "copy the whole set, or choose a motion module of AnimateDiff."
         )
     state = read_state(file)
@@ -128,7 +128,7 @@ def _warn_of_musepose(files: CheckpointSet, motion: MotionSizes) -> None:
     """MusePose differs from Animate Anyone's files in the number of positions, and in what no file says."""
     if files.family == ANIMATE_ANYONE and motion.frames == MUSEPOSE_POSITIONS:
         logging.warning(
-            "[Champ] %s has 128 positions in its motion modules, as MusePose has, which wants scaled_linear betas and "
+            "[Champ] %s has 128 positions in its motion modules, as MusePose has, which needs scaled_linear betas and "
             "windows of 48 frames.",
             files.place.name,
         )

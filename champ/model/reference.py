@@ -148,13 +148,13 @@ def encode_reference(
     if samples.ndim != 4 or samples.shape[1] != 4:
         raise ValueError(
             f"The reference latents have shape {tuple(samples.shape)}, but (pictures, 4, height, width) is needed; "
-            "encode the reference picture with the VAE of Stable Diffusion 1.5."
+            "encode the reference image with the VAE of Stable Diffusion 1.5."
         )
     if not len(samples):
-        raise ValueError("There is no reference picture in the latents; encode at least one.")
+        raise ValueError("There is no reference image in the latents; encode at least one.")
     if not samples.isfinite().all():
         raise ValueError(
-            "The VAE gave NaN or infinite values for the reference picture; start ComfyUI with --fp32-vae, or load "
+            "The VAE gave NaN or infinite values for the reference image; start ComfyUI with --fp32-vae, or load "
             "another VAE of Stable Diffusion 1.5."
         )
     span.check("The reference")
@@ -172,7 +172,7 @@ def encode_reference(
             tokens = {place: x.cpu() for place, x in seen.items()}
             if not finite:
                 raise ValueError(
-                    f"ReferenceNet gave NaN or infinite values for reference picture {i}: "
+                    f"ReferenceNet gave NaN or infinite values for reference image {i}: "
                     f"{network_cause(net.patcher.model, net.dtype)}."
                 )
             references.append(Reference(tokens, net.family, strength, span))
@@ -187,17 +187,17 @@ def _context(net: ReferenceNet, pictures: int, clip_embeds: Tensor | None) -> Te
     if clip_embeds.shape[-1] != net.context_dim:
         raise ValueError(
             f"The CLIP vision embedding has {clip_embeds.shape[-1]} values but ReferenceNet reads {net.context_dim}; "
-            "use the CLIP vision model that belongs to the set (ViT-L/14 for the official ones)."
+            "use the CLIP vision model of the set (ViT-L/14 for the official ones)."
         )
     if not clip_embeds.isfinite().all():
         raise ValueError(
-            "The CLIP vision embedding of the reference picture holds NaN or infinite values; get the CLIP vision "
-            "file again."
+            "The CLIP vision embedding of the reference image holds NaN or infinite values; get the CLIP vision file "
+            "again."
         )
     embeds = clip_embeds.reshape(-1, 1, net.context_dim)
     if len(embeds) not in (1, pictures):
         raise ValueError(
-            f"There are {len(embeds)} CLIP vision embeddings for {pictures} reference pictures; "
-            "encode the same pictures with CLIP vision, or only one."
+            f"There are {len(embeds)} CLIP vision embeddings for {pictures} reference images; encode the same images "
+            "with CLIP vision, or only one."
         )
     return embeds.expand(pictures, -1, -1)

@@ -22,8 +22,8 @@ class Span(NamedTuple):
     def check(self, what: str) -> None:
         if not 0 <= self.start < self.end <= 1:
             raise ValueError(
-                f"{what} is to act from {self.start:g} to {self.end:g} of the sampling, which is no part of it; choose "
-                "a start below the end, both from 0 to 1, or take it away."
+                f"{what} has start {self.start:g} and end {self.end:g}, which is not a part of the sampling; choose a "
+                "start below the end, both from 0 to 1, or disconnect it."
             )
 
     def in_sigmas(self, model_sampling: Any) -> SigmaSpan:

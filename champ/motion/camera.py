@@ -38,8 +38,8 @@ def to_sight(place: Tensor) -> Tensor:
     the same size near and far."""
     if not (place[..., 2] > 0).all():
         raise ValueError(
-            "In some frames of this motion the person stands behind the camera, which is no place in the picture; "
-            "trim those frames away, or set the camera with Set or Orbit Camera."
+            "In some frames of this motion the person is behind the camera and cannot be drawn; trim those frames "
+            "away, or set the camera with Set or Orbit Camera."
         )
     return torch.cat([place[..., :2] / place[..., 2:], place[..., 2:].log()], dim=-1)
 

@@ -81,7 +81,7 @@ def _rows(values: Iterable[Any], count: int, width: int) -> Tensor:
     for row, value in zip(rows, values):
         flat = numbers(value).reshape(-1)
         if len(flat) < width:
-            raise DamagedError(f"it has {len(flat)} numbers where {width} belong")
+            raise DamagedError(f"it has {len(flat)} numbers where {width} are expected")
         row[:] = flat[:width]
     return torch.from_numpy(rows)
 
@@ -90,13 +90,13 @@ def _frame_numbers(value: Any) -> Tensor:
     array = numbers(value).reshape(-1)
     _check_length(array.size)
     if array.dtype.kind not in "iuf" or not ((0 <= array) & (array < FRAMES)).all():
-        raise DamagedError(f"it names other frames than 0 to {FRAMES - 1}")
+        raise DamagedError(f"it names frames outside 0 to {FRAMES - 1}")
     return torch.from_numpy(array.astype(np.int64))
 
 
 def _check_length(frames: int) -> int:
     if not 0 < frames <= FRAMES:
-        raise DamagedError(f"it has {frames} frames, and from 1 to {FRAMES} can be read")
+        raise DamagedError(f"it has {frames} frames, and 1 to {FRAMES} can be read")
     return frames
 
 
@@ -110,7 +110,7 @@ def _matrices(matrix: Tensor) -> Tensor:
     near = torch.empty_like(matrix)
     for part, whole in zip(matrix.split(AT_ONCE), near.split(AT_ONCE)):
         if not (torch.linalg.det(part) > 0).all():  # nor for NaN
-            raise DamagedError("it holds matrices that are no rotations")
+            raise DamagedError("it holds matrices that are not rotations")
         u, _, v = torch.linalg.svd(part)
         whole.copy_(u @ v)
     return near

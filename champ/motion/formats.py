@@ -27,7 +27,7 @@ TENSORS = ("rotations", "betas", "cam_t", "confidence")
 KIND = "champ motion 1"
 # What a file is read as, and what to do when that fails.
 OWN = ("a motion", "save the motion again")
-FOREIGN = ("a motion", "make it again with the tool it should come from, or convert it to AMASS' .npz")
+FOREIGN = ("a motion", "make it again with the same tool, or convert it to AMASS' .npz")
 
 SIDE = 16384  # pixels
 FPS = 1000
@@ -124,32 +124,34 @@ def _load_own(path: Path) -> Motion:
             tensors["shot"] = values["shot"]
             kinds.append((values["shot"], torch.int64))
         if any(tensor.dtype != kind for tensor, kind in kinds):
-            raise DamagedError("its numbers are not those that Save Motion writes")
+            raise DamagedError("its numbers are not of the types that Save Motion writes")
         width, height = (int(about[name]) for name in ("width", "height"))
         focal, fps = (float(about[name]) for name in ("focal", "fps"))
         motion = Motion(**tensors, width=width, height=height, focal=focal, fps=fps, source=about["source"][:80])
         if len(motion) > FRAMES:
-            raise DamagedError(f"it has {len(motion)} frames, and from 1 to {FRAMES} can be read")
+            raise DamagedError(f"it has {len(motion)} frames, and 1 to {FRAMES} can be read")
         _check(motion)
         for part in motion.rotations.split(AT_ONCE):
             off = (part.mT @ part - torch.eye(3)).abs().amax()
             if off > 0.01 or not (torch.linalg.det(part) > 0).all():
-                raise DamagedError("it holds matrices that are no rotations")
+                raise DamagedError("it holds matrices that are not rotations")
     return motion
 
 
 def _check(motion: Motion) -> None:
     """Refuses numbers that no video has, before anything is made as large as they say."""
     if max(motion.width, motion.height) > SIDE:
-        raise DamagedError(f"it claims pictures of {motion.width}x{motion.height} pixels, and {SIDE} are the limit")
+        raise DamagedError(
+            f"it claims pictures of {motion.width}x{motion.height} pixels, and {SIDE} a side is the limit"
+        )
     if motion.fps > FPS:
-        raise DamagedError(f"it claims {motion.fps:.6g} frames per second, and {FPS} are the limit")
+        raise DamagedError(f"it claims {motion.fps:.6g} frames per second, and {FPS} is the limit")
     if not SIDE / 1000 < motion.focal < SIDE * 1000:
         raise DamagedError(f"it claims a focal length of {motion.focal:.6g} pixels")
     if motion.cam_t.abs().max() > FAR:
-        raise DamagedError(f"it has the person {motion.cam_t.abs().max():.3g} metres away")
+        raise DamagedError(f"its person is {motion.cam_t.abs().max():.3g} metres away")
     if len(motion.betas) > BETAS or len(motion.betas) and motion.betas.abs().max() > FAR:
-        raise DamagedError("it has betas that are those of no body")
+        raise DamagedError("it has betas that no body has")
 
 
 def _people(path: Path) -> list[Callable[[], Recording]]:

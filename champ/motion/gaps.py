@@ -18,8 +18,8 @@ def fill_gaps(motion: Motion) -> Motion:
     seen = (motion.confidence > 0).nonzero().flatten()
     if len(seen) == 0:
         raise ValueError(
-            "Nobody was seen in any frame of this motion, so there is nothing to fill it from; "
-            "choose another person, or a part of the video in which the person can be seen."
+            "Nobody was seen in any frame of this motion, so there is nothing to fill it from; choose another person, "
+            "or a part of the video in which the person is visible."
         )
     frames = torch.arange(len(motion), device=seen.device)
     start, end = frames.clone(), frames.clone()

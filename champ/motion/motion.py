@@ -39,8 +39,8 @@ class Motion:
         ):
             if tuple(value.shape) != tuple(shape):
                 raise ValueError(
-                    f"This motion's {name} have shape {tuple(value.shape)} but {tuple(shape)} is needed; "
-                    "make the motion again with a Champ motion node."
+                    f"This motion's {name} have shape {tuple(value.shape)}, but {tuple(shape)} is needed; make the "
+                    "motion again with a node of this pack."
                 )
             if not all(torch.isfinite(part).all() for part in value.split(AT_ONCE)):
                 bad = (~torch.isfinite(value)).reshape(len(value), -1).any(1).nonzero()[:5, 0].tolist()
@@ -51,7 +51,9 @@ class Motion:
         if frames == 0:
             raise ValueError("This motion has no frames; choose a longer part of it.")
         if self.width < 1 or self.height < 1:
-            raise ValueError(f"A picture of {self.width}x{self.height} pixels is empty; set width and height.")
+            raise ValueError(
+                f"A picture of {self.width}x{self.height} pixels is empty; set width and height to at least 1."
+            )
         for name, number in (("focal length", self.focal), ("frame rate", self.fps)):
             if not (math.isfinite(number) and number > 0):
                 raise ValueError(f"This motion's {name} is {number}; it must be a number above 0.")

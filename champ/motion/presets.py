@@ -257,7 +257,9 @@ def perform(
     if name not in PRESETS:
         raise ValueError(f"There is no built-in motion called {name!r}; choose one of {', '.join(PRESETS)}.")
     if frames < 1 or not fps > 0:
-        raise ValueError(f"A motion of {frames} frames at {fps} frames per second is empty; use numbers above 0.")
+        raise ValueError(
+            f"A motion of {frames} frames at {fps} frames per second is empty; set both to numbers above 0."
+        )
     if frames / fps > LONGEST:
         raise ValueError(
             f"{frames} frames at {fps:g} frames per second last {frames / fps / 60:.0f} minutes, but a built-in motion "

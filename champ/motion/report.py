@@ -27,20 +27,20 @@ def describe(motion: Motion, before: Motion | None = None) -> str:
     lines = [
         f"{motion.source}: {len(motion)} frames of {motion.width}x{motion.height} at {motion.fps:g} fps "
         f"({len(motion) / motion.fps:.1f} s).",
-        f"{len(filled)} filled: {in_short(filled)}." if filled else "No frame had to be filled.",
+        f"{len(filled)} filled: {in_short(filled)}." if filled else "No frame was filled.",
         "1 shot."
         if len(shots) == 1
         else f"{len(shots)} shots: {', '.join(in_short(range(s.start, s.stop)) for s in shots)}.",
     ]
     if len(seen):
         whose = " of the others" if filled else ""
-        lines.append(f"Confidence{whose} {float(seen.mean()):.2f}, at least {float(seen.min()):.2f}.")
+        lines.append(f"Confidence{whose}: {float(seen.mean()):.2f} on average, {float(seen.min()):.2f} at least.")
     if before is not None and len(before) != len(motion):
-        lines.append(f"The motion before has {len(before)} frames, so it is another one and not compared.")
+        lines.append(f"The motion before has {len(before)} frames, so it is another motion and is not compared.")
         before = None
     if len(motion) > 2:
         was = "" if before is None else f", {trembling(before):.2f} before"
-        lines.append(f"Trembling {trembling(motion):.2f} degrees a frame{was}.")
+        lines.append(f"Jitter: {trembling(motion):.2f} degrees a frame{was}.")
     return "\n".join(lines)
 
 

@@ -32,7 +32,7 @@ def smooth(motion: Motion, method: str = "steady", strength: float = 1.0) -> Mot
     "off" changes nothing.
     """
     if method not in METHODS:
-        raise ValueError(f"There is no way of smoothing called {method!r}; choose from {', '.join(METHODS)}.")
+        raise ValueError(f"There is no smoothing method called {method!r}; choose from {', '.join(METHODS)}.")
     if strength < 0:
         raise ValueError(f"The strength of smoothing is {strength}; it must be 0 or more.")
     if method == "off":

@@ -49,7 +49,7 @@ def load_maps(
             if picture.shape[:2] != size:
                 raise ValueError(
                     f"{files[i]} is {picture.shape[1]}x{picture.shape[0]} but the frames before it are "
-                    f"{size[1]}x{size[0]}; all maps must have one size."
+                    f"{size[1]}x{size[0]}; make all maps of one size."
                 )
             if name not in maps:
                 maps[name] = _room_for(stop - start, picture)
@@ -73,11 +73,13 @@ def save_maps(
             raise ValueError(f"There is no guidance map called {name!r}; choose from {', '.join(MAP_FOLDERS)}.")
     lengths = {len(frames) for frames in maps.values()}
     if len(lengths) != 1:
-        raise ValueError(f"The maps to save have {sorted(lengths)} frames; give one or more maps of equal length.")
+        raise ValueError(
+            f"The maps to save have {sorted(lengths)} frames; connect one or more maps of the same length."
+        )
     sizes = {name: tuple(frames.shape[1:3]) for name, frames in maps.items()}
     if len(set(sizes.values())) != 1:
         listed = ", ".join(f"{name} {width}x{height}" for name, (height, width) in sizes.items())
-        raise ValueError(f"The maps to save differ in size ({listed}); give maps of one size.")
+        raise ValueError(f"The maps to save differ in size ({listed}); connect maps of one size.")
     with whole(folder, folder=True) as made:
         for name in maps:
             (made / name).mkdir()
@@ -106,8 +108,8 @@ def _room_for(frames: int, picture: np.ndarray) -> Tensor:
     except RuntimeError:
         size = f"{picture.shape[1]}x{picture.shape[0]}"
         raise ValueError(
-            f"{frames} frames of {size} take {frames * picture.nbytes / 1e9:.0f} GB for each map, which this machine "
-            "does not have; load fewer at once with start and count, or render smaller maps."
+            f"{frames} frames of {size} take {frames * picture.nbytes / 1e9:.0f} GB for each map, more than this "
+            "machine has; load fewer at once with start and count, or render smaller maps."
         ) from None
 
 
@@ -117,14 +119,14 @@ def _check_same_frames(frames: dict[str, list[Path]]) -> None:
     for name, own in numbers.items():
         for previous, file, number in zip(own, frames[name][1:], own[1:]):
             if number == previous:
-                raise ValueError(f"{file.parent} has frame {number} twice ({file.name}); take one of the files away.")
+                raise ValueError(f"{file.parent} has frame {number} twice ({file.name}); remove one of the files.")
     union = set().union(*numbers.values())
     unnumbered = [name for name in union if isinstance(name, str)]
     if unnumbered and len(unnumbered) < len(union):
         folder = next(frames[name][0].parent for name, own in numbers.items() if unnumbered[0] in own)
         raise ValueError(
-            f"{folder} has the picture {unnumbered[0]} without a number beside numbered frames; give it one, or take "
-            "it away."
+            f"{folder} has the picture {unnumbered[0]} without a number beside numbered frames; give it a number, or "
+            "remove it."
         )
     for name, own in numbers.items():
         if len(own) < len(union):
@@ -132,7 +134,7 @@ def _check_same_frames(frames: dict[str, list[Path]]) -> None:
             other = next(n for n in numbers if missing in numbers[n])
             raise ValueError(
                 f"{name} has {len(own)} frames and lacks number {missing}, which {other} has ({len(numbers[other])} "
-                "frames); render that map again, or take its folder out."
+                "frames); render that map again, or remove its folder."
             )
 
 

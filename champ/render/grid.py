@@ -14,8 +14,8 @@ def side_by_side(clips: list[Tensor], columns: int = 0) -> Tensor:
     for clip in clips:
         if len(clip) not in (1, frames):
             raise ValueError(
-                f"A clip of {len(clip)} frames does not fit beside one of {frames}; connect clips of one length, or "
-                "single pictures."
+                f"A clip of {len(clip)} frames does not fit beside one of {frames}; connect clips of the same length, "
+                "or single pictures."
             )
     height = clips[0].shape[1]
     columns = columns or len(clips)

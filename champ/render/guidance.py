@@ -33,8 +33,8 @@ def render_guidance(
     """The maps of every frame; `detected` are people of the driving video, whose hands and faces the skeleton takes."""
     if detected is not None and len(detected) != len(motion):
         raise ValueError(
-            f"There are keypoints for {len(detected)} frames but the motion has {len(motion)}; "
-            "find the keypoints in the same video, and cut both alike."
+            f"There are keypoints for {len(detected)} frames but the motion has {len(motion)}; use the keypoints of "
+            "the same video, and trim both in the same way."
         )
     width, height = motion.width, motion.height
     maps = Maps.blank(len(motion), height, width)

@@ -14,7 +14,7 @@ DITHER = 2  # levels; official pictures carry Blender's dither of up to +1
 COLOUR = 24  # levels between the channels of a pixel; compression of grey pictures leaves less
 FRAMES = 16  # looked at; the others are only checked for being empty
 
-FIX = "Champ knows only its own 24 part colours on black, so make this map with this pack or the official tools"
+FIX = "Champ knows only its own 24 part colours on black; make this map with this pack or the official tools"
 
 
 def palette_report(semantic_map: Tensor, mask: Tensor | None = None) -> str | None:
@@ -23,12 +23,13 @@ def palette_report(semantic_map: Tensor, mask: Tensor | None = None) -> str | No
     if mask is not None and (mask.shape[1:] != semantic_map.shape[1:3] or len(mask) not in (1, len(frames))):
         raise ValueError(
             f"The mask has shape {tuple(mask.shape)} but the semantic maps have {tuple(semantic_map.shape[:3])}; "
-            "connect the mask that was made with them."
+            "connect the mask of the same maps."
         )
     inside = np.ones(frames.shape[:3], dtype=bool) if mask is None else mask.expand(frames.shape[:3]).cpu().numpy() > 0
     empty = [i for i in range(len(frames)) if frames[i][inside[i]].max(initial=0) <= FOREGROUND]
     if len(empty) == len(frames):
-        return "The semantic map is black in every frame: nobody is in the picture, or another map was connected."
+        return "The semantic map is black in every frame: nobody is in the picture, or another map was connected; "
+        "check it with a preview."
     filled = sorted(set(range(len(frames))) - set(empty))
     chosen = [filled[i] for i in np.linspace(0, len(filled) - 1, min(FRAMES, len(filled))).astype(int)]
     purple = all(_on_purple(frames[i]) for i in chosen)
@@ -48,9 +49,9 @@ def palette_report(semantic_map: Tensor, mask: Tensor | None = None) -> str | No
     if len(flat) and _near(flat, PART_COLORS[:, ::-1]).mean() > 0.5:
         return "The semantic map has red and blue exchanged (BGR); swap its channels before using it."
     if len(flat) < 0.05 * len(person):
-        return f"The semantic map has no even areas, as a normal or depth map or a photo: {FIX}."
+        return f"The semantic map has no even areas, like a normal map, a depth map or a photo: {FIX}."
     if share < 0.7 and _near(flat, _viridis()).mean() > 0.9:
-        return f"{found}, the others lie between them as in DensePose pictures: {FIX}."
+        return f"{found}, and the others lie between them as in DensePose pictures: {FIX}."
     if share < 0.7:
         return f"{found}: {FIX}."
     if share < 0.97:
@@ -72,13 +73,13 @@ def exchange_report(depth: Tensor | None, normal: Tensor | None) -> str | None:
     """Whether depth or normal maps, uint8 (F, H, W, 3), look like another kind: depth is grey and normals are not."""
     if depth is not None and (share := _coloured(depth)) > 0.05:
         return (
-            f"{share:.0%} of the depth maps is coloured, but Champ's depth maps are grey; was another map connected to "
-            "depth?"
+            f"{share:.0%} of the depth maps is coloured, but Champ's depth maps are grey; check that no other map is "
+            "connected to depth."
         )
     if normal is not None and (share := _coloured(normal)) < 0.05:
         return (
-            "The normal maps are grey, but Champ's normal maps are red where the surface faces right, green where up "
-            "and blue where to the viewer; was another map connected to normal?"
+            "The normal maps are grey, but Champ's are red where the surface faces right, green where it faces up, and "
+            "blue where it faces the viewer; check that no other map is connected to normal."
         )
     return None
 

@@ -44,8 +44,8 @@ def preview(
     backdrop = torch.as_tensor(background, dtype=torch.uint8)
     if backdrop.ndim > 1 and tuple(backdrop.shape) not in (size, (1, *size[1:])):
         raise ValueError(
-            f"The background has shape {tuple(backdrop.shape)}, expected {(1, *size[1:])} or {size}; "
-            "resize it to the motion's picture, and give one frame or as many as the motion has."
+            f"The background has shape {tuple(backdrop.shape)}, expected {(1, *size[1:])} or {size}; resize it to the "
+            "motion's picture, and give one frame or as many as the motion has."
         )
     out = backdrop.expand(size).clone()
     done = 0
@@ -136,7 +136,7 @@ def _pyrender(body: Body, motion: Motion) -> Iterator[DrawnFigure]:
         renderer = pyrender.OffscreenRenderer(motion.width, motion.height)
     except Exception as error:  # each GL library has its own kinds
         raise ValueError(
-            f"pyrender finds no OpenGL here ({error}); install EGL or OSMesa, or choose the torch backend."
+            f"pyrender finds no OpenGL here ({error}); install EGL or OSMesa, or set renderer to torch."
         ) from error
     try:
         for i in range(len(motion)):

@@ -93,8 +93,8 @@ def _project(vertices: Tensor, faces: Tensor, focal: float, width: int, height: 
     if not sane:
         bad = (~(points.abs() < FAR)).view(3, frames, -1).any(2).any(0).nonzero()[:, 0].tolist()
         raise ValueError(
-            f"Mesh coordinates are NaN or beyond {FAR:g} m in {len(bad)} frame(s), first in frame {bad[0]};"
-            " check the motion's rotations and translations there."
+            f"Mesh coordinates are NaN or beyond {FAR:g} m in {len(bad)} frame(s), first in frame {bad[0]}; check the "
+            "rotations and the place of the motion there."
         )
     corners, alike, source, clipped = faces.t().contiguous(), frames, None, None  # frames with the same corners
     if not ahead:

@@ -11,9 +11,11 @@ def interpolate(latents: Tensor, factor: int, method: str = "slerp") -> Tensor:
     if method not in METHODS:
         raise ValueError(f"There is no interpolation called {method!r}; choose from {', '.join(METHODS)}.")
     if factor < 1:
-        raise ValueError(f"A factor of {factor} is not possible; 1 leaves the clip as it is, 2 doubles the frame rate.")
+        raise ValueError(
+            f"A factor of {factor} is not possible; use 1 to keep the clip as it is, 2 to double the frame rate."
+        )
     if not len(latents):
-        raise ValueError("There are no frames to put others between; sample a video first.")
+        raise ValueError("There are no frames to interpolate between; sample a video first.")
     latents = latents.float()  # ComfyUI may keep them in 16 bits, which do not hold sums of squares
     frames = [latents[0]]
     for a, b in zip(latents, latents[1:]):

@@ -13,7 +13,7 @@ from ..model.denoiser import BETAS, model_sampling
 def with_betas(model: ModelPatcher, betas: str) -> ModelPatcher:
     """The model with other betas: "linear" as in the official inference, or "scaled_linear" as in its training."""
     if betas not in BETAS:
-        raise ValueError(f"There is no noise schedule called {betas!r}; choose from {', '.join(BETAS)}.")
+        raise ValueError(f"There is no beta schedule called {betas!r}; choose from {', '.join(BETAS)}.")
     patched = model.clone()
     patched.add_object_patch("model_sampling", model_sampling(betas))
     return patched

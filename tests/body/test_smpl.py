@@ -206,7 +206,7 @@ ODD = {
 def test_odd_uses_of_allowed_names_are_refused(name, tmp_path):
     path = tmp_path / "model.pkl"
     path.write_bytes(b"(Vv_template\n" + ODD[name] + b"d.")
-    with pytest.raises(ValueError, match=r"^model\.pkl cannot be read as an SMPL model, .*; get it from"):
+    with pytest.raises(ValueError, match=r"^model\.pkl cannot be read as an SMPL model: .*; get it from"):
         load_smpl(path)
 
 
@@ -296,10 +296,10 @@ def damage(arrays, key: str, value):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("v_template", np.nan, "its v_template hold NaN or numbers"),
-        ("weights", np.inf, "its weights hold NaN"),
-        ("f", 240, "its faces name vertices from 0 to 240, and it has 240; get it again"),
-        ("f", -1, "its faces name vertices from -1 to 239"),
+        ("v_template", np.nan, "its v_template contain NaN or impossible numbers"),
+        ("weights", np.inf, "its weights contain NaN"),
+        ("f", 240, "its faces refer to vertices 0 to 240, but it has 240; get it again"),
+        ("f", -1, "its faces refer to vertices -1 to 239"),
     ],
 )
 def test_numbers_that_no_body_has(arrays, key, value, message, tmp_path):
@@ -322,5 +322,5 @@ def test_sparse_matrices_are_checked_before_they_are_made(shape, tmp_path):
     matrix = b"cscipy.sparse.csc\ncsc_matrix\n)\x81}(V_shape\n" + numbers + b"Vindptr\n" + starts
     matrix += b"Vindices\n(lVdata\n(lub"
     (tmp_path / "model.pkl").write_bytes(b"\x80\x02}VJ_regressor\n" + matrix + b"s.")
-    with pytest.raises(ValueError, match=r"model\.pkl cannot be read as an SMPL model, it "):
+    with pytest.raises(ValueError, match=r"model\.pkl cannot be read as an SMPL model: it "):
         load_smpl(tmp_path / "model.pkl")

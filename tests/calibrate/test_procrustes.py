@@ -169,5 +169,5 @@ def test_a_clip_that_cannot_be_aligned_at_all():
 
 
 def test_unknown_points_are_refused():
-    with pytest.raises(ValueError, match="no points called 'hands' to align by; choose from auto, face, torso, all"):
+    with pytest.raises(ValueError, match="no points called 'hands'; choose from auto, face, torso, all"):
         align_clip(person(), person()[None], "hands")

@@ -150,6 +150,6 @@ def test_few_frames_wait_however_long_the_clip_is():
 
 
 def test_another_network_is_refused():
-    message = r"pose.onnx gives values of shape \(1, 133, 384\) and \(1, 133, 512\) where DWPose gives \(1, 133, 576\)"
+    message = r"pose.onnx gives values of shape \(1, 133, 384\) and \(1, 133, 512\), but DWPose gives \(1, 133, 576\)"
     with pytest.raises(ValueError, match=message):
         decode_keypoints([np.zeros((1, 133, 512)), np.zeros((1, 133, 384))], np.array([[0, 0, 9, 9, 1]]), "pose.onnx")

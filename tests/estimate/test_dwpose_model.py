@@ -120,7 +120,7 @@ def test_where_16_bits_are_too_few_32_are_taken():
 
 
 def test_weights_that_are_no_numbers_are_a_sentence():
-    with pytest.raises(ValueError, match="^large gives values that are no numbers; download it again.$"):
+    with pytest.raises(ValueError, match="^large gives NaN or infinite values; download it again.$"):
         Runner(Large(float("nan")), 8)(crops(1))
 
 

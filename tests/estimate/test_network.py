@@ -228,7 +228,7 @@ def test_a_detector_of_one_picture_looks_at_several(scripts):
 
 
 def test_a_network_for_something_else_says_so():
-    message = "dw-ll_ucoco_384.onnx does not take pictures of 7x5 pixels: its step .* Choose the file"
+    message = "dw-ll_ucoco_384.onnx does not take pictures of 7x5 pixels: its step .*; choose the right file"
     with pytest.raises(ValueError, match=message) as error:
         read(SMALL / "dw-ll_ucoco_384.onnx", 5, 7)
     assert "\n" not in str(error.value)

@@ -159,7 +159,7 @@ def test_what_cannot_be_chosen_is_said():
         choose_person(tracks, "number", 1)
     with pytest.raises(ValueError, match="mask is empty or not connected"):
         choose_person(tracks, "marked", mask=np.zeros((400, 640)))
-    with pytest.raises(ValueError, match="Nobody stands where the mask is"):
+    with pytest.raises(ValueError, match="There is nobody under the mask"):
         choose_person(tracks, "marked", mask=np.pad(np.ones((9, 9)), ((300, 91), (500, 131))))
     with pytest.raises(ValueError, match="called 'tallest'; choose from largest, central, number, marked"):
         choose_person(tracks, "tallest")

@@ -32,7 +32,7 @@ def test_what_starts_a_program_is_not_opened(tmp_path, monkeypatch):
         (tmp_path / "depth").mkdir(exist_ok=True)
         path = tmp_path / "depth" / "0.png"
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="^depth/0.png cannot be read as a picture, it is .*PNG, JPEG, WEBP; rend"):
+        with pytest.raises(ValueError, match="^depth/0.png cannot be read as a picture: it is .*PNG, JPEG, WEBP; rend"):
             read_picture(path)
         assert kind
 
@@ -57,7 +57,7 @@ def webp(kind: bytes, content: bytes) -> bytes:
 ])  # fmt: skip
 def test_a_bomb_is_told_by_its_header(tmp_path, content):
     (tmp_path / "0.png").write_bytes(content)
-    with pytest.raises(ValueError, match=r"0\.png cannot be read as a picture, it has [\w ]+ pixels"):
+    with pytest.raises(ValueError, match=r"0\.png cannot be read as a picture: it has [\w ]+ pixels"):
         read_picture(tmp_path / "0.png")
 
 
@@ -66,5 +66,5 @@ def test_damaged_pictures(tmp_path):
     whole = (tmp_path / "whole.png").read_bytes()
     for content, reason in ((b"", "it is empty"), (b"<html>", "a web page"), (whole[:-40], "it is damaged")):
         (tmp_path / "0.png").write_bytes(content)
-        with pytest.raises(ValueError, match=rf"0\.png cannot be read as a picture, .*{reason}"):
+        with pytest.raises(ValueError, match=rf"0\.png cannot be read as a picture: .*{reason}"):
             read_picture(tmp_path / "0.png")

@@ -93,7 +93,7 @@ def test_what_a_directory_claims_is_checked():
     central, end = whole.index(b"PK\1\2"), whole.index(b"PK\5\6")
     twice = whole.replace(b"b", b"a")
     cases = {
-        "it is no archive": b"x" * 100,
+        "it is not a zip archive": b"x" * 100,
         "it ends in the middle": whole[:-30],
         "claims 65535 members": damaged(whole, end + 10, b"\xff\xff"),
         "directory is damaged": damaged(whole, end + 10, b"\x03\x00"),
@@ -108,7 +108,7 @@ def test_what_a_directory_claims_is_checked():
         (whole.index(b"abc"), b"xyz", "checksum"),
         (central + 24, b"\x05", "checksum"),
         (central + 42, b"\xff\xff\xff\x00", "ends in the middle"),
-        (central + 10, b"\x0c", "not known here"),
+        (central + 10, b"\x0c", "this pack does not know"),
     ):
         with pytest.raises(DamagedError, match=reason):
             Archive(damaged(whole, place, value)).read("a")

@@ -53,7 +53,10 @@ def test_a_file_is_fetched_when_asked_for(server, hub, target):
     assert state["state"] == "done" and "the server announced" in state["message"]
     assert (state["done"], state["total"]) == (len(CONTENT), len(CONTENT))
     assert target.read_bytes() == CONTENT and files(server)[FILE]["present"]
-    assert server.request("/champ/download", {"file": FILE}) == (409, f"{FILE} is there already.".encode())
+    assert server.request("/champ/download", {"file": FILE}) == (
+        409,
+        f"{FILE} is already there; press R and choose it.".encode(),
+    )
 
 
 def test_one_at_a_time_and_cancel_keeps_the_part(server, hub, target):

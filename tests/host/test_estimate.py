@@ -77,7 +77,7 @@ def test_a_video_becomes_a_motion_of_as_many_frames(server):
     assert motion["rotations"].shape == (24, 24, 3, 3) and (motion["confidence"] > 0).all()
     assert float(about["fps"]) == 12 and (about["width"], about["height"]) == ("320", "480")
     lines = report(entry).splitlines()
-    assert lines[:2] == ["HMR2: 24 frames of 320x480 at 12 fps (2.0 s).", "No frame had to be filled."]
+    assert lines[:2] == ["HMR2: 24 frames of 320x480 at 12 fps (2.0 s).", "No frame was filled."]
     assert lines[-1].startswith("Shape: beta_0 ")
     assert motion["rotations"].std(0).max() > 0.01  # the figure dances
     assert motion["betas"][:2].all() and not motion["betas"][2:].any()  # the free body
@@ -146,7 +146,7 @@ def test_keypoints_of_another_clip_are_refused(server):
 
 def test_nobody_in_the_clip_is_explained(server):
     prompt = {**video(), "1": blank(3)["1"], **estimate(["1", 0], ["3", 0])}
-    assert "The person is in none of the 3 frames" in refused(server, prompt)
+    assert "The person was found in none of the 3 frames" in refused(server, prompt)
 
 
 @pytest.mark.parametrize("name", ["missing.ckpt", "../vae/vae.safetensors", "/etc/passwd"])

@@ -46,7 +46,7 @@ def test_keypoints_become_a_motion_without_models(server):
     outputs, motion = run(server)
     report = outputs["8"]["text"][0]
     assert report.startswith(f"keypoints: {FRAMES} frames of 96x128 at 8 fps"), report
-    assert "No frame had to be filled." in report
+    assert "No frame was filled." in report
     assert len(motion["confidence"]) == FRAMES and motion["confidence"].min() > 0.7
     pictures = [
         np.asarray(Image.open(server.base / "output" / image["subfolder"] / image["filename"]))

@@ -49,7 +49,7 @@ def test_a_frame_that_is_equal_does_not_make_the_mean_infinite(server):
 def test_masks_and_clips_that_do_not_fit(server):
     with pytest.raises(Failure, match=r"The mask is \(2, 16, 16\).* one mask for each picture"):
         measured(server, {"class_type": "ImageToMask", "inputs": {"image": ["7", 0], "channel": "red"}})
-    with pytest.raises(Failure, match="as many of the same size"):
+    with pytest.raises(Failure, match="as many frames of the same size"):
         measured(server, images=picture(0, frames=2))
 
 

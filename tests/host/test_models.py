@@ -222,7 +222,7 @@ def test_sampling_can_be_cancelled(server, models):
         ("ksampler", {"ChampLoadModel": {"checkpoint_set": "../champ"}}, "no checkpoint set called '../champ'"),
         ("ksampler", {"ChampLoadModel": {"checkpoint_set": "/etc"}}, "no checkpoint set called '/etc'"),
         ("ksampler", {"ChampLoadModel": {"checkpoint_set": "lost"}}, "press Download files... in Load Champ Model, or"),
-        ("ksampler", {"ChampLoadModel": {"checkpoint_set": "lost"}}, "Or choose champ_tiny, which comes with the pack"),
+        ("ksampler", {"ChampLoadModel": {"checkpoint_set": "lost"}}, "or choose champ_tiny, which comes with the pack"),
         ("ksampler", {"ChampTemporalAggregation": {"length": 40, "overlap": 4}}, "windows of up to 32 frames"),
         ("ksampler", {"ChampTemporalAggregation": {"length": 4, "overlap": 4}}, "overlap of 4 frames does not fit"),
         ("ksampler", {"ChampEncodeGuidance": {"depth": ["7", 0]}}, "no encoder for depth"),
@@ -232,7 +232,7 @@ def test_sampling_can_be_cancelled(server, models):
             {"ChampSampler": {"model": ["1", 0], "length": 33, "overlap": 1}},
             "windows of up to 32 frames",
         ),
-        ("champ_video", {"ChampEncodeGuidance": {"mask": ["4", 1]}}, "connect the mask that was made with them"),
+        ("champ_video", {"ChampEncodeGuidance": {"mask": ["4", 1]}}, "connect the mask of the same maps"),
         ("champ_video", {"ChampEncodeReference": {"width": 100}}, "100x96 pixels are not multiples of 8"),
         ("champ_video", {"ChampEncodeGuidance": {"start": 0.8, "end": 0.2}}, "from 0.8 to 0.2 of the sampling"),
     ],
@@ -324,11 +324,11 @@ def test_where_the_person_is_from_motions_or_from_keypoints(server, models):
     [
         (
             {"motion": None},
-            "Where the person is in the frames is not known; connect motion and body, or pose_keypoints",
+            "does not know where the person is in the frames; connect motion and body, or pose_keypoints",
         ),
-        ({"reference_keypoints": None}, "in the reference picture is not known; connect reference_motion and body, or"),
-        ({"body": None}, "There is a motion but no body"),
-        ({"start": 0.8, "end": 0.2}, "The calibrated reference is to act from 0.8 to 0.2"),
+        ({"reference_keypoints": None}, "in the reference image; connect reference_motion and body, or"),
+        ({"body": None}, "A motion is connected but no body"),
+        ({"start": 0.8, "end": 0.2}, "The calibrated reference has start 0.8 and end 0.2"),
         ({"masking": "paper", "reference_mask": ["6", 1], "mask": ["21", 4]}, "The mask has 4 frames but 6 are needed"),
         ({"motion": ["20", 0]}, "calibrated for 4 frames of 64x96 pixels, the latents have 6"),
     ],
@@ -349,7 +349,7 @@ def test_an_empty_mask_masks_nothing(server, models):
     """As Load Image gives it with a picture that has no transparency, 64x64 pixels."""
     prompt = small("calibrated_reference", ChampCalibrateReference={"masking": "paper", "reference_mask": ["6", 1]})
     entry = server.run(prompt)
-    assert "in the reference picture is empty, so nothing is masked" in entry["outputs"]["13"]["text"][0]
+    assert "in the reference image is empty, so nothing is masked" in entry["outputs"]["13"]["text"][0]
     assert np.array_equal(pictures(server, entry), pictures(server, server.run(small("calibrated_reference"))))
 
 
@@ -357,7 +357,7 @@ def test_a_picture_without_a_person_stays_as_it_is(server, models):
     """A report, no error, and the video is that of the reference alone."""
     prompt = small("calibrated_reference", LoadImage={"image": "example.png"})  # noise
     entry = server.run(prompt)
-    assert "Nobody was found in the reference picture" in entry["outputs"]["13"]["text"][0]
+    assert "Nobody was found in the reference image" in entry["outputs"]["13"]["text"][0]
     prompt["14"]["inputs"]["reference"] = ["8", 0]
     assert np.array_equal(pictures(server, entry), pictures(server, server.run(prompt)))
 

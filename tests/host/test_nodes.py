@@ -247,7 +247,7 @@ def test_another_body_shape_is_noticed(server):
     drawn = render()
     drawn["inputs"]["body"] = ["7", 0]
     server.run({**motion(), "7": other, "3": drawn, "4": save()})
-    assert "The body has another shape than the motion" in server.log.read_text()
+    assert "The body's shape differs from the motion's" in server.log.read_text()
 
 
 def test_saving_nothing_is_refused(server):

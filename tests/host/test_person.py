@@ -74,7 +74,7 @@ def test_the_one_with_the_number_is_followed_and_missing_frames_stay_empty(serve
     entry = server.run(crowd(person="number", number=1))
     noses = followed(entry)
     assert noses[2] is None and all(x > WIDTH * 0.8 for i, x in enumerate(noses) if i != 2)
-    assert "Followed: number 1, in 5 frames; not there in 2." in entry["outputs"]["12"]["text"][0]
+    assert "Followed: number 1, in 5 frames; missing in 2." in entry["outputs"]["12"]["text"][0]
 
 
 def test_the_one_under_the_mask_is_followed(server):

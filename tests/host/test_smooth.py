@@ -76,5 +76,5 @@ def test_off_changes_nothing_and_official_changes_every_inner_frame(server, trem
 
 
 def test_an_unknown_method_is_refused(server):
-    with pytest.raises(Failure, match="no way of smoothing called .kalman.|Value not in list: method: .kalman."):
+    with pytest.raises(Failure, match="no smoothing method called .kalman.|Value not in list: method: .kalman."):
         server.run(prompt("kalman"))

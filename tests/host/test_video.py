@@ -176,7 +176,7 @@ def test_a_file_without_pictures_is_refused(server, video):
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
         container.mux(stream.encode())
-    with pytest.raises(Failure, match="This file has no video in it"):
+    with pytest.raises(Failure, match="This file contains no video"):
         frames_of(server, ["1", 0])
 
 

@@ -134,11 +134,11 @@ def test_files_of_something_else(tmp_path):
         perceptual.load_i3d(tmp_path / "unet.safetensors")
     for name in ("page.pth", "page.safetensors"):
         (tmp_path / name).write_bytes(b"<html>not found</html>")
-        with pytest.raises(ValueError, match=f"{name} cannot be read as a file of weights, it is a web page"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read as a file of weights: it is a web page"):
             perceptual.load_i3d(tmp_path / name)
     for content in ([torch.zeros(3)], torch.zeros(3), {"state_dict": 5}):
         torch.save(content, tmp_path / "other.pth")
-        with pytest.raises(ValueError, match="other.pth cannot be read as a file of weights, it holds no"):
+        with pytest.raises(ValueError, match="other.pth cannot be read as a file of weights: it holds no"):
             perceptual.load_i3d(tmp_path / "other.pth")
 
     class Foreign:

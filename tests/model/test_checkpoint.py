@@ -76,7 +76,7 @@ def test_half_a_set(folder):
 def test_no_set(tmp_path):
     with pytest.raises(ValueError, match="has no file of a checkpoint set, but lacks denoising_unet"):
         find_set(tmp_path)
-    with pytest.raises(ValueError, match="nowhere is not there; put each checkpoint set into a folder"):
+    with pytest.raises(ValueError, match="nowhere does not exist; put each checkpoint set into a folder"):
         find_set(tmp_path / "nowhere")
 
 
@@ -94,7 +94,7 @@ def test_kinds(champ):
     assert kind_of(["control_model.input_hint_block.0.weight"]) == "a ControlNet"
     assert kind_of(["encoder.conv_in.weight", "decoder.conv_in.weight"]) == "a VAE"
     assert kind_of(["down_blocks.0.motion_modules.0.proj_in.weight"]) == "a motion adapter with the names of diffusers"
-    assert kind_of([]) == "no file that this pack knows"
+    assert kind_of([]) == "a file that this pack does not know"
 
 
 def test_text_to_image_checkpoint_in_the_wrong_slot(folder):
@@ -114,7 +114,7 @@ def test_files_in_each_others_place(folder, animate_anyone, caplog):
     ):
         load_denoiser(files)
     load_reference_net(files)  # a reference UNet with output layers cannot be told from a denoising UNet
-    assert "reference_unet.safetensors holds more than is used, 4 tensors: conv_norm_out" in caplog.text
+    assert "reference_unet.safetensors holds 4 tensors that are not used: conv_norm_out" in caplog.text
     shutil.copy(animate_anyone.files.denoising_unet.file, denoising)
     with pytest.raises(ValueError, match="is a reference UNet, but a motion module belongs here"):
         load_denoiser(files, motion=animate_anyone.files.reference_unet.file)
@@ -160,7 +160,7 @@ def test_too_many_tensors_are_a_warning(caplog):
     check_tensors("file", {"a": (1,)}, {"a": (1,), "unused.b": (2,)}, unused="unused")
     assert caplog.text == ""
     check_tensors("file", {"a": (1,)}, {"a": (1,), "unused.b": (2,), "c": (3,)}, unused="unused")
-    assert "file holds more than is used, 1 tensors: c." in caplog.text
+    assert "file holds 1 tensors that are not used: c." in caplog.text
 
 
 def test_motion_module_of_another_base(folder):

@@ -275,7 +275,7 @@ def test_mismatches_are_refused(champ, animate_anyone, clip):
     with pytest.raises(ValueError, match="guidance has 320 channels but this denoising UNet adds 32"):
         evaluate(champ.model, *conditioning(64, wide, []), x, 499)
     small = Guidance((Layer(torch.zeros(4, 32, 1, 1)),), 4, 8, 8, "Champ")
-    with pytest.raises(ValueError, match="latent is of 8x8 pixels, which is too small for the networks; use 16x16"):
+    with pytest.raises(ValueError, match="latent is for 8x8 pixels, which is too small for the networks; use 16x16"):
         evaluate(champ.model, *conditioning(64, small, []), x[..., :1, :1], 499)
     odd = Reference({("middle", 0): torch.zeros(1, 1, 7)}, "Champ")
     with pytest.raises(ValueError, match="encoded by a ReferenceNet of other sizes"):
@@ -317,7 +317,9 @@ def test_areas_are_refused(champ, clip):
 
 def test_windows_longer_than_the_positional_encoding(champ):
     x = torch.randn(33, 4, 8, 12)
-    with pytest.raises(ValueError, match="know windows of up to 32 frames but were given 33; put temporal aggregation"):
+    with pytest.raises(
+        ValueError, match="know windows of up to 32 frames but were given 33; connect Temporal Aggregation"
+    ):
         evaluate(champ.model, *champ.conditioning(33), x, 499)
     cond, _ = evaluate(champ.still_model, *champ.conditioning(33), x, 499)  # pictures have no such limit
     assert torch.isfinite(cond).all()

@@ -43,8 +43,8 @@ def test_the_name_under_which_torch_saved_a_file(folder):
     assert doubts(folder) == []
     exchange(folder, ".pth")
     first, second = doubts(folder)
-    assert "encoder_depth.pth is to read depth maps but was first saved as guidance_encoder_normal-2000, for" in first
-    assert "encoder_normal.pth is to read normal maps but was first saved as guidance_encoder_depth-2000" in second
+    assert "encoder_depth.pth is used for depth maps but was first saved as guidance_encoder_normal-2000, for" in first
+    assert "encoder_normal.pth is used for normal maps but was first saved as guidance_encoder_depth-2000" in second
 
 
 def test_the_name_that_this_pack_writes(folder):

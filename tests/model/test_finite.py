@@ -58,8 +58,8 @@ def test_weights(champ, sampler, key):
     with pytest.raises(ValueError) as told:
         sample(champ, sampler, model)
     assert str(told.value) == (
-        f"The first step of the sampling gave NaN or infinite values: in the denoiser its weights hold some, first in "
-        f"{key}; get its file again, or take away the LoRA that is on it."
+        "The first step of the sampling gave NaN or infinite values: in the denoiser its weights contain some, first "
+        f"in {key}; get its file again, or remove the LoRA from it."
     )
 
 
@@ -70,10 +70,19 @@ def test_what_the_sampler_is_given(champ, calls):
     (reference,) = champ.references
     broken = {place: tokens + NAN if place == ("middle", 0) else tokens for place, tokens in reference.tokens.items()}
     for given, cause in (
-        ({"guidance": guidance}, "the guidance holds some; encode the maps again"),
-        ({"references": [replace(reference, tokens=broken)]}, "the reference holds some; encode its picture again"),
-        ({"embeds": champ.clip_embeds * NAN}, "the CLIP vision embedding holds some; get the CLIP vision file again"),
-        ({"noise": torch.full((2, 4, 8, 8), NAN)}, "the latent holds some; encode the video again with another VAE"),
+        ({"guidance": guidance}, "they are already in the guidance; encode the maps again"),
+        (
+            {"references": [replace(reference, tokens=broken)]},
+            "they are already in the reference; encode its image again",
+        ),
+        (
+            {"embeds": champ.clip_embeds * NAN},
+            "they are already in the CLIP vision embedding; get the CLIP vision file again",
+        ),
+        (
+            {"noise": torch.full((2, 4, 8, 8), NAN)},
+            "they are already in the latent; encode the video again with another VAE",
+        ),
     ):
         calls.clear()
         with pytest.raises(ValueError, match=f"first step of the sampling gave NaN or infinite values: {cause}"):
@@ -103,7 +112,9 @@ def test_encoders_and_reference_net(champ):
         encode_guidance(encoders, maps, WIDTH, HEIGHT)
     net.patcher.model.input_blocks[4][0].in_layers[2].weight.fill_(float("inf"))
     latents = torch.randn(1, 4, 8, 8)
-    with pytest.raises(ValueError, match="ReferenceNet gave NaN .* picture 0: its weights hold some, first in input_b"):
+    with pytest.raises(
+        ValueError, match="ReferenceNet gave NaN .* picture 0: its weights contain some, first in input_b"
+    ):
         encode_reference(net, latents)
     with pytest.raises(ValueError, match="The VAE gave NaN .* start ComfyUI with --fp32-vae"):
         encode_reference(champ.net, latents * NAN)
@@ -118,4 +129,4 @@ def test_overflow_is_told_from_damage():
     layer.weight.data = layer.weight.data.to(torch.float8_e4m3fn)
     assert "too large for bfloat16" in network_cause(layer, torch.bfloat16)
     layer.weight.data = torch.full((2, 2), NAN).to(torch.float8_e4m3fn)
-    assert "its weights hold some, first in weight" in network_cause(layer, torch.float16)
+    assert "its weights contain some, first in weight" in network_cause(layer, torch.float16)

@@ -56,7 +56,7 @@ def test_bad_input():
     for size in ((8, 64), (64, 8)):
         with pytest.raises(ValueError, match="pixels, which is too small for the networks; use 16x16 or more"):
             check_size(*size)
-    with pytest.raises(ValueError, match="no way to fit called 'zoom'; choose from stretch, crop, pad"):
+    with pytest.raises(ValueError, match="no fit called 'zoom'; choose from stretch, crop, pad"):
         fit_images(torch.zeros(1, 8, 8, 3), 8, 8, "zoom")
     with pytest.raises(ValueError, match="has no pictures; connect at least one"):
         check_images(torch.zeros(0, 8, 8, 3), "It")

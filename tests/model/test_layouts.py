@@ -146,7 +146,7 @@ def test_every_layout_gives_the_same_models(family, networks, layout, tmp_path, 
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     if layout is with_too_much:
         [reference] = [text for text in warnings if "reference_unet" in text and "conv_out.weight" in text]
-        assert reference.startswith("[Champ] reference_unet-30000.pth holds more than is used, 4 tensors: conv_norm_")
+        assert reference.startswith("[Champ] reference_unet-30000.pth holds 4 tensors that are not used: conv_norm_")
         assert sum("extra.weight" in text for text in warnings) == len(files.encoders)
     else:
         assert warnings == []
@@ -196,7 +196,7 @@ def test_one_of_several_precisions_is_taken_and_said(tmp_path, caplog, names, ha
         file = find_set(tmp_path, full_precision).denoising_unet.file
         assert file.relative_to(tmp_path).as_posix() == wanted.replace("x", "denoising_unet", 1)
         [said] = caplog.messages
-        assert f"{file.name} is taken for denoising_unet, not " in said
+        assert f"{file.name} is used for denoising_unet, not " in said
 
 
 def test_a_name_without_another_word_goes_first(tmp_path):

@@ -69,13 +69,13 @@ def test_low_vram_and_fp8_storage(champ, weight_dtype):
 def test_bad_input(champ):
     with pytest.raises(ValueError, match=r"latents have shape \(1, 16, 8, 8\).*VAE of Stable Diffusion 1.5"):
         encode_reference(champ.net, torch.zeros(1, 16, 8, 8))
-    with pytest.raises(ValueError, match="no reference picture in the latents"):
+    with pytest.raises(ValueError, match="no reference image in the latents"):
         encode_reference(champ.net, torch.zeros(0, 4, 8, 8))
     with pytest.raises(
         ValueError, match="embedding has 1280 values but ReferenceNet reads 64; use the CLIP vision model"
     ):
         encode_reference(champ.net, torch.zeros(1, 4, 8, 8), torch.zeros(1, 1280))
-    with pytest.raises(ValueError, match="2 CLIP vision embeddings for 3 reference pictures"):
+    with pytest.raises(ValueError, match="2 CLIP vision embeddings for 3 reference images"):
         encode_reference(champ.net, torch.zeros(3, 4, 8, 8), torch.zeros(2, 64))
 
 

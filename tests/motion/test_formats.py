@@ -399,7 +399,7 @@ def test_a_hostile_file_is_refused_and_runs_nothing(tmp_path, body, kind):
 @pytest.mark.parametrize("kind", ["pkl", "npz", "npy", "pt", "smpl", "safetensors"])
 def test_a_damaged_file_is_named(tmp_path, body, kind):
     (tmp_path / f"bad.{kind}").write_bytes(b"nothing of the sort")
-    with pytest.raises(ValueError, match=rf"bad\.{kind} cannot be read as a motion, it is \w+"):
+    with pytest.raises(ValueError, match=rf"bad\.{kind} cannot be read as a motion: it is \w+"):
         load_motion(tmp_path / f"bad.{kind}", body)
 
 
@@ -431,43 +431,43 @@ def write_own(path: Path, about: dict = {}, **tensors) -> Path:  # noqa: B006
         ({"width": "99999999999"}, {}, "it claims pictures of 99999999999x768 pixels, and 16384 are the limit"),
         ({"fps": "1e300"}, {}, r"it claims 1e\+300 frames per second, and 1000 are the limit"),
         ({"focal": "1e-9"}, {}, "it claims a focal length of 1e-09 pixels"),
-        ({}, {"rotations": torch.zeros(FRAMES, 24, 3, 3)}, "it holds matrices that are no rotations"),
-        ({}, {"rotations": -torch.eye(3).repeat(FRAMES, 24, 1, 1)}, "it holds matrices that are no rotations"),
-        ({}, {"cam_t": pelvis().double()}, "its numbers are not those that Save Motion writes"),
-        ({}, {"shot": torch.full((FRAMES,), torch.nan)}, "its numbers are not those that Save Motion writes"),
-        ({}, {"cam_t": pelvis() * 1e20}, "it has the person 9.*e.20 metres away"),
-        ({}, {"betas": torch.zeros(1_000)}, "it has betas that are those of no body"),
+        ({}, {"rotations": torch.zeros(FRAMES, 24, 3, 3)}, "it holds matrices that are not rotations"),
+        ({}, {"rotations": -torch.eye(3).repeat(FRAMES, 24, 1, 1)}, "it holds matrices that are not rotations"),
+        ({}, {"cam_t": pelvis().double()}, "its numbers are not of the types that Save Motion writes"),
+        ({}, {"shot": torch.full((FRAMES,), torch.nan)}, "its numbers are not of the types that Save Motion writes"),
+        ({}, {"cam_t": pelvis() * 1e20}, "its person is 9.*e.20 metres away"),
+        ({}, {"betas": torch.zeros(1_000)}, "it has betas that no body has"),
         ({"height": "tall"}, {}, "it is damaged"),
     ],
 )
 def test_what_our_own_file_claims_is_checked(tmp_path, body, about, tensors, message):
-    with pytest.raises(ValueError, match=rf"^m\.safetensors cannot be read as a motion, {message}.*; save the"):
+    with pytest.raises(ValueError, match=rf"^m\.safetensors cannot be read as a motion: {message}.*; save the"):
         load_motion(write_own(tmp_path / "m.safetensors", about, **tensors), body)
 
 
 def test_what_another_tools_file_claims_is_checked(tmp_path, smpl):
     person = wham(smpl)[5]
     huge = {
-        "it names other frames than 0 to 99999": {**person, "frame_ids": np.array([0, 1, 2, 3, 1_000_000])},
-        "it names other frames": {**person, "frame_ids": np.array([0, 1, 2, 3, -1])},
-        "it has the person": {**person, "trans": person["trans"] * 1e30},
-        "it has betas that are those of no body": {**person, "betas": person["betas"] * 1e30},
+        "it names frames outside 0 to 99999": {**person, "frame_ids": np.array([0, 1, 2, 3, 1_000_000])},
+        "it names frames outside": {**person, "frame_ids": np.array([0, 1, 2, 3, -1])},
+        "its person is": {**person, "trans": person["trans"] * 1e30},
+        "it has betas that no body has": {**person, "betas": person["betas"] * 1e30},
     }
     for reason, value in huge.items():
         joblib_dump(tmp_path / "w.pkl", {1: value})
-        with pytest.raises(ValueError, match=rf"^w\.pkl cannot be read as a motion, {reason}"):
+        with pytest.raises(ValueError, match=rf"^w\.pkl cannot be read as a motion: {reason}"):
             load_motion(tmp_path / "w.pkl", smpl)
     same = dict.fromkeys(range(2000), person)  # the file is small: pickles write an object once
     (tmp_path / "w.pkl").write_bytes(pickle.dumps(same))
-    with pytest.raises(ValueError, match=r"^w\.pkl cannot be read as a motion, it has more than 1000 people"):
+    with pytest.raises(ValueError, match=r"^w\.pkl cannot be read as a motion: it has more than 1000 people"):
         load_motion(tmp_path / "w.pkl", smpl)
     still = {"bodyPose": pose().numpy()[:1], "frameCount": 10_000_000, "frameRate": 24.0}
     np.savez(tmp_path / "m.npz", **still)
-    with pytest.raises(ValueError, match=r"^m\.npz cannot be read as a motion, it has 10000000 frames, and from 1"):
+    with pytest.raises(ValueError, match=r"^m\.npz cannot be read as a motion: it has 10000000 frames, and 1"):
         load_motion(tmp_path / "m.npz", smpl)
     nothing = {"global_orient": np.zeros((1, 3, 3)), "body_pose": np.zeros((23, 3, 3)), "betas": BETAS[None]}
     np.savez(tmp_path / "g.npz", smpl=np.array([nothing], dtype=object), camera=np.ones((1, 3)))
-    with pytest.raises(ValueError, match=r"^g\.npz cannot be read as a motion, it holds matrices that are no"):
+    with pytest.raises(ValueError, match=r"^g\.npz cannot be read as a motion: it holds matrices that are not"):
         load_motion(tmp_path / "g.npz", smpl)
 
 

@@ -35,8 +35,8 @@ def test_what_was_filled_and_where_the_cuts_are_is_said():
     motion = turning(torch.arange(120.0), confidence=confidence, shot=(torch.arange(120) >= 60).long())
     text = describe(motion)
     assert "120 frames of 512x768 at 25 fps (4.8 s)" in text and "4 filled: 17-19, 63." in text
-    assert "2 shots: 0-59, 60-119." in text and "0.80, at least 0.30" in text
-    assert "No frame had to be filled" in describe(turning(torch.arange(3.0)))
+    assert "2 shots: 0-59, 60-119." in text and "0.80 on average, 0.30 at least" in text
+    assert "No frame was filled" in describe(turning(torch.arange(3.0)))
 
 
 def test_speed_and_trembling_are_degrees():
@@ -45,9 +45,9 @@ def test_speed_and_trembling_are_degrees():
     assert trembling(steady) < 0.01
     zigzag = turning(torch.tensor([0.0, 2.0] * 10))  # each frame is 2 degrees off the middle of its neighbours
     assert trembling(zigzag) == pytest.approx(2.0, abs=1e-3)
-    assert "Trembling 0.00 degrees a frame, 2.00 before." in describe(steady, zigzag)
+    assert "Jitter: 0.00 degrees a frame, 2.00 before." in describe(steady, zigzag)
     other = describe(steady, zigzag[:10])
-    assert "has 10 frames, so it is another one" in other and "Trembling 0.00 degrees a frame." in other
+    assert "has 10 frames, so it is another motion" in other and "Jitter: 0.00 degrees a frame." in other
 
 
 def test_a_cut_is_no_turn():

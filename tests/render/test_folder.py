@@ -143,14 +143,14 @@ def test_unreadable_frame_is_named(tmp_path, content):
 def test_sixteen_bits_are_refused(tmp_path):
     (tmp_path / "depth").mkdir()
     Image.fromarray(np.full((4, 4), 40000, dtype=np.uint16)).save(tmp_path / "depth" / "0.png")
-    with pytest.raises(ValueError, match="16 bits a channel"):
+    with pytest.raises(ValueError, match="16 bits per channel"):
         load_maps(tmp_path)
 
 
 def test_saving_never_overwrites(tmp_path):
     maps = random_maps()
     save_maps(tmp_path, {"mask": maps["mask"]})
-    with pytest.raises(ValueError, match="is there already; choose another name"):
+    with pytest.raises(ValueError, match="is already there; choose another name"):
         save_maps(tmp_path, maps)
     assert not (tmp_path / "depth").exists()
 
@@ -181,7 +181,7 @@ def test_maps_to_save_are_checked(tmp_path):
         save_maps(tmp_path, {"pose": maps["dwpose"]})
     with pytest.raises(ValueError, match=r"\[2, 3\] frames"):
         save_maps(tmp_path, {"depth": maps["depth"], "mask": maps["mask"][:2]})
-    with pytest.raises(ValueError, match="give one or more maps"):
+    with pytest.raises(ValueError, match="connect one or more maps"):
         save_maps(tmp_path, {})
     assert not list(tmp_path.iterdir())
 

@@ -219,7 +219,7 @@ def test_coordinates_that_are_no_numbers_are_refused(value):
     vertices, faces = sphere(1.0)
     vertices = (vertices + torch.tensor([0.0, 0.0, 5.0])).repeat(3, 1, 1)
     vertices[1, 7, 0] = value
-    with pytest.raises(ValueError, match=r"in 1 frame\(s\), first in frame 1; check the motion"):
+    with pytest.raises(ValueError, match=r"in 1 frame\(s\), first in frame 1; check the rotations"):
         rasterize(vertices, faces, 60.0, 50, 40)
 
 

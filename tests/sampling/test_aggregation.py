@@ -160,7 +160,7 @@ def test_windows_of_animatediff_evolved(champ, ours_too):
 
 def test_windows_of_which_the_model_is_not_told(champ):
     model = windows_of_evolved(champ.model, told=False)
-    with pytest.raises(ValueError, match="given 4 of the clip's 10 frames, and not told which.* Use Temporal Aggrega"):
+    with pytest.raises(ValueError, match="given 4 of the clip's 10 frames, and not told which.* use Temporal Aggrega"):
         evaluate(model, *champ.conditioning(FRAMES), torch.randn(FRAMES, 4, 8, 12), 499)
 
 

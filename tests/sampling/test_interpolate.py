@@ -39,7 +39,7 @@ def test_nearly_parallel_and_empty_frames_take_the_straight_line():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="factor of 0 is not possible; 1 leaves the clip as it is"):
+    with pytest.raises(ValueError, match="factor of 0 is not possible; use 1 to keep the clip as it is"):
         interpolate(torch.zeros(2, 1), 0)
     with pytest.raises(ValueError, match="no interpolation called 'cubic'; choose from slerp, linear"):
         interpolate(torch.zeros(2, 1), 2, "cubic")
