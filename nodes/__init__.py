@@ -1,4 +1,4 @@
-"""The ComfyUI face of the pack: sockets, widgets and tooltips; the work is done in champ/."""
+"""The ComfyUI nodes of the pack: sockets, widgets and tooltips. The work is done in champ/."""
 
 from comfy_api.latest import ComfyExtension, io
 

@@ -1,4 +1,4 @@
-"""Temporal aggregation: videos of any length in windows, and more frames between the frames."""
+"""Nodes for temporal aggregation (videos of any length in windows) and for frame interpolation of latents."""
 
 from comfy_api.latest import io
 

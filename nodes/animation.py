@@ -1,4 +1,4 @@
-"""Moving previews inside nodes."""
+"""Animated previews inside nodes."""
 
 import math
 import uuid
@@ -17,12 +17,12 @@ PREVIEW_FRAMES = 120
 
 
 def preview_step(frames: int, fps: float) -> int:
-    """Every how many frames a preview of a clip shows: it stays small, and browsers slow down above 50 a second."""
+    """Returns the frame step of a preview: previews stay small, and browsers slow down above 50 frames a second."""
     return max(-(-frames // PREVIEW_FRAMES), math.ceil(fps / 50))
 
 
 def save_animation(path: Path, pictures: torch.Tensor, fps: float) -> None:
-    """Makes an animated WebP that repeats for ever of uint8 pictures (F, H, W, 3)."""
+    """Writes uint8 pictures (F, H, W, 3) as an animated WebP that repeats forever."""
     frames = [Image.fromarray(picture.numpy()) for picture in pictures]
     for frame in frames:
         frame.thumbnail((PREVIEW_SIZE, PREVIEW_SIZE))
@@ -32,7 +32,7 @@ def save_animation(path: Path, pictures: torch.Tensor, fps: float) -> None:
 
 
 def still(image: torch.Tensor, cls: type[io.ComfyNode]) -> ui.PreviewImage | None:
-    """A node's preview of an IMAGE, as `animated`."""
+    """Makes a node's preview of an IMAGE; failures are handled as in `animated`."""
     try:
         return ui.PreviewImage(image, cls=cls)
     except OSError as error:
@@ -41,8 +41,8 @@ def still(image: torch.Tensor, cls: type[io.ComfyNode]) -> ui.PreviewImage | Non
 
 
 def animated(pictures: torch.Tensor, fps: float) -> ui.SavedImages | None:
-    """A node's preview of uint8 pictures (F, H, W, 3), kept in ComfyUI's temporary folder. What the node has found does
-    not depend on it: where it cannot be kept, a warning takes its place."""
+    """Makes a node's preview of uint8 pictures (F, H, W, 3), kept in ComfyUI's temporary folder. The node's results do
+    not depend on it: if it cannot be written, the user gets a warning instead."""
     path = Path(folder_paths.get_temp_directory(), f"champ_{uuid.uuid4().hex}.webp")
     step = preview_step(len(pictures), fps)
     try:

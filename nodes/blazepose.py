@@ -1,4 +1,4 @@
-"""The pose network that comes with the pack."""
+"""Node that loads the pose network of the pack."""
 
 from comfy_api.latest import io
 

@@ -1,4 +1,4 @@
-"""Which body performs: the free one that comes with the pack, or the user's SMPL file."""
+"""Nodes for the body that performs: the free one that comes with the pack, or the user's SMPL file."""
 
 import torch
 from comfy_api.latest import io

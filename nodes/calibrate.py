@@ -1,4 +1,4 @@
-"""Test-time Procrustes calibration: the reference, moved onto the person of every frame."""
+"""Node for test-time Procrustes calibration: moves the reference onto the person of every frame."""
 
 import numpy as np
 import torch
@@ -184,7 +184,7 @@ class ChampCalibrateReference(io.ComfyNode):
 
 
 def people(which, motion, keypoints, body, cells) -> tuple[People, np.ndarray]:
-    """Where the person is according to a motion, else to keypoints; and the number of each frame's shot."""
+    """Returns where the person is, from a motion or else from keypoints, and the shot number of each frame."""
     name = f"{which}_motion" if which else "motion"
     if motion is not None:
         if body is None:
@@ -206,7 +206,7 @@ def people(which, motion, keypoints, body, cells) -> tuple[People, np.ndarray]:
 
 
 def silhouette(shares, mask, rows, columns, frames, name) -> torch.Tensor:
-    """A MASK as the share of every cell, else the shares of the body's silhouette."""
+    """Returns a MASK as coverage per latent pixel, or the coverage of the body's silhouette if there is no mask."""
     if mask is None:
         if shares is None:
             raise ValueError(
@@ -224,7 +224,7 @@ def silhouette(shares, mask, rows, columns, frames, name) -> torch.Tensor:
 
 
 def check_shape(what, own_width, own_height, picture, width, height) -> None:
-    """Points and masks are stretched onto the picture, which is right only if it has the shape of theirs."""
+    """Warns when points or masks come from a picture of another aspect ratio: they are stretched onto the picture."""
     ratio = own_width / own_height * height / width
     if not 0.98 < ratio < 1.02:
         warn(

@@ -1,4 +1,4 @@
-"""Compare results: clips side by side."""
+"""Node that compares clips side by side."""
 
 import torch
 from comfy_api.latest import io

@@ -1,4 +1,4 @@
-"""The Download buttons of the loaders: what could be fetched, and fetching it when the user presses."""
+"""Routes behind the Download buttons of the loaders: list the official files, fetch one when the user presses."""
 
 import logging
 import threading
@@ -16,7 +16,7 @@ from ..champ.origin import is_trusted
 from ..champ.progress import listening
 from ..champ.weights import FILES, WeightFile
 
-# Whose files each loader offers, by folder of ComfyUI's models.
+# The files that each loader offers, by ComfyUI's model folders.
 LOADERS = {
     "ChampLoadDWPose": ("dwpose",),
     "ChampLoadHMR2": ("hmr2",),
@@ -26,7 +26,7 @@ BETWEEN_REPORTS = 0.25  # seconds
 
 
 class CancelledError(Exception):
-    """The user pressed Cancel."""
+    """Raised when the user pressed Cancel."""
 
 
 @dataclass
@@ -54,7 +54,7 @@ running: RunningDownload | None = None
 
 
 def place_of(file: WeightFile) -> Path:
-    """In the first of the folders that ComfyUI knows for this kind of model."""
+    """Returns the path of a file in the first folder that ComfyUI knows for this kind of model."""
     return Path(folder_paths.get_folder_paths(file.folder)[0], file.path)
 
 
@@ -71,7 +71,7 @@ def browser_entry(file: WeightFile) -> dict:
 
 
 def work(job: RunningDownload) -> None:
-    """The thread of one download; its end is a message to all browsers."""
+    """Runs one download in its thread; at the end, all browsers get a message."""
     global running
     state, message = "done", ""
     try:
@@ -91,7 +91,8 @@ def work(job: RunningDownload) -> None:
 
 
 async def asked(request: web.Request) -> dict:
-    """What a POST of a page of this server says. One from elsewhere can send a form or text unasked, but not JSON."""
+    """Returns the JSON of a POST from this server's own pages. A foreign page can send a form or text without
+    permission, but not JSON."""
     host = request.headers.get("Host", "")
     if not is_trusted(host, request.headers.get("Origin"), args.listen, args.enable_cors_header):
         raise web.HTTPForbidden(

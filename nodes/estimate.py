@@ -1,4 +1,4 @@
-"""From a video or a picture to the body in it, with HMR2."""
+"""Nodes that estimate the body in a video or a picture with HMR2."""
 
 import numpy as np
 from comfy_api.latest import io, ui
@@ -137,7 +137,7 @@ class ChampEstimateMotion(io.ComfyNode):
 
 
 def person_boxes(keypoints: list[dict], frames: Pictures) -> tuple[list[np.ndarray | None], np.ndarray]:
-    """The box of the largest person in each frame, and the frames' shots."""
+    """Returns the box of the largest person in each frame, and the shot number of each frame."""
     people = from_pose_keypoint(keypoints, frames.width, frames.height)
     if len(people) != len(frames):
         raise ValueError(
@@ -148,7 +148,7 @@ def person_boxes(keypoints: list[dict], frames: Pictures) -> tuple[list[np.ndarr
 
 
 def describe_estimate(motion: Motion) -> str:
-    """What was seen, what had to be filled in, and the shape that was found."""
+    """Describes which frames were seen, which were filled, and the estimated shape."""
     size, girth = motion.betas[:2].tolist()
     return f"{report.describe(motion)}\nShape: beta_0 {size:.2f}, beta_1 {girth:.2f}."
 

@@ -1,4 +1,4 @@
-"""A person to begin with, for whom no picture has to be found."""
+"""Node that draws an example person."""
 
 from comfy_api.latest import io
 

@@ -1,4 +1,4 @@
-"""Which files and folders a widget may name: only what lies in ComfyUI's own folders."""
+"""Files and folders that a widget may name: only those in ComfyUI's own folders."""
 
 import os
 import re
@@ -19,7 +19,7 @@ SMPL_EXTENSIONS = {".pkl", ".npz", ".safetensors", ".pth"}
 NO_SMPL = "put SMPL_NEUTRAL.pkl into models/smpl"
 NO_HMR2 = f"put {OFFICIAL} into models/hmr2"
 NO_DWPOSE = "put yolox_l.onnx and dw-ll_ucoco_384.onnx into models/dwpose"
-# Below the folder of custom nodes: where the pack that most people have DWPose from keeps the same files.
+# Below the folder of custom nodes: where the pack from which most people have DWPose keeps the same files.
 OTHER_DWPOSE = [
     "comfyui_controlnet_aux/ckpts/yzd-v/DWPose",
     "comfyui_controlnet_aux/ckpts/hr16/yolox-onnx",
@@ -28,20 +28,20 @@ OTHER_DWPOSE = [
 
 
 def register_folder(name: str, extensions: set[str]) -> None:
-    """Makes models/<name> known to ComfyUI, beside the places that extra_model_paths.yaml may name."""
+    """Registers models/<name> with ComfyUI, in addition to the places that extra_model_paths.yaml names."""
     folder = os.path.join(folder_paths.models_dir, name)
     paths, known = folder_paths.folder_names_and_paths.get(name, ([], set()))
     folder_paths.folder_names_and_paths[name] = ([*paths, *({folder} - set(paths))], known or extensions)
 
 
 def register_shipped(*names: str) -> None:
-    """Adds what comes with the pack to the lists of models/<name>, behind what the user has."""
+    """Adds the files that come with the pack to the lists of models/<name>, after the user's own."""
     for name in names:
         folder_paths.add_model_folder_path(name, str(SHIPPED / name))
 
 
 def _chosen(folder: str, name: str, missing: str) -> Path:
-    """Where a file chosen from the list of models/<folder> lies; `missing` says what to do without it."""
+    """Returns the path of a file chosen from the list of models/<folder>; `missing` is the error if there is none."""
     path = folder_paths.get_full_path(folder, name)
     if path is None:
         raise ValueError(missing)
@@ -53,7 +53,7 @@ def smpl_files() -> list[str]:
 
 
 def smpl_file(name: str) -> Path:
-    """Where a choice of `smpl_files` lies."""
+    """Returns the path of a choice of `smpl_files`."""
     return _chosen(
         "smpl",
         name,
@@ -70,12 +70,12 @@ def register_dwpose(extensions: set[str]) -> None:
 
 
 def dwpose_files(kind: str) -> list[str]:
-    """All that might be networks of DWPose, those first whose names say that they are of this kind."""
+    """Lists the possible network files of DWPose; those whose names contain `kind` come first."""
     return sorted(folder_paths.get_filename_list("dwpose"), key=lambda name: kind not in name.lower()) or [NO_DWPOSE]
 
 
 def dwpose_file(name: str) -> Path:
-    """Where a choice of `dwpose_files` lies."""
+    """Returns the path of a choice of `dwpose_files`."""
     return _chosen(
         "dwpose",
         name,
@@ -89,7 +89,7 @@ def hmr2_files() -> list[str]:
 
 
 def hmr2_file(name: str) -> Path:
-    """Where a choice of `hmr2_files` lies."""
+    """Returns the path of a choice of `hmr2_files`."""
     return _chosen(
         "hmr2",
         name,
@@ -99,14 +99,14 @@ def hmr2_file(name: str) -> Path:
 
 
 def checkpoint_sets() -> list[str]:
-    """Folders below models/champ that hold the networks of a set, files that may hold a whole set, and what comes with
-    the pack."""
+    """Lists folders below models/champ that hold the networks of a set, files that may hold a whole set, and the sets
+    that come with the pack."""
     found = {set_of(PurePath(name)) for name in folder_paths.get_filename_list("champ")}
     return sorted(place.as_posix() for place in found if place and not any(map(is_part, place.parts)))
 
 
 def set_place(name: str) -> Path:
-    """The folder or file that a choice of `checkpoint_sets` stands for."""
+    """Returns the folder or file of a choice of `checkpoint_sets`."""
     if name not in checkpoint_sets():
         raise ValueError(
             f"There is no checkpoint set called {name!r}: press Download files... in Load Champ Model, or put the "
@@ -117,8 +117,8 @@ def set_place(name: str) -> Path:
 
 
 def media_folders() -> Iterator[tuple[PurePath, str, list[str], list[str]]]:
-    """Folders of the input and the output folder, at most three deep: the place below, the mark of names in the
-    output folder, the folders inside (emptied by who wants to go no deeper), the files."""
+    """Walks the input and the output folder, at most three levels deep. Yields the place below, the mark for names in
+    the output folder, the folders inside (clear the list to stop descending), and the files."""
     for root, mark in ((folder_paths.get_input_directory(), ""), (folder_paths.get_output_directory(), " [output]")):
         for folder, children, files in os.walk(root):
             children[:] = [name for name in children if not is_part(name)]
@@ -129,7 +129,7 @@ def media_folders() -> Iterator[tuple[PurePath, str, list[str], list[str]]]:
 
 
 def map_folders() -> list[str]:
-    """Folders with maps in the official layout."""
+    """Lists folders with maps in the official layout."""
     found = []
     for place, mark, children, _ in media_folders():
         if any(name in children for name in MAP_FOLDERS):
@@ -139,7 +139,7 @@ def map_folders() -> list[str]:
 
 
 def annotated_path(name: str) -> Path | None:
-    """The path that a name such as "dance/maps [output]" stands for; None when it would lead elsewhere."""
+    """Returns the path of a name such as "dance/maps [output]"; None if it would lead outside."""
     inside, base = folder_paths.annotated_filepath(name)
     parts = re.split(r"[/\\]", inside)
     if any(part in ("", "..") or len(part) > 255 or is_part(part) or re.search(r"[:\0]", part) for part in parts):
@@ -148,7 +148,7 @@ def annotated_path(name: str) -> Path | None:
 
 
 def map_folder(name: str) -> Path:
-    """The folder that a choice of `map_folders` stands for."""
+    """Returns the folder of a choice of `map_folders`."""
     folder = annotated_path(name)
     if folder is None or not any((folder / map_name).is_dir() for map_name in MAP_FOLDERS):
         raise ValueError(
@@ -159,14 +159,14 @@ def map_folder(name: str) -> Path:
 
 
 def is_file_name(part: str) -> bool:
-    """Whether every system takes this as the name of a file; Windows keeps some names for devices."""
+    """Tells whether every system accepts this as a file name; Windows reserves some names for devices."""
     device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", part, re.IGNORECASE)
     long = len(part.encode(errors="replace")) > 200  # of the 255 bytes that most disks allow
     return not (part == "" or long or device or re.search(r'[<>:"|?*\x00-\x1f\ud800-\udfff]|[. ]$', part))
 
 
 def new_output_path(prefix: str, suffix: str = "") -> Path:
-    """What does not exist yet below ComfyUI's output folder: prefix_00001, prefix_00002, ..."""
+    """Returns a new path below ComfyUI's output folder: prefix_00001, prefix_00002, ..."""
     parts = re.split(r"[/\\]", prefix.strip())
     if not all(map(is_file_name, parts)):
         raise ValueError(
@@ -177,5 +177,5 @@ def new_output_path(prefix: str, suffix: str = "") -> Path:
     paths = (place.with_name(f"{place.name}_{number:05}{suffix}") for number in count(1))
     try:
         return next(path for path in paths if not path.exists())
-    except OSError as error:  # the path is too long, say
+    except OSError as error:  # for example, the path is too long
         raise ValueError(not_saved(place, error)) from None

@@ -1,4 +1,4 @@
-"""From 2D keypoints to a motion, without any network."""
+"""Node that fits a motion to 2D keypoints, without any network."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ from .video import Pictures, clip_input
 
 OVERLAY_SIZE = 512  # longer side in pixels
 OPACITY = 0.85
-UNSEEN = 0.75  # confidence below which much of a person was out of sight in most of the frames with them
+UNSEEN = 0.75  # median confidence below which much of the person was out of sight in most frames
 
 
 class ChampFitMotion(io.ComfyNode):
@@ -103,7 +103,8 @@ class ChampFitMotion(io.ComfyNode):
 def body_over(
     frames: Pictures | None, person: list[Pose | None], body: Body, motion: Motion, step: int
 ) -> torch.Tensor:
-    """(F, H, W, 3) uint8: body and keypoints of each `step`-th frame over its picture or a plain colour, made small."""
+    """Draws body and keypoints of every `step`-th frame over its picture or a plain colour, at a reduced size: (F, H,
+    W, 3) uint8."""
     scale = min(1.0, OVERLAY_SIZE / max(motion.width, motion.height))
     width, height = max(1, round(motion.width * scale)), max(1, round(motion.height * scale))
     small = replace(motion[::step], focal=motion.focal * scale, width=width, height=height)

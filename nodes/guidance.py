@@ -1,4 +1,4 @@
-"""Guidance: encode the maps, and say how much and when they count."""
+"""Node that encodes the guidance maps, each with a strength and a range of the sampling."""
 
 from dataclasses import replace
 
@@ -80,12 +80,12 @@ class ChampEncodeGuidance(io.ComfyNode):
 
 
 def a_few(pictures: torch.Tensor) -> torch.Tensor:
-    """Some of the frames as bytes, to look at."""
+    """Returns some of the frames as uint8, for checks."""
     return to_bytes(pictures[:: -(-len(pictures) // 4) or 1, ..., :3])
 
 
 def add_guidance(first, second):
-    """Both guidances in one; they must belong to one clip."""
+    """Joins two guidances of the same clip."""
     for what in ("frames", "width", "height", "family"):
         if getattr(first, what) != getattr(second, what):
             raise ValueError(

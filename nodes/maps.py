@@ -1,4 +1,4 @@
-"""The guidance maps: draw them, bring them from elsewhere, keep and check them."""
+"""Nodes that render, load, save and check guidance maps."""
 
 from pathlib import Path
 
@@ -92,7 +92,7 @@ class ChampRenderMaps(io.ComfyNode):
             detected = [largest_person(people) for people in frames]
         warn_of_other_shape(body, motion)
         *pictures, poses = render_guidance(body, motion, detected, drawing_device())
-        for i, picture in enumerate(pictures):  # one by one, so that bytes and floats of all are never there together
+        for i, picture in enumerate(pictures):  # one by one, so that bytes and floats of all never coexist
             pictures[i] = to_image(picture)
         return io.NodeOutput(*pictures, to_pose_keypoint([[pose] for pose in poses], width, height))
 

@@ -1,4 +1,4 @@
-"""Measure a result against the true clip."""
+"""Node that measures a result against the true clip."""
 
 import math
 from pathlib import Path
@@ -70,7 +70,7 @@ class ChampMeasure(io.ComfyNode):
     @classmethod
     @progress()
     def execute(cls, images, truth, protocol, lpips, fid_vid, fvd, mask=None) -> io.NodeOutput:
-        # Files that are missing are missed before anything is computed.
+        # Missing files are reported before anything is computed.
         wanted = {"LPIPS": lpips, "FID-VID": fid_vid, "FVD": fvd}
         files = {name: [_weights(name, file) for file in NETWORKS[name][1]] for name in NETWORKS if wanted[name]}
         if fid_vid or fvd:
@@ -102,7 +102,7 @@ def _report(table: Table, frames: int, protocol: str) -> str:
     lines = [f"{frames} {'frame' if frames == 1 else 'frames'}, {protocol}."]
     for name, values in table.items():
         words = [f"{part} {_number(value)}" for part, value in values.items()]
-        lines.append(f"{name}: " + ", ".join(words) + ".")  # a sentence, because Preview Any runs lines together
+        lines.append(f"{name}: " + ", ".join(words) + ".")  # a sentence, because Preview Any joins lines
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Load checkpoint sets: the denoiser, ReferenceNet and the guidance encoders."""
+"""Node that loads checkpoint sets: the denoiser, ReferenceNet and the guidance encoders."""
 
 import folder_paths
 from comfy_api.latest import io

@@ -1,4 +1,4 @@
-"""Make, film, cut and look at motions."""
+"""Nodes that make, film, trim and preview motions."""
 
 from functools import partial
 
@@ -36,7 +36,7 @@ def picture_size() -> list[io.Int.Input]:
 
 
 def angles(text: str, name: str) -> list[float]:
-    """The numbers of a comma-separated list of degrees."""
+    """Parses a comma-separated list of degrees."""
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
@@ -53,7 +53,8 @@ def figure_over(
     opacity: float,
     renderer: str = "torch",
 ) -> torch.Tensor:
-    """uint8 pictures of the shaded figure, over an IMAGE that is scaled to the motion's pictures, or a plain colour."""
+    """Draws uint8 pictures of the shaded figure over an IMAGE, which is scaled to the motion's pictures, or over a
+    plain colour."""
     body = body.to(drawing_device())
     if background is None:
         return preview(body, motion, backend=renderer)

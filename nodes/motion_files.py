@@ -1,4 +1,4 @@
-"""Motions from files of this pack and of other tools, and back into files, as motions or as moving bodies."""
+"""Nodes that load motions of this pack and of other tools, and save them as motions or as animated bodies."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ FORMATS = {"Champ (.safetensors)": ".safetensors", "AMASS (.npz)": ".npz"}
 
 
 def motion_files() -> list[str]:
-    """Files that may be motions."""
+    """Lists the files that may be motions."""
     found = [
         f"{(place / file).as_posix()}{mark}"
         for place, mark, _, files in media_folders()
@@ -28,7 +28,7 @@ def motion_files() -> list[str]:
 
 
 def motion_file(name: str) -> Path:
-    """Where a choice of `motion_files` lies."""
+    """Returns the path of a choice of `motion_files`."""
     path = annotated_path(name)
     if path is None or path.suffix.lower() not in EXTENSIONS or not path.is_file():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""One person among several, through a whole clip."""
+"""Node that follows one of several people through a clip."""
 
 from collections.abc import Iterable
 from itertools import count, islice
@@ -106,7 +106,8 @@ class ChampFollowPerson(io.ComfyNode):
 
 
 def boxes_over(frames: Iterable[np.ndarray], everybody: list[Track], chosen: Track, step: int) -> torch.Tensor:
-    """(F, H, W, 3) uint8 of each `step`-th frame: at half its brightness, made small, a numbered box on everybody."""
+    """Draws a numbered box around everybody over every `step`-th frame, at half its brightness and a reduced size: (F,
+    H, W, 3) uint8."""
     overlay = []
     for f, picture in zip(count(0, step), frames):
         scale = min(1.0, PREVIEW_SIZE / max(picture.shape[:2]))
@@ -126,14 +127,14 @@ def _numbered_box(picture: np.ndarray, box: np.ndarray, text: str, color: tuple[
     cv2.rectangle(picture, (x0, y0), (x1, y1), color, line)
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.5 * max(1.0, min(picture.shape[:2]) / 400)
     (w, h), _ = cv2.getTextSize(text, font, size, line)
-    # Inside the picture, whatever the box.
+    # The label stays inside the picture, wherever the box is.
     x, y = np.clip((x0, y0), 0, np.maximum(np.array(picture.shape[1::-1]) - (w + 8, h + 8), 0)).tolist()
     cv2.rectangle(picture, (x, y), (x + w + 7, y + h + 7), color, -1)
     cv2.putText(picture, text, (x + 4, y + h + 3), font, size, INK, line, cv2.LINE_AA)
 
 
 def _pixels(mask: torch.Tensor, width: int, height: int) -> np.ndarray:
-    """Masks in the size of the clip: one (H, W) for all frames, or (F, H, W)."""
+    """Resizes masks to the clip: one (H, W) for all frames, or (F, H, W)."""
     masks = [cv2.resize(m.cpu().numpy(), (width, height), interpolation=cv2.INTER_AREA) > 0.5 for m in mask]
     return masks[0] if len(masks) == 1 else np.stack(masks)
 

@@ -1,4 +1,4 @@
-"""People's 2D keypoints in a clip, with DWPose or BlazePose."""
+"""Nodes that find the 2D keypoints of people in a clip with DWPose or BlazePose."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from .video import Pictures, clip_input, pictures
 
 register_dwpose(EXTENSIONS)
 
-FPS = 24.0  # of the preview of pictures, which do not say
+FPS = 24.0  # of the preview of a batch of images, which has no frame rate
 
 
 class ChampLoadDWPose(io.ComfyNode):
@@ -101,7 +101,7 @@ class ChampEstimatePose(io.ComfyNode):
         overlay: list[torch.Tensor] = []
 
         def looked_at() -> Iterator[np.ndarray]:
-            """The frames, each of them decoded once; who is in them is known when the next one is asked for."""
+            """Yields the frames, each decoded once; the people of a frame are known when the next one is requested."""
             for picture, poses in dwpose.find_poses(frames):
                 if len(people) % step == 0:
                     overlay.append(skeletons_over(picture, poses))
@@ -121,7 +121,7 @@ class ChampEstimatePose(io.ComfyNode):
 
 
 class Watched(NamedTuple):
-    """Keypoints as nodes read them, and the clip that they belong to, if there is one."""
+    """The keypoints of a node's input, and the clip that they belong to, if there is one."""
 
     frames: Pictures | None
     width: int
@@ -131,7 +131,7 @@ class Watched(NamedTuple):
 
 
 def keypoints_of_clip(pose_keypoints: list[dict], clip) -> Watched:
-    """The people of a POSE_KEYPOINT value in its clip's pixels; shots that it does not say are found in the clip."""
+    """Reads a POSE_KEYPOINT value in the pixels of its clip; shots that it does not contain are found in the clip."""
     frames = None if clip is None else pictures(clip)
     width, height = canvas_size(pose_keypoints) if frames is None else (frames.width, frames.height)
     people = from_pose_keypoint(pose_keypoints, width, height)
@@ -147,7 +147,7 @@ def keypoints_of_clip(pose_keypoints: list[dict], clip) -> Watched:
 
 
 def skeletons_over(picture: np.ndarray, poses: list[Pose]) -> torch.Tensor:
-    """(H, W, 3) uint8: a frame at half its brightness with the skeletons on it, made small."""
+    """Draws the skeletons over a frame at half its brightness, at a reduced size: (H, W, 3) uint8."""
     height, width = picture.shape[:2]
     drawn = draw_skeleton(poses, width, height)
     drawn = np.where(drawn.any(axis=2, keepdims=True), drawn, picture // 2)

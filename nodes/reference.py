@@ -1,4 +1,4 @@
-"""The reference: what ReferenceNet and CLIP vision see in the picture of the person."""
+"""Node that encodes the reference image with ReferenceNet and CLIP vision."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from .types import MAX_SIZE, ChampReference, ChampReferenceNet, progress, schema
 
 
 class ReferenceImage(NamedTuple):
-    """A picture of the person as it was given, and how ReferenceNet was shown it."""
+    """A reference image as given, and how it was fitted for ReferenceNet."""
 
     image: torch.Tensor  # (H, W, 3) in 0..1
     width: int

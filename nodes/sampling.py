@@ -1,4 +1,4 @@
-"""Sample: bring model, reference and guidance together, with the pack's own sampler or ComfyUI's."""
+"""Nodes that combine model, reference and guidance, and sample with the pack's own sampler or ComfyUI's."""
 
 import comfy.sample
 import comfy.utils

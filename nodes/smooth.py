@@ -1,4 +1,4 @@
-"""A steadier motion, and what there is to know about it."""
+"""Nodes that smooth a motion and report on it."""
 
 from comfy_api.latest import io
 

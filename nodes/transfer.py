@@ -1,4 +1,4 @@
-"""Put the person of the reference into the driving motion."""
+"""Node that puts the person of the reference into the driving motion."""
 
 from comfy_api.latest import io
 

@@ -1,4 +1,4 @@
-"""What travels between the nodes, and the little that all of them share."""
+"""Socket types, and the helpers that all nodes share."""
 
 import logging
 from collections.abc import Callable, Collection, Iterator
@@ -32,8 +32,8 @@ ChampGuidance = io.Custom("CHAMP_GUIDANCE")
 
 
 def schema(*, aliases: list[str], advanced: Collection[str] = (), **about: Any) -> io.Schema:
-    """What ComfyUI is told about a node. Newer versions also hear by which other words the search finds it, and which
-    inputs are rare, so that they are folded away."""
+    """Makes a node's schema. Newer versions of ComfyUI also get search aliases, and the advanced inputs, which they
+    fold away."""
     if "search_aliases" in {field.name for field in fields(io.Schema)}:
         about["search_aliases"] = aliases
     for given in about["inputs"]:
@@ -43,14 +43,13 @@ def schema(*, aliases: list[str], advanced: Collection[str] = (), **about: Any) 
 
 
 def drawing_device() -> torch.device:
-    """Where the rasteriser runs."""
+    """Returns the device of the rasteriser."""
     return rasterizer_device(get_torch_device())
 
 
 @contextmanager
 def progress() -> Iterator[None]:
-    """The node's progress bar moves with the work inside, which stops when the user cancels. For `execute`, as a
-    decorator."""
+    """Moves the node's progress bar with the work inside, and stops it when the user cancels. Decorates `execute`."""
     bar, last = ProgressBar(1), 0
 
     def listener(done: int, total: int) -> None:
@@ -66,7 +65,7 @@ def progress() -> Iterator[None]:
 
 
 def span_inputs() -> list[io.Float.Input]:
-    """The part of the sampling during which something acts."""
+    """Returns the inputs start and end: the part of the sampling in which something acts."""
     return [
         io.Float.Input(
             "start", default=0.0, min=0.0, max=1.0, step=0.01,
@@ -80,9 +79,10 @@ def span_inputs() -> list[io.Float.Input]:
 
 
 def checked(check: Callable[[str], object], text: str | None) -> bool | str:
-    """A node's answer to validate_inputs: True, or the sentence that says what is wrong with a widget's text.
+    """Returns a node's answer to validate_inputs: True, or the sentence that says what is wrong with a widget's text.
 
-    A widget with a link has no text until the node runs, which then checks it again."""
+    A widget with a link has no text before the node runs, which then checks it again.
+    """
     try:
         if text is not None:
             check(text)
@@ -92,12 +92,12 @@ def checked(check: Callable[[str], object], text: str | None) -> bool | str:
 
 
 def to_image(picture: torch.Tensor) -> torch.Tensor:
-    """ComfyUI's IMAGE or MASK, float 0..1, of a uint8 picture or mask."""
+    """Converts a uint8 picture or mask to ComfyUI's IMAGE or MASK, float 0..1."""
     return picture.float().div_(255)
 
 
 def to_bytes(image: torch.Tensor) -> torch.Tensor:
-    """uint8 pixels of an IMAGE or MASK, frame by frame, so that no second clip of floats is needed."""
+    """Converts an IMAGE or MASK to uint8, frame by frame, so that no second clip of floats is needed."""
     pixels = torch.empty(image.shape, dtype=torch.uint8)
     for picture, frame in zip(pixels, image):
         picture.copy_(frame.mul(255).add_(0.5).clamp_(0, 255))
@@ -105,14 +105,14 @@ def to_bytes(image: torch.Tensor) -> torch.Tensor:
 
 
 def warn(message: str) -> None:
-    """Tells the user in the browser and in the log, without stopping the workflow."""
+    """Warns the user in the browser and in the log, without stopping the workflow."""
     logging.warning("[Champ] %s", message)
     PromptServer.instance.send_sync("champ.warning", {"message": message})
 
 
 def warn_of_other_shape(body: Body, motion: Motion) -> None:
-    """A motion brings the shape of its person; say so where the body was given another one. Only a built-in motion has
-    the shape of the body that it was made with: one that is estimated from a video or a picture is meant to differ."""
+    """Warns when a built-in motion is connected with a body of another shape: the motion's shape is used. Motions
+    estimated from a video or a picture are meant to differ."""
     built_in, shape = motion.source.startswith("built-in"), body.with_betas(motion.betas).betas
     if built_in and body.betas.any() and not torch.allclose(body.betas, shape, atol=1e-4):
         warn(

@@ -1,4 +1,4 @@
-"""Clips as nodes get them: a batch of pictures, or a video that is decoded one frame at a time."""
+"""Clips as nodes receive them: a batch of images, or a video that is decoded one frame at a time."""
 
 import math
 from collections.abc import Iterator
@@ -13,26 +13,28 @@ from comfy_api.latest import io
 
 # libswscale's bilinear | full chroma in and out | accurate rounding, within one level of what newer ComfyUI decodes.
 SMOOTH = 0x2 | 0x2000 | 0x4000 | 0x40000
-# Pixels of a video share their colour with neighbours. ComfyUI repeated it for each of them and now interpolates it, in
-# floats, since it knows videos of 10 bits. Ours are as its own pictures are, so that either can be connected.
+# In a video, neighbouring pixels share one colour sample. Old versions of ComfyUI repeated it for each pixel; versions
+# that know 10-bit videos interpolate it, in floats. We do as the installed version does, so that a video and its
+# pictures give the same.
 COLOURS = SMOOTH if hasattr(VideoFromFile, "get_bit_depth") else None
 
 
 def clip_input(name: str, tooltip: str, optional: bool = False) -> io.Input:
-    """A socket that takes an IMAGE or a VIDEO."""
+    """Returns an input that takes an IMAGE or a VIDEO."""
     return io.MultiType.Input(name, [io.Image, io.Video], tooltip=tooltip, optional=optional)
 
 
 class Pictures:
-    """A clip that can be gone through again and again, as uint8 RGB arrays (height, width, 3).
+    """A clip that can be iterated repeatedly, as uint8 RGB arrays (height, width, 3).
 
-    A video's frames are never all in memory; every pass decodes them anew."""
+    A video's frames are never all in memory; every pass decodes them again.
+    """
 
     def __init__(self, count: int, width: int, height: int, fps: float | None):
         self.count = count
         self.width = width
         self.height = height
-        self.fps = fps  # None: a batch of pictures does not say
+        self.fps = fps  # None for a batch of images, which has no frame rate
 
     def __len__(self) -> int:
         return self.count
@@ -55,8 +57,8 @@ class _Batch(Pictures):
 
 
 class _Video(Pictures):
-    """A video file. It has a frame for each packet that is to be shown and that ComfyUI's trimming keeps, and every
-    pass gives as many, whatever the decoder makes of them: in the place of a broken one is the one before it."""
+    """A video file. It has one frame for each packet that is shown and that ComfyUI's trimming keeps. Every pass yields
+    the same number of frames: a broken frame is replaced by the one before it."""
 
     def __init__(self, video: VideoFromFile):
         trim = getattr(video, "get_active_trim_window", None)  # not in ComfyUI 0.3.75
@@ -81,7 +83,7 @@ class _Video(Pictures):
             yield np.ascontiguousarray(shown[1][self.part])
 
     def _decoded(self) -> Iterator[tuple[float, np.ndarray]]:
-        """Times and pictures, of those frames that can be decoded."""
+        """Yields time and picture of the frames that can be decoded."""
         with self._open() as (container, stream):
             for packet in container.demux(stream):
                 try:
@@ -96,7 +98,7 @@ class _Video(Pictures):
                         yield _time(frame.pts), _upright(frame)
 
     def _keeps(self, pts: int | None, stream: av.VideoStream) -> bool | None:
-        """Whether a time lies in the part that is used; None behind it."""
+        """Tells whether a time lies in the trimmed part; None after its end."""
         if pts is None:
             return True
         time = float(pts * stream.time_base)
@@ -119,13 +121,13 @@ class _Video(Pictures):
 
 
 def _time(pts: int | None) -> float:
-    """Of a packet or frame; those of files without times are taken in their order."""
+    """Returns the time of a packet or frame; without times, frames keep their order."""
     return -math.inf if pts is None else pts
 
 
 def _part(video: VideoFromFile, width: int, height: int) -> tuple[slice, slice]:
-    """Rows and columns of the pictures that are used: newer ComfyUI cuts videos without encoding them anew."""
-    crop = getattr(video, "_VideoFromFile__crop", None)  # it has no name for others, as its trimming has
+    """Returns the rows and columns of ComfyUI's crop: newer versions crop videos without encoding them again."""
+    crop = getattr(video, "_VideoFromFile__crop", None)  # unlike the trimming, the crop has no public name
     if crop is None:
         return slice(None), slice(None)
     from comfy_api.latest._util import normalize_crop_rect
@@ -135,19 +137,19 @@ def _part(video: VideoFromFile, width: int, height: int) -> tuple[slice, slice]:
 
 
 def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """The picture as a player shows it: telephones store it lying and say how to turn it."""
+    """Returns the picture as a player shows it: phones store it rotated and record by how much."""
     smooth = {} if COLOURS is None or frame.format.name.startswith("yuvj") else {"interpolation": COLOURS}
     picture = frame.to_ndarray(format="rgb24", **smooth)
     return np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90) % 4))
 
 
 def pictures(source: Any) -> Pictures:
-    """The frames of an IMAGE or of a VIDEO."""
+    """Returns the frames of an IMAGE or of a VIDEO."""
     if isinstance(source, torch.Tensor):
         return _Batch(source, None)
     if isinstance(source, VideoFromFile):
         video = _Video(source)
-        if {video.width, video.height} == set(source.get_dimensions()):  # those of a telephone's video are lying
+        if {video.width, video.height} == set(source.get_dimensions()):  # a phone's video has width and height swapped
             return video
-    parts = source.get_components()  # made in the workflow, with its pictures in memory, or cut in an unknown way
+    parts = source.get_components()  # made in the workflow, with its pictures in memory, or cropped in an unknown way
     return _Batch(parts.images, float(parts.frame_rate))
