@@ -1,4 +1,4 @@
-"""A posable body in SMPL's layout. SMPL itself, which also has pose-dependent blend shapes, is in smpl.py."""
+"""A posable body in SMPL's layout. SMPL itself, which adds pose-dependent blend shapes, is in smpl.py."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ class Posed(NamedTuple):
 
 @dataclass(frozen=True)
 class Body:
-    """Template, linear shape space and skin of one kind of body, and the shape it has by default.
+    """Template, linear shape space, skin weights and default shape of one kind of body.
 
     Rest frame: SMPL's T-pose in metres, x to the body's left, y up, z to the front.
     """
@@ -38,22 +38,23 @@ class Body:
         return replace(self, **moved)
 
     def with_betas(self, betas: Tensor) -> "Body":
-        """The same body with another default shape; missing components are zero, extra ones dropped."""
+        """Returns the same body with another default shape; missing components are zero, extra ones dropped."""
         full = self.betas.new_zeros(self.shapedirs.shape[-1])
         count = min(len(full), betas.shape[-1])
         full = torch.cat([betas[:count].to(full), full[count:]])
         return replace(self, betas=full)
 
     def rest(self) -> Posed:
-        """Vertices and joints of the default shape in the T-pose, each with a leading axis of 1."""
+        """Returns vertices and joints of the default shape in the T-pose, each with a leading axis of 1."""
         vertices = blend_shapes(self.template, self.shapedirs, self.betas)[None]
         return Posed(vertices, regress(self.joint_regressor, vertices))
 
     def pose(self, rotations: Tensor, transl: Tensor | None = None) -> Posed:
-        """Vertices and joints for joint rotations (F, 24, 3, 3) and root translations (F, 3).
+        """Poses the body by joint rotations (F, 24, 3, 3) and root translations (F, 3).
 
-        The shape is the same in every frame, so that all frames share one matrix product, sum_j w_vj [v 1] M_fj, over
-        (vertex) x (joint and coordinate)."""
+        The shape is the same in every frame, so all frames share one matrix product, sum_j w_vj [v 1] M_fj, over
+        (vertex) x (joint and coordinate).
+        """
         frames = len(rotations)
         if transl is None:
             transl = rotations.new_zeros(frames, 3)
@@ -65,8 +66,8 @@ class Body:
         return Posed((weighted @ matrices).view(-1, frames, 3).transpose(0, 1), posed)
 
     def only(self, chosen: Tensor) -> "Body":
-        """The body with some of its vertices (V,) alone, in its present shape and with its joints, which come behind
-        the vertices as 24 more. It is posed as before, in less time."""
+        """Returns the body reduced to some of its vertices (V,), in its present shape, followed by its 24 joints as
+        further vertices. It is posed in the same way, in less time."""
         rest = self.rest()
         vertices, joints = rest.vertices[0, chosen], rest.joints[0]
         one_each = torch.eye(len(joints)).to(joints)
@@ -79,6 +80,6 @@ class Body:
         )
 
     def keypoints(self, posed: Posed) -> Tensor:
-        """The 23 keypoints of keypoints.layouts.KEYPOINTS for posed bodies, (F, 23, 3)."""
+        """Returns the 23 keypoints of keypoints.layouts.KEYPOINTS of posed bodies, (F, 23, 3)."""
         over_vertices, over_joints = self.keypoint_regressor.split([len(self.template), len(PARENTS)], dim=1)
         return regress(over_vertices, posed.vertices) + regress(over_joints, posed.joints)

@@ -23,12 +23,12 @@ def _asset() -> dict[str, np.ndarray]:
 
 
 def _tensor(array: np.ndarray) -> Tensor:
-    """float32 or int64, whatever the width in the file."""
+    """Converts to float32 or int64, whatever the width in the file."""
     return torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))
 
 
 def _dense(name: str, rows: int, columns: int) -> Tensor:
-    """A (row, column, value) list as a matrix."""
+    """Builds a dense matrix from a (row, column, value) list."""
     row, column, value = (_tensor(_asset()[f"{name}.{part}"]) for part in ("row", "column", "value"))
     matrix = torch.zeros(rows, columns)
     matrix[row, column] = value
@@ -37,7 +37,7 @@ def _dense(name: str, rows: int, columns: int) -> Tensor:
 
 @cache
 def load_free_body() -> Body:
-    """The free body at betas 0: an average adult of 1.70 m; betas[0] is size, betas[1] > 0 is thinner."""
+    """Loads the free body at betas 0: an average adult of 1.70 m. betas[0] is size; betas[1] > 0 is thinner."""
     asset = _asset()
     count = len(asset["template"])
     weights = _dense("weights", count, 24)
@@ -56,7 +56,8 @@ def load_free_body() -> Body:
 
 
 def free_body_uv() -> tuple[Tensor, Tensor]:
-    """Texture points (U, 2) in 0..1, v up, and the three points of each face (T, 3), in the order of Body.faces."""
+    """Returns the texture coordinates (U, 2) in 0..1, v up, and the three of each face (T, 3), in the order of
+    Body.faces."""
     return _tensor(_asset()["uv"]), _tensor(_asset()["faces_uv"])
 
 
@@ -68,10 +69,10 @@ def free_body_betas(
     height: float = 1.70,
     proportions: float = 0.5,
 ) -> Tensor:
-    """Betas (16,) of the free body for a description of a person.
+    """Returns the betas (16,) of the free body for a description of a person.
 
-    gender 0 male to 1 female; age in years, 10 to 90 (made from adults, a guess below 18); muscle and weight
-    0 to 1; height in metres; proportions 0 idealised to 1 uncommon.
+    gender 0 male to 1 female; age in years, 10 to 90 (made from adults, a guess below 18); muscle and weight 0 to 1;
+    height in metres; proportions 0 idealised to 1 uncommon.
     """
 
     def betas(tallness: float) -> Tensor:

@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def blend_shapes(template: Tensor, shapedirs: Tensor, betas: Tensor) -> Tensor:
-    """T + sum_b beta_b S_b: vertices (V, 3) of a template (V, 3) and shape directions (V, 3, B)."""
+    """Returns T + sum_b beta_b S_b: vertices (V, 3) from a template (V, 3) and shape directions (V, 3, B)."""
     return template + shapedirs @ betas
 
 
 def regress(regressor: Tensor, points: Tensor) -> Tensor:
-    """Weighted sums (..., R, 3) of points (..., N, 3) with the rows of a regressor (R, N)."""
+    """Applies the rows of a regressor (R, N) to points (..., N, 3); returns (..., R, 3)."""
     return regressor @ points
 
 

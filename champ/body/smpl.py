@@ -27,20 +27,21 @@ LANDMARKS = {
     "right_big_toe": (6617, "right_foot"), "right_small_toe": (6624, "right_foot"), "right_heel": (6787, "right_ankle"),
 }  # fmt: skip
 
-# chumpy's expressions and scipy's matrices, which the original files hold in the place of arrays.
+# chumpy's expressions and scipy's matrices, which the original files hold instead of arrays.
 SMPL_NAMES = rf"{NAMES}|chumpy\.(ch|ch_ops|linalg|reordering|utils)\.\w+|scipy\.sparse\.(\w+\.)?cs[cr]_(matrix|array)"
 KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "f")
 COMPONENTS = 10
 VERTICES, FACES = 20_000, 50_000  # SMPL has 6890 and 13776
 LARGEST = 1e6  # number
-STEPS = 8  # of an expression inside an expression
+STEPS = 8  # depth of nested expressions
 
 
 @dataclass(frozen=True)
 class SmplBody(Body):
     """SMPL with its pose-dependent blend shapes, posed by smplx.
 
-    smplx, like SMPL, is for non-commercial use only, so that nothing but this class and load_smpl imports it."""
+    smplx, like SMPL, is for non-commercial use only; therefore only this class and load_smpl import it.
+    """
 
     posedirs: Tensor  # (207, V * 3)
 
@@ -95,7 +96,7 @@ def load_smpl(path: str | Path) -> SmplBody:
 
 
 def _check(path: Path, model: dict[str, np.ndarray]) -> None:
-    """Says in one sentence what is missing, of another shape, or no number."""
+    """Raises an error for what is missing, has another shape, or is not a number."""
     missing = [key for key in KEYS if key not in model]
     if missing:
         raise ValueError(f"{path.name} is not an SMPL model: it has no {', '.join(missing)}; choose another file.")
@@ -131,7 +132,8 @@ def _check(path: Path, model: dict[str, np.ndarray]) -> None:
 
 
 def _keypoint_regressor(count: int) -> Tensor:
-    """Face and feet from SMPL's own vertices where the mesh has them, every other point from a joint."""
+    """Builds the keypoint regressor: face and feet from SMPL's vertices if the mesh has them, every other point from a
+    joint."""
     regressor = torch.zeros(len(KEYPOINTS), count + len(JOINTS))
     for row, name in zip(regressor, KEYPOINTS, strict=True):
         vertex, joint = LANDMARKS.get(name, (None, name))
@@ -176,9 +178,11 @@ READERS: dict[str, Callable[[Path], dict[str, np.ndarray]]] = {
 
 
 def _evaluate(value: Any, room: Room, steps: int = STEPS) -> np.ndarray:
-    """The array that a chumpy expression, a scipy matrix or a numpy array describes.
+    """Evaluates a chumpy expression, a scipy matrix or a numpy array.
 
-    An expression may name another several times: how deep it goes is bounded, and what it makes is paid for."""
+    An expression may refer to another one several times: its depth is limited, and all values count against the memory
+    budget.
+    """
     if not isinstance(value, Node):
         return to_array(value)
     if steps == 0:
@@ -204,7 +208,8 @@ def _evaluate(value: Any, room: Room, steps: int = STEPS) -> np.ndarray:
 
 
 def _dense(state: dict, room: Room, columns_first: bool) -> np.ndarray:
-    """The matrix whose line i holds data[indptr[i]:indptr[i + 1]] at indices[...]; lines are columns in csc."""
+    """Builds the dense matrix whose line i holds data[indptr[i]:indptr[i + 1]] at indices[...]; lines are columns in
+    csc."""
     shape = state["_shape"] if "_shape" in state else state["shape"]
     lines, length = shape[::-1] if columns_first else shape
     if lines < 0 or length < 0:

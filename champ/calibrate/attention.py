@@ -1,4 +1,4 @@
-"""Self-attention to [self | reference | calibrated reference]: every frame reads the reference as warped for it."""
+"""Self-attention over [self | reference | calibrated reference]: every frame reads its own warp of the reference."""
 
 import math
 import random
@@ -16,13 +16,13 @@ from ..model.config import Place
 from ..model.reference import Reference, ReferenceRun
 from ..model.span import ALWAYS, Span
 
-SHOWN = 0.5  # share of a token's pixels inside the picture from which on it is read
-COVERED = 0.001  # share of a token's pixels on the person from which on it is the person's
+SHOWN = 0.5  # a token is read from this share of its pixels inside the picture
+COVERED = 0.001  # a token belongs to the person from this share of its pixels
 
 
 @dataclass(frozen=True, eq=False)
 class Warp:
-    """What ReferenceNet saw in one warped reference, on the CPU; shares are those of the latents' cells."""
+    """ReferenceNet's features of one warped reference, on the CPU; shares are per latent pixel."""
 
     tokens: dict[Place, Tensor]  # (1, tokens, channels)
     valid: Tensor  # (h, w) share that is inside the reference picture
@@ -31,12 +31,12 @@ class Warp:
 
 @dataclass(frozen=True)
 class Reading:
-    """How frames read their warps: in each step, up to `group` consecutive ones of a shot read that of one of them,
-    drawn by `seed`; and how much and when it counts."""
+    """How frames read their warps: in each step, up to `group` consecutive frames of a shot read the warp of one of
+    them, drawn by `seed`; with strength and range of the sampling."""
 
     group: int = 4
     seed: int = 0
-    shot: Sequence[int] | None = None  # the number of each frame's
+    shot: Sequence[int] | None = None  # the shot number of each frame
     strength: float = 1.0
     span: Span = ALWAYS
 
@@ -46,23 +46,25 @@ USUAL = Reading()
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """The warps that the frames of one clip read, how much and when they count.
+    """The warps that the frames of one clip read, with strength and range (fractions of the sampling).
 
-    With `people`, pixels of the person read themselves and the calibrated reference, all others themselves and what the
-    reference shows beside its person; without, all pixels read everything."""
+    With `people`, pixels of the person read themselves and the calibrated reference; all others read themselves and the
+    background of the reference. Without `people`, all pixels read everything.
+    """
 
     warps: tuple[Warp, ...]
     warp_of: tuple[int, ...]  # for every frame
-    groups: tuple[range, ...]  # for every frame, the frames that read one warp in each step
+    groups: tuple[range, ...]  # for every frame, the group of frames that reads one warp in each step
     seed: int
     strength: float = 1.0
     span: Span = ALWAYS
-    people: Tensor | None = None  # (F, h, w) share of the latents' cells that the person covers
-    person: Tensor | None = None  # (h, w) the same in the reference picture as it is
+    people: Tensor | None = None  # (F, h, w) share of each latent pixel that the person covers
+    person: Tensor | None = None  # (h, w) the same in the unmoved reference
 
     def warps_at(self, sigma: float | None, frames: Sequence[int]) -> list[int]:
-        """The warps that frames read in the step of this noise level: in each group that of one member, drawn at
-        random from seed, noise level and group alone, so that windows, positive and negative and later runs agree."""
+        """Returns the warps that frames read in the step of this noise level: for each group, the warp of a random
+        member. The draw depends only on seed, noise level and group, so windows, positive and negative, and later runs
+        agree."""
         draw = {
             group: group[random.Random(f"{self.seed} {sigma} {group.start}").randrange(len(group))]
             for group in {self.groups[frame] for frame in frames}
@@ -109,7 +111,7 @@ class CalibratedRun(ReferenceRun):
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """The calibrated references of a window's frames as a source of keys; with `people` for the person's pixels."""
+    """The calibrated references of a window's frames as a source of keys; with `people`, only for the person."""
 
     warps: list[Warp]  # for every frame
     strength: float
@@ -134,7 +136,7 @@ class Calibrated:
 
 @dataclass(frozen=True, eq=False)
 class Background:
-    """What a source shows beside its person, for the pixels beside the person of each frame."""
+    """The background of a source of keys, for the background pixels of each frame."""
 
     source: Source
     person: Tensor  # (h, w)
@@ -148,7 +150,7 @@ class Background:
 
 
 def at_tokens(shares: Tensor, tokens: int) -> Tensor:
-    """Shares (..., h, w) of the latents' cells as those of a transformer's tokens (..., tokens)."""
+    """Resamples shares per latent pixel (..., h, w) to shares per token of a transformer (..., tokens)."""
     height, width = shares.shape[-2:]
     while height * width > tokens:
         height, width = (height + 1) // 2, (width + 1) // 2  # as the UNet halves
@@ -158,7 +160,7 @@ def at_tokens(shares: Tensor, tokens: int) -> Tensor:
 
 
 def groups_of(shot: Sequence[int], size: int) -> tuple[range, ...]:
-    """For every frame the group of up to `size` consecutive frames of its shot that it is in."""
+    """Returns, for every frame, its group of up to `size` consecutive frames of the same shot."""
     groups: list[range] = []
     while len(groups) < len(shot):
         first = len(groups)

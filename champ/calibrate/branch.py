@@ -1,4 +1,4 @@
-"""The calibration branch: the reference warped onto the person of every frame, as ReferenceNet sees it."""
+"""The calibration branch: encodes the reference, warped onto the person of every frame, with ReferenceNet."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -19,27 +19,27 @@ CHUNK = 4  # pictures that go through the VAE at once
 
 
 class Plan(NamedTuple):
-    """What has to be warped, in the pixels of the clip."""
+    """The warps to make, in the pixels of the clip."""
 
-    reference: np.ndarray  # (17, 3) points of the reference as it is fitted into the clip's size
+    reference: np.ndarray  # (17, 3) points of the reference, fitted into the clip's size
     people: np.ndarray  # (F, 17, 3) points of every frame
     alignments: list[Alignment]  # of every frame
-    matrices: list[np.ndarray]  # the transforms that stand for all; the first is the identity
-    warp_of: np.ndarray  # (F,) which of them
-    off: float  # pixels between a frame's own transform and the one that stands for it, at most
+    matrices: list[np.ndarray]  # the transforms that are used; the first is the identity
+    warp_of: np.ndarray  # (F,) index into them
+    off: float  # largest distance in pixels between a frame's own transform and the one it uses
     crowded: tuple[bool, tuple[int, ...]]  # whether the reference shows several people, and which frames do
     bare: tuple[bool, tuple[int, ...]]  # whether the silhouette in the reference is empty, and in which frames it is
-    shares: Tensor | None = None  # (F, h, w) of the latents' cells that the person covers
+    shares: Tensor | None = None  # (F, h, w) share of each latent pixel that the person covers
 
     @property
     def passes(self) -> int:
-        """Pictures that ReferenceNet has to see."""
+        """The number of passes through ReferenceNet."""
         return len(self.matrices) - 1
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """The reference picture and how it was fitted into the size of the clip."""
+    """The reference image, and how it was fitted into the size of the clip."""
 
     pixels: np.ndarray  # (H, W, 3) uint8
     width: int  # pixels of the clip
@@ -52,7 +52,7 @@ class Picture:
         return fit_matrix(columns, rows, self.width, self.height, self.fit)
 
     def warped(self, matrix: np.ndarray) -> Warped:
-        """After a transform of the clip's pixels, from the pixels of the picture itself."""
+        """Warps the image by a transform in the clip's pixels, at the image's own resolution."""
         return warp(self.pixels, after(matrix, self.to_clip()), self.width, self.height, self.person)
 
 
@@ -64,8 +64,8 @@ def plan_warps(
     most: int = 32,
     shot: Sequence[int] | None = None,
 ) -> Plan:
-    """Aligns the person of the picture (frame 0 of `reference`) with that of every frame, by `points`, in at most
-    `most` different ways."""
+    """Aligns the person of the image (frame 0 of `reference`) with that of every frame, by `points`, with at most
+    `most` different warps."""
     rows, columns = picture.pixels.shape[:2]
     ours = reference.stretched(columns, rows).points[0].copy()
     matrix = picture.to_clip()
@@ -89,11 +89,12 @@ def calibrate(
     clip_embeds: Tensor | None = None,
     reading: Reading = USUAL,
 ) -> CalibratedReference:
-    """The reference that every frame also reads as the plan warps it.
+    """Encodes the warps of the plan and returns a reference that every frame also reads warped.
 
     `encode` is the VAE's, from pictures (N, H, W, 3) in 0..1 to latents. With the plan's shares and a person in the
-    picture, person and background are kept apart. The tokens of the warps are rounded to float16, as the official
-    pipelines round those of the reference."""
+    image, person and background are kept apart. The tokens of the warps are rounded to float16, as the official
+    pipelines round those of the reference.
+    """
     reading.span.check("The calibrated reference")
     if net.family != reference.family:
         raise ValueError(

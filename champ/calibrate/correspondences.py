@@ -1,4 +1,4 @@
-"""Where a person is, frame by frame: COCO's 17 points that can be seen, and the silhouette."""
+"""Visible COCO keypoints (17) and silhouettes of a person, frame by frame."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,22 +19,22 @@ from ..render.skeleton import HIDDEN, project_poses
 
 
 class People(NamedTuple):
-    """One person in F frames; in a frame without them all scores are 0."""
+    """One person in F frames. In a frame without the person, all scores are 0."""
 
     points: np.ndarray  # (F, 17, 3) x, y in pixels, score; 0 = missing, hidden or outside the picture
     width: int  # pixels of the picture
     height: int
-    shares: Tensor | None = None  # (F, h, w) in 0..1: how much of each cell of a coarser picture the person covers
-    crowded: tuple[int, ...] = ()  # frames that show others too
+    shares: Tensor | None = None  # (F, h, w) in 0..1: share of each cell of a coarser grid that the person covers
+    crowded: tuple[int, ...] = ()  # frames with several people
 
     def stretched(self, width: int, height: int) -> "People":
-        """The same person in a picture of another size."""
+        """Scales the points to a picture of another size."""
         scale = (width / self.width, height / self.height, 1)
         return self._replace(points=self.points * scale, width=width, height=height)
 
 
 def people_of_poses(frames: Sequence[list[Pose]], shot: np.ndarray, width: int, height: int) -> People:
-    """From detected keypoints of everybody: the largest person, followed through the clip."""
+    """Follows the largest person through the clip, from everybody's detected keypoints."""
     followed = one_person(list(frames), shot)
     points = np.stack([np.zeros((18, 3)) if pose is None else pose.body for pose in followed])
     crowded = tuple(i for i, poses in enumerate(frames) if len(poses) > 1)
@@ -47,8 +47,8 @@ def people_of_motion(
     cells: tuple[int, int] | None = None,
     device: torch.device | str = "cpu",
 ) -> People:
-    """From the joints of a motion's bodies, as far as nothing hides them; with `cells`, rows and columns of the coarser
-    picture, also the shares of their silhouettes."""
+    """Projects the joints of a motion's bodies that are not hidden. With `cells`, the rows and columns of a coarser
+    grid, also computes the shares of the silhouettes."""
     width, height = motion.width, motion.height
     shares = None if cells is None else torch.empty(len(motion), *cells)
     points: list[np.ndarray] = []
@@ -64,13 +64,13 @@ def people_of_motion(
 
 
 def covered(masks: Tensor, rows: int, columns: int) -> Tensor:
-    """Masks (F, H, W) in 0..1 as the share of each cell that they cover (F, rows, columns), frame by frame."""
+    """Averages masks (F, H, W) in 0..1 over the cells of a grid (F, rows, columns), frame by frame."""
     return torch.cat([adaptive_avg_pool2d(mask[None].float(), (rows, columns)) for mask in masks])
 
 
 def _visible(openpose: np.ndarray, least: float, width: int, height: int) -> np.ndarray:
-    """COCO's 17 of OpenPose's 18 points (F, 18, 3), with the score 0 where it is `least` or less, and outside the
-    picture."""
+    """Selects COCO's 17 of OpenPose's 18 points (F, 18, 3); points outside the picture or with a score of `least` or
+    less get the score 0."""
     points = np.empty((len(openpose), 18, 3))
     points[:, OPENPOSE_FROM_COCO, :] = openpose
     points = points[:, :17]

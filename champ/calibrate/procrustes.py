@@ -1,7 +1,7 @@
-"""Procrustes alignment: the similarity that carries the points of one person onto those of the same person elsewhere.
+"""Procrustes alignment: the similarity transform from one person's points to those of the same person elsewhere.
 
-Points are (17, 3) rows x, y, score in COCO's order, score 0 where a point is missing. A transform is the matrix (2, 3)
-of q = s R p + t in pixels. Reflection is refused: R is a rotation.
+Points are (17, 3) rows x, y, score in COCO's order, with score 0 for a missing point. A transform is the matrix (2, 3)
+of q = s R p + t in pixels. R is a rotation, never a reflection.
 """
 
 from bisect import bisect
@@ -15,10 +15,12 @@ from ..progress import advance
 # Rows of COCO's 17 points. "auto" is the largest set that agrees on one similarity, the others are fixed.
 SUBSETS = {"auto": tuple(range(17)), "face": tuple(range(5)), "torso": (5, 6, 11, 12), "all": tuple(range(17))}
 PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16))  # left and right
-AGREE = 0.08  # of the person's size: how far off a point may be that agrees, in poses that are never quite the same
-SPREAD = 0.01  # of the person's size and of 512 pixels: root mean square distance of points that are well separated
-SCALES = (0.2, 5.0)  # a reference that is warped further shows nothing, or is a mistake
-LINE = 0.05  # narrowest to widest extent of points that lie on a line
+AGREE = 0.08  # of the person's size: largest distance of a point that agrees; two poses are never quite the same
+SPREAD = (
+    0.01  # of the person's size and of 512 pixels: least root mean square distance of points that are well separated
+)
+SCALES = (0.2, 5.0)  # beyond these scales a reference shows nothing useful, or the points are wrong
+LINE = 0.05  # ratio of smallest to largest extent, below which points lie on a line
 
 IDENTITY = np.array([[1.0, 0, 0], [0, 1, 0]])
 
@@ -28,10 +30,10 @@ class Alignment:
     """How the reference is moved onto the person of one frame."""
 
     matrix: np.ndarray  # (2, 3)
-    used: np.ndarray  # (17,) bool, the points that decided
-    points: str  # the subset they are of; "frame 7" if the transform is that frame's, "none" if it is the identity
+    used: np.ndarray  # (17,) bool, the points that decided the transform
+    points: str  # their subset; "frame 7" if the transform is that of frame 7, "none" if it is the identity
     residual: float = 0.0  # root mean square distance of those points after the transform, pixels
-    mirrored: bool = False  # seen from the other side: left and right were not told apart
+    mirrored: bool = False  # the person shows the other side: left and right were not distinguished
     line: bool = False  # the points lie on a line
     clamped: bool = False  # the scale was beyond SCALES
 
@@ -45,14 +47,15 @@ class Alignment:
 
     @property
     def degrees(self) -> float:
-        """Clockwise, as the picture is seen."""
+        """The rotation in degrees, clockwise in the picture."""
         return float(np.degrees(np.arctan2(self.matrix[1, 0], self.matrix[0, 0])))
 
 
 def similarity(p: np.ndarray, q: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """argmin over s, R, t of sum w |s R p + t - q|^2 for points (N, 2), by the SVD of their covariance.
+    """Minimises sum w |s R p + t - q|^2 over s, R, t for points (N, 2), by the SVD of their covariance.
 
-    Of the two orthogonal solutions the rotation is taken, also where a reflection would fit better."""
+    Of the two orthogonal solutions, the rotation is taken, even if a reflection fits better.
+    """
     w = weights / weights.sum()
     p_mean, q_mean = w @ p, w @ q
     u, d, vt = np.linalg.svd((q - q_mean).T * w @ (p - p_mean))
@@ -66,11 +69,12 @@ def transformed(matrix: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 
 def agreeing(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """The largest set of points (N,) bool that one similarity carries to within AGREE of the person's size, of equally
-    large ones that with the least error.
+    """Finds the largest set of points (N,) bool that one similarity transform brings to within AGREE of the person's
+    size; of sets of equal size, the one with the least error.
 
-    The similarities are those of all pairs of points, then the best fit to each set until it stays; at last what is
-    more than three robust standard deviations off is left out."""
+    The candidates are the similarities of all pairs of points. Each is refitted to its set until the set does not
+    change. Then points more than three robust standard deviations off are removed.
+    """
     z, target = p @ (1, 1j), q @ (1, 1j)
     sizes = _size(p), _size(q)
     i, j = np.triu_indices(len(z), 1)
@@ -107,19 +111,20 @@ def _size(points: np.ndarray) -> float:
 
 
 def _errors(p: np.ndarray, q: np.ndarray, chosen: np.ndarray, sizes: tuple[float, float]) -> np.ndarray:
-    """Errors (N,) of the chosen points' best fit, as parts of the smaller of the two sizes that the person has in the
-    frame: that of the moved points and that of the frame's own."""
+    """Returns the errors (N,) of the best fit to the chosen points, relative to the person's size in the frame. Of the
+    two sizes, of the moved points and of the frame's own, the smaller one counts."""
     matrix = similarity(p[chosen], q[chosen], np.ones(chosen.sum()))
     scale = max(np.hypot(*matrix[:, 0]), SCALES[0])
     return np.linalg.norm(transformed(matrix, p) - q, axis=1) / min(scale * sizes[0], sizes[1])
 
 
 def align(reference: np.ndarray, person: np.ndarray, points: str = "auto") -> Alignment | None:
-    """The similarity from one person's points to another's by one subset, None if it cannot be told.
+    """Aligns one person's points with another's by one subset of the points; None if they do not determine a transform.
 
-    It takes two points that both show, well apart; for "auto" four that agree (all, if there are fewer) and a third of
-    them. If more points agree after a reflection, the person shows the other side: then the middles of left and right
-    decide, three of which have to agree."""
+    Two visible, well separated points are needed. For "auto", four points must agree (all, if there are fewer), and a
+    third of them. If more points agree after a reflection, the person shows the other side. Then the midpoints of left
+    and right decide, three of which must agree.
+    """
 
     def agreed(first: np.ndarray, both: np.ndarray) -> np.ndarray:
         return agreeing(first[both, :2], person[both, :2])
@@ -162,7 +167,7 @@ def align(reference: np.ndarray, person: np.ndarray, points: str = "auto") -> Al
 
 
 def _middles(points: np.ndarray) -> np.ndarray:
-    """The middle of each pair in the place of the left point: what front and back of a person have in common."""
+    """Replaces the left point of each pair by the midpoint of the pair, which front and back views share."""
     middle = points.copy()
     left, right = np.transpose(PAIRS)
     middle[left, :2] = (points[left, :2] + points[right, :2]) / 2
@@ -186,10 +191,11 @@ def align_clip(
     points: str = "auto",
     shot: Sequence[int] | None = None,
 ) -> list[Alignment]:
-    """The alignment of the reference (17, 3) with every frame's person (F, 17, 3).
+    """Aligns the reference (17, 3) with every frame's person (F, 17, 3).
 
-    What cannot be aligned by `points` is aligned by the torso; else it has the transform of the last frame of its shot
-    that could be, or of the next one if it is before the first; else the identity."""
+    A frame that cannot be aligned by `points` is aligned by the torso. Otherwise it takes the transform of the last
+    aligned frame of its shot, or of the next one if it is before the first. Otherwise it takes the identity.
+    """
     if points not in SUBSETS:
         raise ValueError(f"There are no points called {points!r}; choose from {', '.join(SUBSETS)}.")
     shot = [0] * len(people) if shot is None else shot

@@ -1,4 +1,4 @@
-"""What a calibration has done, for people to read and to look at."""
+"""Reports on a calibration: warnings, a summary, and a contact sheet."""
 
 import cv2
 import numpy as np
@@ -9,14 +9,14 @@ from ..frame_lists import in_words
 from .branch import Picture, Plan
 from .procrustes import SCALES
 
-FRAMES = 7  # of the clip on the sheet, spread evenly
-ROW = 4  # pictures beside each other
+FRAMES = 7  # number of frames on the sheet, spread evenly over the clip
+ROW = 4  # pictures in a row
 SIZE = 384  # longer side of each in pixels
 USED, UNUSED, OURS = (80, 255, 120), (255, 90, 80), (255, 255, 255)
 
 
 def doubts(plan: Plan) -> list[str]:
-    """A sentence for everything that a user should look at, with its frames."""
+    """Returns a sentence for everything that the user should check, with its frames."""
     reference, frames = plan.crowded
     where = [*(["the reference image"] if reference else []), *([in_words(frames)] if frames else [])]
     crowd = (
@@ -35,7 +35,7 @@ def _doubtful_frames(plan: Plan) -> list[str]:
         return [f"The person cannot be aligned with the reference in any of the {len(found)} frames, {stays}"]
     near = [not a.aligned and a.points != "none" for a in found]
     empty = [not (person[:, 2] > 0).any() for person in plan.people]
-    # The frames, and what is said of them.
+    # The frames, and the sentence about them.
     said = (
         (
             [i for i, other in enumerate(near) if other and empty[i]],
@@ -80,7 +80,7 @@ def _doubtful_silhouettes(plan: Plan) -> list[str]:
 
 
 def calibration_summary(plan: Plan, bytes_held: int) -> str:
-    """Sizes, turns, points and costs, in sentences, because Preview Any runs lines together."""
+    """Summarises sizes, turns, points and costs, in sentences, because Preview Any joins lines."""
     aligned = [a for a in plan.alignments if a.aligned]
     lines = [f"{len(aligned)} of {len(plan.alignments)} frames aligned"]
     if aligned:
@@ -103,10 +103,11 @@ def calibration_summary(plan: Plan, bytes_held: int) -> str:
 
 
 def calibration_sheet(picture: Picture, plan: Plan) -> Tensor:
-    """(1, H, W, 3) uint8: the reference as it is, then frames of the clip with the warped reference that they read.
+    """Draws the reference and, for some frames, the warped reference that they read: (1, H, W, 3) uint8.
 
-    Circles are the person of the frame, green where they decided, red where not; white crosses are the reference's
-    points after the transform. What lies outside the reference picture is dark."""
+    Circles are the person of the frame: green where they decided, red where not. White crosses are the reference's
+    points after the transform. Areas outside the reference image are dark.
+    """
     count = len(plan.alignments)
     chosen = sorted({round(i) for i in np.linspace(0, count - 1, min(FRAMES, count))})
     scale = SIZE / max(picture.width, picture.height)

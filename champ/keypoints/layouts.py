@@ -1,4 +1,4 @@
-"""The orders in which keypoints come: COCO's, and OpenPose's two."""
+"""Keypoint layouts: COCO's, and OpenPose's two."""
 
 # COCO's 17 body points and the six foot points, in the order of COCO-WholeBody; every body of ours has them.
 KEYPOINTS = (

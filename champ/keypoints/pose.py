@@ -1,4 +1,4 @@
-"""One person's 2D keypoints, and how DWPose gives them."""
+"""One person's 2D keypoints, and their conversion from DWPose's."""
 
 from dataclasses import dataclass
 
@@ -19,27 +19,27 @@ class Pose:
     face: np.ndarray | None = None  # (68, 3), or (70, 3) with the eyes again at the end
     box: np.ndarray | None = None  # (5,) x0, y0, x1, y1, score: where the detector saw the person, in pixels
     feet: np.ndarray | None = None  # (6, 3) big toe, small toe and heel of the left foot, then of the right one
-    # (24, 4) the body's points and the feet's in metres from the middle of the hips, as the pose network guesses them:
-    # x right, y down, z away from the camera, score.
+    # (24, 4) points of the body and the feet in metres from the middle of the hips, as estimated by the pose network: x
+    # right, y down, z away from the camera, score.
     world: np.ndarray | None = None
 
     @classmethod
     def from_whole_body(cls, keypoints: np.ndarray, scores: np.ndarray, box: np.ndarray | None = None) -> "Pose":
-        """From DWPose's 133 points of COCO-WholeBody, (133, 2) and (133,)."""
+        """Converts DWPose's 133 points of COCO-WholeBody, (133, 2), and their scores (133,)."""
         points = np.concatenate([keypoints, scores[:, None]], axis=1).astype(np.float32)
         return cls(body_from_coco(points[:17]), points[91:112], points[112:133], points[23:91], box, points[17:23])
 
 
 def body_from_coco(points: np.ndarray) -> np.ndarray:
-    """OpenPose's 18 points from COCO's 17, (..., 17, 3), the score last; the neck is the middle of the shoulders and as
-    certain as DWPose makes it: 1 when both are seen, else 0."""
+    """Converts COCO's 17 points (..., 17, 3), the score last, to OpenPose's 18. The neck is the midpoint of the
+    shoulders, with DWPose's score: 1 if both are seen, else 0."""
     neck = points[..., 5:7, :].mean(axis=-2)
     neck[..., -1] = (points[..., 5:7, -1] > THRESHOLD).all(axis=-1)
     return np.concatenate([points, neck[..., None, :]], axis=-2)[..., OPENPOSE_FROM_COCO, :]
 
 
 def largest_person(people: list[Pose]) -> Pose | None:
-    """Whose seen points of the body span the largest box; None when there is nobody."""
+    """Returns the person whose seen body points span the largest box; None if there is nobody."""
 
     def extent(pose: Pose) -> float:
         seen = pose.body[pose.body[:, 2] >= THRESHOLD, :2]

@@ -1,4 +1,4 @@
-"""Other packs' keypoints: the values of a POSE_KEYPOINT socket, read without trust, and written."""
+"""Reads values of POSE_KEYPOINT sockets, which may come from any pack and are not trusted, and writes them."""
 
 import numpy as np
 
@@ -15,24 +15,23 @@ PARTS = {
     "face": ("face_keypoints_2d", (68, 70)),
     "feet": ("foot_keypoints_2d", (6,)),
 }
-# Additions of ours, which other packs pass over: the detector's box and the points in space in a person, the number of
-# the shot in a frame.
+# Our additional keys, which other packs ignore: a person's detector box and 3D points, and a frame's shot number.
 BOX, WORLD, SHOT = "box_2d", "world_3d", "shot"
 
 
 def canvas_size(frames: list[dict]) -> tuple[int, int]:
-    """Width and height of the picture in which the first frame's people were found."""
+    """Returns width and height of the picture in which the first frame's people were found."""
     _check_list(frames)
     _read_frame(frames[0], "POSE_KEYPOINT frame 0")
     return round(frames[0]["canvas_width"]), round(frames[0]["canvas_height"])
 
 
 def from_pose_keypoint(frames: list[dict], width: int, height: int) -> list[list[Pose]]:
-    """The people of every frame of a POSE_KEYPOINT value, stretched from its canvas to width x height."""
+    """Reads the people of every frame of a POSE_KEYPOINT value, stretched from its canvas to width x height."""
     _check_list(frames)
     people = [_read_frame(frame, f"POSE_KEYPOINT frame {i}") for i, frame in enumerate(frames)]
-    # DWPose nodes emit pixels, controlnet_aux's OpenPose node 0..1, and editors mix the two within a person. A whole
-    # clip inside the first two pixels does not exist, while points outside the picture make 0..1 a little more.
+    # DWPose nodes emit pixels, controlnet_aux's OpenPose node emits 0..1, and editors mix the two within a person. No
+    # real clip lies within the first two pixels, while points outside the picture make 0..1 a little larger than 1.
     fractional = {name: _reach(people, name) <= 2 for name in (*PARTS, "box")}
     poses = []
     for frame, persons in zip(frames, people):
@@ -54,7 +53,7 @@ def _to_pose(parts: dict[str, np.ndarray]) -> Pose:
 
 
 def shots_of(frames: list[dict]) -> np.ndarray:
-    """(F,) int, the number of the shot of every frame of a POSE_KEYPOINT value; all 0 where nobody looked for cuts."""
+    """Returns the shot number (F,) int of every frame of a POSE_KEYPOINT value; all 0 if nobody searched for cuts."""
     _check_list(frames)
     shots = [frame.get(SHOT, 0) for frame in frames]
     for i, shot in enumerate(shots):
@@ -64,8 +63,8 @@ def shots_of(frames: list[dict]) -> np.ndarray:
 
 
 def to_pose_keypoint(frames: list[list[Pose]], width: int, height: int, shots: np.ndarray | None = None) -> list[dict]:
-    """A POSE_KEYPOINT value in pixels, in the form that every node reads: all parts there, a seen point x, y, 1 and a
-    missing one 0, 0, 0, and after the 68 points of the face the eyes."""
+    """Writes a POSE_KEYPOINT value in pixels, in the form that every node reads: all parts present, a seen point as x,
+    y, 1 and a missing one as 0, 0, 0, and the eyes after the 68 points of the face."""
     written = [
         {"people": [_write_person(pose) for pose in people], "canvas_width": width, "canvas_height": height}
         for people in frames
@@ -114,7 +113,8 @@ def _read_frame(frame: dict, where: str) -> list[dict[str, np.ndarray]]:
 
 
 def _read_person(person: dict, where: str) -> dict[str, np.ndarray]:
-    """Rows x, y, score of every part; the box is its two corners, each with the score; the world has x, y, z, score."""
+    """Reads rows x, y, score of every part. The box is two corners, each with the score; the 3D points are x, y, z,
+    score."""
     if not isinstance(person, dict):
         raise ValueError(f"{where} is {_kind(person)}, expected a dict with pose_keypoints_2d.")
     parts = {"body": np.zeros((18, 3))}
@@ -151,7 +151,7 @@ def _read_numbers(values, sizes: list[int], where: str, expected: str) -> np.nda
 
 
 def _reach(people: list[list[dict[str, np.ndarray]]], name: str) -> float:
-    """Largest coordinate of a part in the clip, over its points with a score."""
+    """Returns the largest coordinate of a part in the clip, over points with a score."""
     parts = [person[name] for persons in people for person in persons if name in person]
     return max((np.abs(part[part[:, 2] > 0, :2]).max(initial=0) for part in parts), default=0)
 

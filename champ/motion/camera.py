@@ -1,4 +1,4 @@
-"""Where the camera stands: framing a person, and orbiting along any path of angles."""
+"""The camera: framing a person, and orbiting along a path of angles."""
 
 import math
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ CHUNK = 32  # frames that are posed at once
 
 
 def transform(motion: Motion, body: Body, rotation: Tensor, translation: Tensor) -> Motion:
-    """The motion after x' = R x + t in the camera frame; R is (3, 3) or (F, 3, 3), t is (3,) or (F, 3).
+    """Transforms a motion by x' = R x + t in the camera frame; R is (3, 3) or (F, 3, 3), t is (3,) or (F, 3).
 
     The root turns about the rest pelvis J0, not about the origin: cam_t' = R (J0 + cam_t) + t - J0.
     """
@@ -34,8 +34,8 @@ def transform(motion: Motion, body: Body, rotation: Tensor, translation: Tensor)
 
 
 def to_sight(place: Tensor) -> Tensor:
-    """(x/z, y/z, log z): where in the picture and how far away, whose errors come from different causes and are of
-    the same size near and far."""
+    """Converts a place (x, y, z) to (x/z, y/z, log z): position in the picture and distance. Their errors have
+    different causes, and are of the same size near and far."""
     if not (place[..., 2] > 0).all():
         raise ValueError(
             "In some frames of this motion the person is behind the camera and cannot be drawn; trim those frames "
@@ -45,15 +45,15 @@ def to_sight(place: Tensor) -> Tensor:
 
 
 def from_sight(sight: Tensor) -> Tensor:
-    """The place (x, y, z) again."""
+    """Converts (x/z, y/z, log z) back to (x, y, z)."""
     z = sight[..., 2:].exp()
     return torch.cat([sight[..., :2] * z, z], dim=-1)
 
 
 def angle_path(angles: list[float], frames: int) -> Tensor:
-    """Angles in degrees for every frame, evenly spread over the path with straight lines between its points.
+    """Interpolates a path of angles in degrees linearly, evenly over the frames.
 
-    A path that comes back to where it began (0, 360) leaves its last point out, so that the clip loops.
+    A path that returns to its start (0, 360) omits its last point, so that the clip loops.
     """
     if len(angles) == 1 or frames == 1:
         return torch.full((frames,), float(angles[0]))
@@ -66,12 +66,12 @@ def angle_path(angles: list[float], frames: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """From where a camera looks at a person. Azimuth turns it towards the person's left, elevation lifts it above the
-    person, in degrees per frame or fixed. With `follow` it walks along."""
+    """The camera's view of a person. Azimuth turns it towards the person's left, elevation lifts it above the person,
+    in degrees per frame or fixed. With `follow`, it moves along with the person."""
 
     azimuth: Tensor | float = 0.0
     elevation: Tensor | float = 0.0
-    fill: float = 0.85  # of the picture that the person may take
+    fill: float = 0.85  # part of the picture that the movement may fill
     fov: float = FOV
     follow: bool = False
 
@@ -80,8 +80,8 @@ FRONT = View()
 
 
 def frame_person(motion: Motion, body: Body, width: int, height: int, view: View = FRONT) -> Motion:
-    """The motion seen by a camera that looks at the person and is as near as the view's `fill` of the picture allows.
-    The distance is the same in all frames."""
+    """Films the motion with a camera that looks at the person, as near as the view's `fill` of the picture allows. The
+    distance is the same in all frames."""
     frames = len(motion)
     turn = rot_x(torch.as_tensor(view.elevation).expand(frames)) @ rot_y(torch.as_tensor(view.azimuth).expand(frames))
     turn = turn.to(motion.cam_t)
@@ -92,8 +92,9 @@ def frame_person(motion: Motion, body: Body, width: int, height: int, view: View
     seen = transform(motion, body, turn, -(turn @ pivot[..., None])[..., 0])
 
     focal = max(width, height) / 2 / math.tan(math.radians(view.fov) / 2)
-    # A point stays inside when focal |X - centre| / (distance + Z) <= fill * width / 2, likewise Y and height: distance
-    # is the largest of +-slope (X - centre) - Z, for which the extremes of X and of +-slope X - Z are enough.
+    # A point stays inside if focal |X - centre| / (distance + Z) <= fill * width / 2, and the same for Y and height.
+    # The distance is therefore the largest of +-slope (X - centre) - Z, for which the extremes of X and of +-slope X -
+    # Z are enough.
     slope = focal / (view.fill / 2 * turn.new_tensor([width, height]))
     extremes = []
     for start in range(0, frames, CHUNK):

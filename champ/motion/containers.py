@@ -1,4 +1,4 @@
-"""Reads the files of other motion tools as dicts, lists and arrays; nothing that a file mentions is run."""
+"""Reads files of other motion tools as dicts, lists and arrays, without running anything in them."""
 
 import re
 import zlib
@@ -21,7 +21,7 @@ MOTION_NAMES = rf"{NAMES}|{re.escape(JOBLIB_ARRAY)}|torch\._utils\._rebuild_tens
 
 
 class _JoblibUnpickler(Unpickler):
-    """Also reads joblib's arrays, whose bytes stand in the file behind the description."""
+    """Also reads joblib's arrays, whose bytes follow their description in the file."""
 
     def __init__(self, data: Bytes, room: Room):
         super().__init__(data, MOTION_NAMES, room=room)
@@ -42,14 +42,14 @@ def _dtype(node: Any) -> np.dtype:
 
 
 def numbers(value: Any) -> np.ndarray:
-    """The array that stands in a file as an array, a tensor, a list or a number."""
+    """Converts an array, a tensor, a list or a number of a file to an array."""
     if isinstance(value, Node) and value.name == JOBLIB_ARRAY:
         return value.state
     return to_tensor(value).numpy() if is_tensor(value) else to_array(value)
 
 
 def read_npy_file(path: Path) -> Any:
-    """A dict in an array without axes, as np.save writes it, is that dict."""
+    """Reads a .npy file; a dict that np.save wrapped in an array without axes is returned as a dict."""
     value = read_npy(path.read_bytes(), MOTION_NAMES)
     return value.state[4][0] if isinstance(value, Node) else value
 

@@ -1,4 +1,4 @@
-"""What each motion tool means by the numbers in its files: joints, axes, camera and pivot."""
+"""Conventions of each motion tool: joints, axes, camera and pivot."""
 
 import math
 from collections import defaultdict
@@ -21,10 +21,10 @@ from .rotation import from_axis_angle
 FRAMES = 100_000  # of a motion: an hour of video
 FRAME_SIZE = 500  # numbers of one frame: 55 rotations of SMPL-X
 PEOPLE = 1000
-ENTRIES = 500_000  # people times frames
+ENTRIES = 500_000  # number of people times frames
 AT_ONCE = 1024  # frames that are converted at once
 
-# The rest pelvis of the mean body, in metres, for bodies whose file is not at hand. The free body has SMPL's.
+# Rest pelvis of the mean body, in metres, for bodies whose file is not available. The free body has SMPL's.
 SMPL_PELVIS = (0.0, -0.223, 0.028)
 SMPLX_PELVIS = (0.0, -0.351, 0.012)
 
@@ -32,39 +32,40 @@ Z_UP = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])  # cam
 
 
 def lens_4d_humans(width: int, height: int) -> float:
-    """5000 px for a 256 px picture."""
+    """4D-Humans' focal length: 5000 px for a 256 px picture."""
     return FOCAL_PER_PIXEL * max(width, height)
 
 
 def lens_diagonal(width: int, height: int) -> float:
-    """WHAM, TRAM and GVHMR, when nothing is known about the camera: the diagonal of the picture."""
+    """The focal length of WHAM, TRAM and GVHMR when nothing is known about the camera: the diagonal of the picture."""
     return math.hypot(width, height)
 
 
 def lens_romp(width: int, height: int) -> float:
-    """A field of view of 60 degrees along the longer side."""
+    """ROMP's focal length: a field of view of 60 degrees along the longer side."""
     return max(width, height) / 2 / math.tan(math.radians(30))
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One person as a file has them; `transl` is added to the tool's posed body, in camera or world axes."""
+    """One person of a file, in the tool's own conventions; `transl` is added to the tool's posed body, in camera or
+    world axes."""
 
     source: str
-    frames: Tensor  # (T,) which of the `length` frames they are seen in
+    frames: Tensor  # (T,) the frames, of `length`, in which the person is seen
     length: int
     rotations: Tensor  # (T, 24, 3, 3)
     transl: Tensor  # (T, 3)
-    betas: Tensor | None  # (B,) in SMPL's shape space; None when the file has none or another body's
+    betas: Tensor | None  # (B,) in SMPL's shape space; None if the file has none, or those of another body
     pelvis: tuple[float, float, float] = SMPL_PELVIS
     lens: Callable[[int, int], float] = lens_4d_humans
     size: tuple[int, int] | None = None  # width, height
     fps: float | None = None
     world: Tensor | None = None  # turns world axes into camera axes; None where the file is in the camera's
-    repeats: int = 1  # of all frames, for a still pose
+    repeats: int = 1  # how often a still pose is repeated
 
 
-PersonInFile = tuple[int, Callable[[], Recording]]  # in how many frames they are seen, and what reads them
+PersonInFile = tuple[int, Callable[[], Recording]]  # the number of frames in which the person is seen, and the reader
 
 
 def _float(value: Any, *shape: int) -> Tensor:
@@ -76,7 +77,7 @@ def _float(value: Any, *shape: int) -> Tensor:
 
 
 def _rows(values: Iterable[Any], count: int, width: int) -> Tensor:
-    """The first `width` numbers of each of `count` values, one for each frame: (T, width)."""
+    """Stacks the first `width` numbers of each of `count` values, one for each frame: (T, width)."""
     rows = np.empty((count, width), dtype=np.float32)
     for row, value in zip(rows, values):
         flat = numbers(value).reshape(-1)
@@ -106,10 +107,10 @@ def _check_crowd(people: int, entries: int) -> None:
 
 
 def _matrices(matrix: Tensor) -> Tensor:
-    """The rotations nearest to matrices (T, 24, 3, 3) that were averaged or stored in half precision."""
+    """Projects matrices (T, 24, 3, 3) that were averaged or stored in half precision to the nearest rotations."""
     near = torch.empty_like(matrix)
     for part, whole in zip(matrix.split(AT_ONCE), near.split(AT_ONCE)):
-        if not (torch.linalg.det(part) > 0).all():  # nor for NaN
+        if not (torch.linalg.det(part) > 0).all():  # also false for NaN
             raise DamagedError("it holds matrices that are not rotations")
         u, _, v = torch.linalg.svd(part)
         whole.copy_(u @ v)
@@ -117,7 +118,8 @@ def _matrices(matrix: Tensor) -> Tensor:
 
 
 def _from_vectors(vectors: Tensor) -> Tensor:
-    """Axis-angle of the first 22 or all 24 joints (T, J, 3) to matrices; SMPL-H and -X have no joints 22 and 23."""
+    """Converts axis-angles of the first 22 or all 24 joints (T, J, 3) to matrices; SMPL-H and SMPL-X lack joints 22 and
+    23."""
     count, joints, _ = vectors.shape
     matrices = torch.eye(3).repeat(count, 24, 1, 1)
     for part, whole in zip(vectors.split(AT_ONCE), matrices.split(AT_ONCE)):
@@ -126,7 +128,7 @@ def _from_vectors(vectors: Tensor) -> Tensor:
 
 
 def _bodies(people: Sequence[dict]) -> Tensor:
-    """The rotations of 4D-Humans' bodies, one for each frame."""
+    """Reads the rotations of 4D-Humans' bodies, one for each frame."""
     parts = (("global_orient", 9), ("body_pose", 207))
     flat = torch.cat([_rows((body[key] for body in people), len(people), size) for key, size in parts], dim=1)
     return _matrices(flat.reshape(-1, 24, 3, 3))
@@ -137,7 +139,7 @@ def _betas(people: Sequence[dict]) -> Tensor:
 
 
 def _all_frame_numbers(values: Iterable[Any]) -> list[Tensor]:
-    """The frames in which each person is seen."""
+    """Reads the frames in which each person is seen."""
     frames: list[Tensor] = []
     for value in values:
         frames.append(_frame_numbers(value))
@@ -146,7 +148,7 @@ def _all_frame_numbers(values: Iterable[Any]) -> list[Tensor]:
 
 
 def _champ(values: dict, path: Path) -> Recording:
-    """smpls_group.npz: the first person of every frame, in 4D-Humans' camera."""
+    """Reads smpls_group.npz: the first person of every frame, in 4D-Humans' camera."""
     people = object_members(values["smpl"])
     count = _check_length(len(people))
     camera = _float(values["camera"], -1, 3)
@@ -154,7 +156,7 @@ def _champ(values: dict, path: Path) -> Recording:
 
 
 def _amass(values: dict, path: Path) -> Recording:
-    """World with z up. SMPL-X has its parts in arrays of their own and another space of shapes."""
+    """Reads AMASS: a world with z up. SMPL-X has separate arrays for its parts, and another shape space."""
     transl = _float(values["trans"], -1, 3)
     count = _check_length(len(transl))
     rate = values.get("mocap_framerate", values.get("mocap_frame_rate"))
@@ -172,7 +174,7 @@ def _amass(values: dict, path: Path) -> Recording:
 
 
 def _meshcapade(values: dict, path: Path) -> Recording:
-    """World with y up; a still pose has no axis of frames."""
+    """Reads Meshcapade: a world with y up; a still pose has no frame axis."""
     vectors = _float(values["bodyPose"], -1, numbers(values["bodyPose"]).shape[-2], 3)
     count = _check_length(len(vectors))
     repeats = _check_length(int(numbers(values.get("frameCount", 1)).item())) if count == 1 else 1
@@ -188,7 +190,7 @@ def _meshcapade(values: dict, path: Path) -> Recording:
 
 
 def _gvhmr(values: dict, path: Path) -> Recording:
-    """The in-camera half of the file; an SMPL-X body, and the camera of every frame."""
+    """Reads the in-camera half of GVHMR's file: an SMPL-X body, and the camera of every frame."""
     params = values["smpl_params_incam"]
     transl = _float(params["transl"], -1, 3)
     count = _check_length(len(transl))
@@ -203,7 +205,7 @@ def _gvhmr(values: dict, path: Path) -> Recording:
 
 
 def _wham(values: dict) -> list[PersonInFile]:
-    """The in-camera half of the file; `trans` is already what is added to the posed body."""
+    """Reads the in-camera half of WHAM's file; `trans` is already added to the posed body."""
     frames = _all_frame_numbers(person["frame_ids"] for person in values.values())
     length = 1 + max(int(own.max()) for own in frames)
 
@@ -217,7 +219,7 @@ def _wham(values: dict) -> list[PersonInFile]:
 
 
 def _phalp(values: dict) -> list[PersonInFile]:
-    """A person's entries with tracked_time above 0 are repetitions of the last time they were seen."""
+    """Reads PHALP's file; entries with tracked_time above 0 only repeat the last detection and are dropped."""
     length, entries = _check_length(len(values)), 0
     seen: dict[int, list] = defaultdict(list)
     for time, frame in enumerate(values.values()):
@@ -240,14 +242,14 @@ def _phalp(values: dict) -> list[PersonInFile]:
 
 
 def _slam_camera(camera: dict) -> tuple[int, Callable[[int, int], float], tuple[int, int]]:
-    """Frames, lens and picture size of the video, as TRAM and PromptHMR write them."""
+    """Reads the number of frames, lens and picture size of the video, as TRAM and PromptHMR write them."""
     focal, centre = float(numbers(camera["img_focal"])), numbers(camera["img_center"])
     size = round(2 * float(centre[0])), round(2 * float(centre[1]))
     return _check_length(len(numbers(camera["pred_cam_R"]))), lambda *_: focal, size
 
 
 def _tram(values: dict, path: Path) -> Recording:
-    """One person; the camera is in camera.npy, in the folder itself or the one around hps/."""
+    """Reads one person of TRAM; the camera is in camera.npy, in the same folder or the one around hps/."""
     folder = path.parent.parent if path.parent.name == "hps" else path.parent
     frames = _frame_numbers(values["frame"])
     lens: Callable[[int, int], float] = lens_diagonal
@@ -262,7 +264,7 @@ def _tram(values: dict, path: Path) -> Recording:
 
 
 def _prompt_hmr(values: dict) -> list[PersonInFile]:
-    """The in-camera half of the file; an SMPL-X body with hands and face, of which SMPL has no joints."""
+    """Reads the in-camera half of PromptHMR's file: an SMPL-X body; SMPL has no joints for its hands and face."""
     length, lens, size = _slam_camera(values["camera"])
 
     def read(seen: dict, frames: Tensor) -> Recording:
@@ -277,7 +279,7 @@ def _prompt_hmr(values: dict) -> list[PersonInFile]:
 
 
 def _romp(values: dict) -> list[PersonInFile]:
-    """Everyone in a frame stands in one array; without track_ids the row is the person."""
+    """Reads ROMP's file: each frame has one array with all people; without track_ids, the row is the person."""
     results = object_members(values["results"])[0]
     length, entries = _check_length(len(results)), 0
     seen: dict[int, list] = defaultdict(list)
@@ -307,8 +309,8 @@ def _romp(values: dict) -> list[PersonInFile]:
     return [(len(entries), partial(read, entries)) for entries in seen.values()]
 
 
-# What tells each tool's files: the names at the top of those with one person and with several, and below the first
-# name of those that have a name for every frame or person there.
+# How to recognise each tool's files: the names at the top, of those with one person and of those with several, and for
+# files that have a name for every frame or person, the names below the first one.
 ONE: list[tuple[set[str], Callable[[dict, Path], Recording]]] = [
     ({"smpl", "camera"}, _champ),
     ({"bodyPose"}, _meshcapade),
@@ -328,8 +330,8 @@ INSIDE: list[tuple[set[str], Callable[[dict], list[PersonInFile]]]] = [
 
 
 def people_in(values: Any, path: Path) -> list[Callable[[], Recording]]:
-    """What reads each person in a file's values, the one who is seen longest first; nobody when no tool writes such
-    values."""
+    """Returns a reader for each person in a file's values, the one seen longest first; an empty list if no tool writes
+    such values."""
     if not isinstance(values, dict):
         return []
     for needed, tool in ONE:

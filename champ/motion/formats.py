@@ -1,4 +1,4 @@
-"""Motions on disk: our own files, and those of other tools, which become motions before our camera."""
+"""Motions on disk: our own files, and those of other tools, converted to our camera."""
 
 import math
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from .rotation import to_axis_angle
 EXTENSIONS = (".safetensors", *READERS)
 TENSORS = ("rotations", "betas", "cam_t", "confidence")
 KIND = "champ motion 1"
-# What a file is read as, and what to do when that fails.
+# What a file is read as, and what to do if that fails.
 OWN = ("a motion", "save the motion again")
 FOREIGN = ("a motion", "make it again with the same tool, or convert it to AMASS' .npz")
 
@@ -43,11 +43,11 @@ def load_motion(
     height: int = 768,
     fps: float = 30.0,
 ) -> Motion:
-    """The motion in a file, with a frame for every frame of its video; gaps have confidence 0.
+    """Loads the motion in a file, with one frame for every frame of its video; gaps have confidence 0.
 
-    `person` counts from the one who is seen longest. Width, height and fps stand in for what the file does not say.
-    A motion in world axes is put before a camera that sees all of it. SMPL's betas count only for an SMPL body;
-    every other body keeps its own shape.
+    `person` counts from the one who is seen longest. Width, height and fps are used where the file does not contain
+    them. A motion in world axes gets a camera that sees all of it. SMPL's betas are used only for an SMPL body; every
+    other body keeps its own shape.
     """
     path = Path(path)
     if path.suffix.lower() == ".safetensors":
@@ -64,7 +64,7 @@ def load_motion(
         )
     with reading(path, *FOREIGN):
         seen = people[person]()
-        del people  # and with them all that is in the file
+        del people  # this also releases everything read from the file
         motion = _to_motion(seen, body, width, height, fps)
         world, repeats = seen.world, seen.repeats
         del seen
@@ -75,7 +75,7 @@ def load_motion(
 
 
 def save_motion(path: str | Path, motion: Motion) -> None:
-    """Our own format: the tensors of the motion, and its numbers in the metadata."""
+    """Saves a motion in our own format: its tensors, and its numbers in the metadata."""
     tensors = {name: getattr(motion, name).detach().cpu().float() for name in TENSORS}
     tensors["shot"] = motion.shot.cpu()
     numbers = {name: repr(getattr(motion, name)) for name in ("focal", "width", "height", "fps")}
@@ -83,9 +83,10 @@ def save_motion(path: str | Path, motion: Motion) -> None:
 
 
 def save_amass(path: str | Path, motion: Motion, body: Body) -> None:
-    """AMASS' layout for SMPL-H: z up, the person on the floor and at the origin in the first frame.
+    """Saves a motion in AMASS' layout for SMPL-H: z up, in the first frame the person on the floor at the origin.
 
-    Up is the camera's up, so a motion that is filmed from above comes out tilted."""
+    Up is the camera's up, so a motion that is filmed from above comes out tilted.
+    """
     shaped = body.with_betas(motion.betas)
     rest = shaped.rest().joints[0, 0]
     root = Z_UP.T @ motion.rotations[:, 0]
@@ -120,7 +121,7 @@ def _load_own(path: Path) -> Motion:
     with reading(path, *OWN):
         tensors = {name: values[name] for name in TENSORS}
         kinds = [(tensor, torch.float32) for tensor in tensors.values()]
-        if "shot" in values:  # files of before have one shot
+        if "shot" in values:  # older files have one shot
             tensors["shot"] = values["shot"]
             kinds.append((values["shot"], torch.int64))
         if any(tensor.dtype != kind for tensor, kind in kinds):
@@ -139,7 +140,7 @@ def _load_own(path: Path) -> Motion:
 
 
 def _check(motion: Motion) -> None:
-    """Refuses numbers that no video has, before anything is made as large as they say."""
+    """Refuses numbers that no video has, before anything of that size is allocated."""
     if max(motion.width, motion.height) > SIDE:
         raise DamagedError(
             f"it claims pictures of {motion.width}x{motion.height} pixels, and {SIDE} a side is the limit"
@@ -163,7 +164,7 @@ def _people(path: Path) -> list[Callable[[], Recording]]:
 
 
 def _to_motion(seen: Recording, body: Body, width: int, height: int, fps: float) -> Motion:
-    """The pelvis stays where the tool had it: cam_t = transl + J0 of the tool's body - J0 of ours."""
+    """Converts a recording to a motion. The pelvis stays in place: cam_t = transl + J0 of the tool's body - our J0."""
     smpl = isinstance(body, SmplBody)
     betas = seen.betas[:10] if smpl and seen.betas is not None else body.betas
     rest = body.with_betas(betas).rest().joints[0, 0]
@@ -185,7 +186,8 @@ def _to_motion(seen: Recording, body: Body, width: int, height: int, fps: float)
 
 
 def _fill(known: Motion, frames: Tensor, length: int) -> Motion:
-    """Every frame of the video: between the frames that are known, a steady turn; before and after, the nearest."""
+    """Fills every frame of the video: interpolates between known frames, and holds the nearest one before and after
+    them."""
     order = frames.argsort()
     position = np.interp(np.arange(length), frames[order].numpy(), np.arange(len(frames)))
     rotations, cam_t = torch.empty(length, 24, 3, 3), torch.empty(length, 3)

@@ -1,4 +1,4 @@
-"""Frames in which nobody was seen, filled from the frames around them."""
+"""Fills frames in which nobody was seen from the frames around them."""
 
 from dataclasses import replace
 
@@ -10,10 +10,10 @@ from .rotation import slerp
 
 
 def fill_gaps(motion: Motion) -> Motion:
-    """Every frame of confidence 0 between its neighbours in the shot: rotations by slerp, the place by a straight
-    line in (x/z, y/z, log z); the ends of a shot are held.
+    """Fills every frame of confidence 0 from its neighbours in the shot: rotations by slerp, the place by a straight
+    line in (x/z, y/z, log z). At the ends of a shot, the nearest seen frame is held.
 
-    Nothing is carried over a cut, but a shot in which nobody was seen at all holds the nearest seen frame of another.
+    Nothing is carried over a cut, but a shot in which nobody was seen holds the nearest seen frame of another.
     """
     seen = (motion.confidence > 0).nonzero().flatten()
     if len(seen) == 0:

@@ -1,4 +1,4 @@
-"""A clip of one person: joint rotations, one shape, and the place in front of a camera."""
+"""The motion of one person: joint rotations, one shape, and the place in front of a camera."""
 
 import math
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..body.body import Body, Posed
 
-AT_ONCE = 4096  # frames that are looked at together
+AT_ONCE = 4096  # frames that are checked together
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Motion:
     width: int
     height: int
     fps: float
-    confidence: Tensor  # (F,) 1 = seen, 0 = filled in
+    confidence: Tensor  # (F,) 1 = seen, 0 = filled
     source: str
     shot: Tensor = None  # type: ignore[assignment]  # (F,) number of the shot of each frame; None is one shot
 
@@ -62,7 +62,7 @@ class Motion:
         return self.rotations.shape[0]
 
     def __getitem__(self, index) -> "Motion":
-        """The frames chosen by a slice or a tensor of indices."""
+        """Selects frames by a slice or a tensor of indices."""
         return replace(
             self,
             rotations=self.rotations[index],
@@ -82,16 +82,16 @@ class Motion:
         )
 
     def shots(self) -> list[slice]:
-        """The runs of frames that one camera filmed without a cut."""
+        """Returns the shots: runs of frames without a cut."""
         cuts = (self.shot.diff() != 0).nonzero().flatten() + 1
         ends = [0, *cuts.tolist(), len(self)]
         return [slice(start, end) for start, end in zip(ends, ends[1:])]
 
     def posed(self, body: Body) -> Posed:
-        """The body with this motion's shape, in camera coordinates."""
+        """Poses the body with this motion's shape, in camera coordinates."""
         return body.with_betas(self.betas).pose(self.rotations, self.cam_t)
 
     def project(self, points: Tensor) -> Tensor:
-        """Pixel coordinates (..., 2) of camera-frame points (..., 3)."""
+        """Projects camera-frame points (..., 3) to pixels (..., 2)."""
         centre = points.new_tensor((self.width / 2, self.height / 2))
         return self.focal * points[..., :2] / points[..., 2:] + centre

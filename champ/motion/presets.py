@@ -31,13 +31,14 @@ Joints = dict[str, Tensor]  # joint name to rotations (N, 3, 3)
 class Preset:
     seconds: float  # one cycle
     pose: Callable[[Tensor], Joints]  # joint rotations at cycle positions (N,), periodic with period 1
-    lift: Callable[[Tensor], Tensor] = torch.zeros_like  # metres that the lowest point is above the floor
+    lift: Callable[[Tensor], Tensor] = torch.zeros_like  # metres of the lowest point above the floor
 
 
 def arms(
     side: str, sign: float, down: Tensor, swing: Tensor, forward: Tensor, elbow: Tensor, twist: Tensor | float = 0.0
 ) -> Joints:
-    """Shoulder, elbow and collar from how far the arm hangs, swings and reaches forward, and the elbow bends."""
+    """Returns rotations of shoulder, elbow and collar from how far the arm hangs, swings and reaches forward, and how
+    far the elbow bends."""
     return {
         f"{side}_collar": rot_z(-0.12 * sign * down) @ rot_y(-0.15 * sign * forward),
         f"{side}_shoulder": rot_x(-swing) @ rot_y(-sign * forward) @ rot_z(-sign * down) @ rot_x(twist),
@@ -46,18 +47,18 @@ def arms(
 
 
 def spread(rotation: Callable[[Tensor], Tensor], degrees: Tensor, shares: tuple[float, float, float]) -> Joints:
-    """A turn of the trunk shared by the three spine joints."""
+    """Spreads a turn of the trunk over the three spine joints."""
     return {f"spine{i + 1}": rotation(degrees * share) for i, share in enumerate(shares)}
 
 
 def smoothstep(x: Tensor, start: float, end: float) -> Tensor:
-    """Quintic step from 0 at `start` to 1 at `end`."""
+    """Returns a quintic step from 0 at `start` to 1 at `end`."""
     t = ((x - start) / (end - start)).clamp(0, 1)
     return t**3 * (t * (6 * t - 15) + 10)
 
 
 def periodic(table: dict[float, float], harmonics: int) -> Callable[[Tensor], Tensor]:
-    """A smooth periodic curve through a table of cycle positions and degrees: its first Fourier components."""
+    """Fits a smooth periodic curve to a table of cycle positions and degrees: its first Fourier components."""
     knots = torch.tensor(sorted(table), dtype=torch.float32)
     values = torch.tensor([table[k] for k in sorted(table)], dtype=torch.float32)
     knots = torch.cat([knots[-1:] - 1, knots, knots[:1] + 1])
@@ -204,7 +205,7 @@ PRESETS = {
 
 
 def rotations_at(preset: Preset, cycles: Tensor) -> Tensor:
-    """World rotations (N, 24, 3, 3) at cycle positions (N,), y up and facing +z."""
+    """Returns world rotations (N, 24, 3, 3) at cycle positions (N,), y up and facing +z."""
     rotations = torch.eye(3).repeat(len(cycles), 24, 1, 1)
     for name, rotation in preset.pose(cycles % 1).items():
         rotations[:, JOINTS.index(name)] = rotation
@@ -212,9 +213,10 @@ def rotations_at(preset: Preset, cycles: Tensor) -> Tensor:
 
 
 def root_path(preset: Preset, body: Body, cycles: Tensor) -> Tensor:
-    """World root translations (N, 3) that keep the lowest point on the floor and whatever touches it in place.
+    """Returns world root translations (N, 3) that keep the lowest point on the floor, and everything that touches the
+    floor in place.
 
-    Each step moves the root against the movement of the feet's own skin, weighted by exp(-height / 5 mm).
+    Each step moves the root against the movement of the feet's skin, weighted by exp(-height / 5 mm).
     """
     feet = body.only(torch.isin(body.part_labels, FEET))  # nothing else touches the floor in these motions
     count = len(feet.template) - len(JOINTS)
@@ -237,7 +239,7 @@ def root_path(preset: Preset, body: Body, cycles: Tensor) -> Tensor:
 def make_motion(
     name: str, body: Body, frames: int, fps: float = 24.0, width: int = 512, height: int = 768, **how: bool
 ) -> Motion:
-    """A built-in motion as `perform` makes it with `loop` and `travel`, seen from the front."""
+    """Makes a built-in motion as `perform` does, with `loop` and `travel`, seen from the front."""
     return frame_person(perform(name, body, frames, fps, **how), body, width, height)
 
 
@@ -249,10 +251,10 @@ def perform(
     loop: bool = True,
     travel: bool = False,
 ) -> Motion:
-    """A built-in motion without a place before a camera.
+    """Makes a built-in motion without a camera.
 
-    With `loop` the speed is adjusted so that whole cycles fill the clip and the last frame leads to the first.
-    Without `travel` the person's drift over the floor is taken out.
+    With `loop`, the speed is adjusted so that whole cycles fill the clip and the last frame leads to the first. Without
+    `travel`, the person's drift over the floor is removed.
     """
     if name not in PRESETS:
         raise ValueError(f"There is no built-in motion called {name!r}; choose one of {', '.join(PRESETS)}.")
@@ -269,11 +271,11 @@ def perform(
     cycles = max(1.0, round(frames / fps / preset.seconds)) if loop else frames / fps / preset.seconds
     fine = max(1, math.ceil(STEP_RATE * cycles * preset.seconds / frames))
     positions = torch.arange(frames * fine + 1, dtype=torch.float64) * (cycles / (frames * fine))
-    positions = (positions % 1).float()  # in double: after an hour a float knows the phase to no better than 2e-4
+    positions = (positions % 1).float()  # in float64: after an hour, float32 has a phase error of 2e-4
     path = root_path(preset, body, positions)
     if not travel:
         drift = path[-1] - path[0]
-        if not loop:  # the clip may end inside a cycle: the drift is that of whole cycles
+        if not loop:  # the clip may end within a cycle: the drift is computed from whole cycles
             with portion(len(positions), 0, len(positions)):
                 per_cycle = root_path(preset, body, torch.arange(STEP_RATE + 1) / STEP_RATE)
             drift = (per_cycle[-1] - per_cycle[0]) * cycles

@@ -1,4 +1,4 @@
-"""What there is to know about a motion before it is used: in words, and as a small picture."""
+"""Reports on a motion: as text, and as a plot."""
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ CURVES = ((31, 98, 178), (226, 132, 28), (92, 62, 138))
 
 
 def describe(motion: Motion, before: Motion | None = None) -> str:
-    """Length, filled frames, shots, certainty and trembling; beside those of `before` where they can be compared."""
+    """Describes length, filled frames, shots, confidence and jitter, compared with `before` where possible."""
     filled = (motion.confidence == 0).nonzero().flatten().tolist()
     seen = motion.confidence[motion.confidence > 0]
     shots = motion.shots()
@@ -45,13 +45,14 @@ def describe(motion: Motion, before: Motion | None = None) -> str:
 
 
 def speed(motion: Motion) -> Tensor:
-    """(F - 1,) degrees in a second by which the joints turn from frame to frame, on average; 0 at a cut."""
+    """Returns the mean turning speed of the joints (F - 1,) in degrees per second; 0 at a cut."""
     turn = to_axis_angle(motion.rotations[:-1].mT @ motion.rotations[1:]).norm(dim=-1).mean(1)
     return turn.rad2deg() * motion.fps * (motion.shot.diff() == 0)
 
 
 def trembling(motion: Motion) -> float:
-    """Median of how far a joint is from the middle of its turns to the frame before and after, in degrees."""
+    """Returns the jitter in degrees: the median distance of a joint's rotation from the midpoint of its neighbours in
+    time."""
     turn = to_axis_angle(motion.rotations[:-1].mT @ motion.rotations[1:])
     inside = (motion.shot[2:] == motion.shot[:-2]).nonzero().flatten()
     change = (turn[1:] - turn[:-1])[inside].norm(dim=-1) / 2
@@ -59,7 +60,8 @@ def trembling(motion: Motion) -> float:
 
 
 def plot(motion: Motion, before: Motion | None = None) -> Tensor:
-    """A picture (HEIGHT, WIDTH, 3) uint8 RGB: which frames were seen, where the person stands, how fast joints turn."""
+    """Draws a plot (HEIGHT, WIDTH, 3) uint8 RGB: which frames were seen, where the person stands, how fast the joints
+    turn."""
     picture = np.full((HEIGHT, WIDTH, 3), PAPER, np.uint8)
     frames = len(motion)
     _frame_axis(picture, motion)
@@ -96,12 +98,12 @@ def plot(motion: Motion, before: Motion | None = None) -> Tensor:
 
 
 def _column(frame: float, frames: int) -> float:
-    """Where in the picture a frame is."""
+    """Returns the column of a frame in the plot."""
     return LEFT + (frame + 0.5) / frames * (WIDTH - LEFT - RIGHT)
 
 
 def _text(picture: np.ndarray, text: str, x: int, y: int, color=INK, align: float = 0.0) -> int:
-    """Writes a text that begins (align 0), has its middle (0.5) or ends (1) at x, and returns where it ends."""
+    """Writes a text that begins (align 0), is centred (0.5) or ends (1) at x, and returns where it ends."""
     width = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0]
     left = round(x - align * width)
     cv2.putText(picture, text, (left, y), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, 1, cv2.LINE_AA)
@@ -115,7 +117,7 @@ def _legend(picture: np.ndarray, rows: tuple[int, int], names) -> None:
 
 
 def _frame_axis(picture: np.ndarray, motion: Motion) -> None:
-    """Round frame numbers below everything, and a line at every cut."""
+    """Draws round frame numbers at the bottom, and a line at every cut."""
     frames = len(motion)
     step = next(s for p in range(9) for s in (10**p, 2 * 10**p, 5 * 10**p) if frames <= 12 * s)
     for frame in range(0, frames, step):
@@ -131,7 +133,7 @@ def _frame_axis(picture: np.ndarray, motion: Motion) -> None:
 
 
 def _scale(picture: np.ndarray, rows: tuple[int, int], curves: list[Tensor], least: float) -> tuple[float, float]:
-    """Draws the limits that hold all curves, and returns them."""
+    """Draws the limits of the curves, and returns them."""
     values = torch.cat([c.flatten() for c in curves])
     low, high = float(values.min()), float(values.max())
     spare = max(least - (high - low), 0) / 2

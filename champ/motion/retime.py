@@ -1,4 +1,4 @@
-"""Cut, speed, and repeat a motion; between frames rotations follow the shortest turn."""
+"""Trims, resamples and repeats a motion; between frames, rotations take the shortest turn."""
 
 from dataclasses import replace
 
@@ -10,9 +10,10 @@ from .rotation import slerp
 
 
 def sample(motion: Motion, position: Tensor) -> Motion:
-    """The motion at fractional frame positions (N,): slerp of rotations, straight lines for the rest.
+    """Samples the motion at fractional frame positions (N,): slerp for rotations, straight lines for the rest.
 
-    Between the last frame of a shot and the first of the next it is the nearer of the two."""
+    Between the last frame of a shot and the first of the next, the nearer one is taken.
+    """
     position = position.clamp(0, len(motion) - 1)
     start = position.long().clamp(max=max(len(motion) - 2, 0))
     end = (start + 1).clamp(max=len(motion) - 1)
@@ -32,16 +33,17 @@ def sample(motion: Motion, position: Tensor) -> Motion:
 
 
 def trim(motion: Motion, start: int, count: int = 0) -> Motion:
-    """`count` frames from `start` on; 0 takes all that follow."""
+    """Returns `count` frames from `start` on; 0 takes all that follow."""
     if start >= len(motion):
         raise ValueError(f"The motion has {len(motion)} frames, so it cannot start at frame {start}; lower the start.")
     return motion[start : start + count if count else None]
 
 
 def resample(motion: Motion, fps: float, speed: float = 1.0, loop: bool = False) -> Motion:
-    """The same movement at another frame rate, `speed` times as fast.
+    """Resamples the movement at another frame rate, `speed` times as fast.
 
-    A `loop` goes on from its last frame to its first, so that no time is lost at the seam."""
+    A `loop` continues from its last frame to its first, so no time is lost at the seam.
+    """
     step = motion.fps * speed / fps
     if step == 1:
         return replace(motion, fps=fps)
@@ -54,7 +56,7 @@ def resample(motion: Motion, fps: float, speed: float = 1.0, loop: bool = False)
 
 
 def repeat(motion: Motion, frames: int, ping_pong: bool = False) -> Motion:
-    """`frames` frames by starting over, or by going back and forth."""
+    """Repeats the motion to `frames` frames, by starting over or by going back and forth."""
     index = torch.arange(len(motion))
     if ping_pong:
         index = torch.cat([index, index[1:-1].flip(0)])

@@ -1,4 +1,4 @@
-"""Rotations as matrices: about the axes, from axis-angle, and halfway between two (slerp)."""
+"""Rotation matrices: about the axes, from axis-angle, and interpolated (slerp)."""
 
 import torch
 from torch import Tensor
@@ -30,9 +30,10 @@ def rot_z(degrees: Tensor | float) -> Tensor:
 
 
 def from_axis_angle(vector: Tensor) -> Tensor:
-    """Rodrigues' formula, cos(a) I + sin(a)/a K + (1 - cos(a))/a^2 v v^T; (..., 3) radians to (..., 3, 3).
+    """Applies Rodrigues' formula, cos(a) I + sin(a)/a K + (1 - cos(a))/a^2 v v^T; (..., 3) radians to (..., 3, 3).
 
-    The derivative is right everywhere, at no turn too."""
+    The derivative is exact everywhere, also at angle 0.
+    """
     angle = (vector.square().sum(dim=-1) + 1e-24).sqrt()
     x, y, z = ((angle.sin() / angle)[..., None] * vector).unbind(-1)
     zero = torch.zeros_like(x)
@@ -42,7 +43,7 @@ def from_axis_angle(vector: Tensor) -> Tensor:
 
 
 def to_quaternion(matrix: Tensor) -> Tensor:
-    """Unit quaternions (w, x, y, z) of rotation matrices, from the largest of the four components (Shepperd)."""
+    """Converts rotation matrices to unit quaternions (w, x, y, z), from the largest of the components (Shepperd)."""
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = matrix.flatten(-2).unbind(-1)
     columns = [
         torch.stack([1 + m00 + m11 + m22, m21 - m12, m02 - m20, m10 - m01], dim=-1),
@@ -57,7 +58,7 @@ def to_quaternion(matrix: Tensor) -> Tensor:
 
 
 def from_quaternion(q: Tensor) -> Tensor:
-    """Rotation matrices of quaternions (w, x, y, z) of any length."""
+    """Converts quaternions (w, x, y, z) of any length to rotation matrices."""
     w, x, y, z = torch.nn.functional.normalize(q, dim=-1).unbind(-1)
     rows = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
@@ -68,7 +69,8 @@ def from_quaternion(q: Tensor) -> Tensor:
 
 
 def to_axis_angle(matrix: Tensor) -> Tensor:
-    """The turn of at most 180 degrees, 2 atan2(|v|, w) v / |v| of the quaternion (w, v)."""
+    """Converts rotation matrices to axis-angles of at most 180 degrees, 2 atan2(|v|, w) v / |v| of the quaternion (w,
+    v)."""
     q = to_quaternion(matrix)
     q = torch.where(q[..., :1] < 0, -q, q)
     length = q[..., 1:].norm(dim=-1, keepdim=True)
@@ -76,7 +78,7 @@ def to_axis_angle(matrix: Tensor) -> Tensor:
 
 
 def slerp(start: Tensor, end: Tensor, fraction: Tensor) -> Tensor:
-    """Rotations at a constant angular speed from start to end, the short way round; fraction (...) in 0..1."""
+    """Interpolates rotations at constant angular speed along the shorter way; fraction (...) in 0..1."""
     a, b = to_quaternion(start), to_quaternion(end)
     cosine = (a * b).sum(-1)
     b = torch.where(cosine[..., None] < 0, -b, b)
@@ -89,6 +91,6 @@ def slerp(start: Tensor, end: Tensor, fraction: Tensor) -> Tensor:
 
 
 def continuous(q: Tensor) -> Tensor:
-    """Quaternions (F, ..., 4) whose signs do not jump from frame to frame."""
+    """Flips signs of quaternions (F, ..., 4) so that they do not jump from frame to frame."""
     flip = torch.where((q[1:] * q[:-1]).sum(-1, keepdim=True) < 0, -1.0, 1.0)
     return torch.cat([q[:1], q[1:] * flip.cumprod(0)])

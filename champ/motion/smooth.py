@@ -1,4 +1,4 @@
-"""A steady motion from a trembling one, shot by shot."""
+"""Removes the jitter of a motion, shot by shot."""
 
 import math
 from dataclasses import replace
@@ -13,23 +13,25 @@ from .motion import Motion
 from .rotation import continuous, from_quaternion, to_quaternion
 
 METHODS = ("steady", "official", "off")
-WINDOWS = (1.0, 1.5, 2.2, 3.3, 5.0)  # deviations of the Gaussians, in frames
-TRUST = 1.5  # how many times the noise two windows may differ before the narrower one is kept
-DEPTH = 1.5  # as much more for log z: the median of one number is less of its deviation than that of three
-PULL = 0.01  # towards the level line
+WINDOWS = (1.0, 1.5, 2.2, 3.3, 5.0)  # standard deviations of the Gaussians, in frames
+TRUST = 1.5  # the narrower window is kept when two windows differ by more than this times the noise
+DEPTH = (
+    1.5  # factor for log z: relative to the standard deviation, the median of one number is smaller than that of three
+)
+PULL = 0.01  # of the polynomial towards a constant
 REACH = 4  # frames
 PERSON = 1.7  # metres
-FLIP, AGREE = math.radians(100), math.radians(40)  # turns of the root between frames that contradict, and that agree
-JUMP = 0.5  # likewise of the place, in persons sideways or the logarithm of the depth
+FLIP, AGREE = math.radians(100), math.radians(40)  # turns of the root between frames that disagree, and that agree
+JUMP = 0.5  # the same for the place, in body heights sideways or in the logarithm of the depth
 
 
 def smooth(motion: Motion, method: str = "steady", strength: float = 1.0) -> Motion:
-    """The motion with less trembling; the shape is one for the clip already.
+    """Returns the motion with less jitter.
 
-    "steady" fills the frames of `outliers`, and smooths each joint, the place in the picture (x/z, y/z) and log z as
-    far as they tremble, while what is movement stays; frames count as much as their confidence, and with twice the
-    `strength` twice as much counts as trembling. "official" is what Champ's tool does in Blender, `strength` times.
-    "off" changes nothing.
+    "steady" fills the frames of `outliers`. It smooths each joint, the place in the picture (x/z, y/z) and log z
+    according to their jitter, and keeps the movement. Frames are weighted by their confidence; twice the `strength`
+    counts twice as much as jitter. "official" is what Champ's tool does in Blender, `strength` times. "off" changes
+    nothing. The shape is already the same in all frames.
     """
     if method not in METHODS:
         raise ValueError(f"There is no smoothing method called {method!r}; choose from {', '.join(METHODS)}.")
@@ -54,10 +56,10 @@ def smooth(motion: Motion, method: str = "steady", strength: float = 1.0) -> Mot
 
 
 def smooth_keys(x: Tensor) -> Tensor:
-    """Blender's Smooth Keys on curves (F, ...): (2, 3, 2, 3, 2) / 12 of the frames around.
+    """Applies Blender's Smooth Keys to curves (F, ...): weights (2, 3, 2, 3, 2) / 12 over five frames.
 
-    Champ's tool bakes one key more than there are frames, which repeats the last; the first and that one are not
-    touched. Blender takes the nearer neighbour for the second one at both ends, and at the third key.
+    Champ's tool bakes one key more than there are frames, which repeats the last one. The first key and this one are
+    not changed. In place of the second neighbour, Blender takes the first one at both ends, and for the third key.
     """
     keys = torch.cat([x, x[-1:]])
     i = torch.arange(1, len(x))
@@ -69,9 +71,10 @@ def smooth_keys(x: Tensor) -> Tensor:
 
 
 def smooth_curve(x: Tensor, weight: Tensor, strength: float) -> Tensor:
-    """Curves (F, C, D) through wider and wider windows, as long as what a wider one changes is no more than noise.
+    """Smooths curves (F, C, D) with wider and wider windows, as long as the change of a wider window is no more than
+    noise.
 
-    Each channel C decides for itself in every frame: the share of what it has so far is d^4 / (d^4 + noise^4), where d
+    Each channel C decides for itself in every frame. The narrower result keeps the share d^4 / (d^4 + noise^4), where d
     is the difference of the two around the frame, and noise is `strength` TRUST times the median of what the narrowest
     window removes.
     """
@@ -86,10 +89,11 @@ def smooth_curve(x: Tensor, weight: Tensor, strength: float) -> Tensor:
 
 
 def window_weights(weight: Tensor, sigma: float, degree: int = 2) -> Tensor:
-    """(F, 2 r + 1): by what to multiply the frames around each one for the middle of the polynomial that fits them
-    best under a Gaussian. A parabola keeps the height of a peak, which a mean (degree 0) cuts.
+    """Returns the filter weights (F, 2 r + 1) that give the value, at each frame, of the polynomial fitted under a
+    Gaussian. A parabola keeps the height of a peak, which a mean (degree 0) cuts.
 
-    A slight pull towards the level line keeps the ends calm, and the shortest shots solvable."""
+    A slight regularisation towards a constant keeps the ends calm, and the shortest shots solvable.
+    """
     reach = math.ceil(3 * sigma)
     t = torch.arange(-reach, reach + 1).to(weight) / sigma
     around = pad(weight, (reach, reach)).unfold(0, len(t), 1) * torch.exp(-(t**2) / 2)
@@ -101,15 +105,15 @@ def window_weights(weight: Tensor, sigma: float, degree: int = 2) -> Tensor:
 
 
 def weighted(x: Tensor, window: Tensor) -> Tensor:
-    """Sums of the frames around each one, (F, ...)."""
+    """Applies filter weights to the frames around each frame, (F, ...)."""
     reach = window.shape[1] // 2
     rows = pad(x.flatten(1), (0, 0, reach, reach))
     return sum(window[:, k, None] * rows[k : k + len(x)] for k in range(window.shape[1])).view_as(x)
 
 
 def outliers(motion: Motion) -> Tensor:
-    """(F,) frames in which the person is turned round, moved away or behind the camera for a moment: at most REACH - 1
-    of them, between two that agree with each other."""
+    """Finds frames (F,) in which the person is turned around, displaced or behind the camera for a moment: at most
+    REACH - 1 of them, between two frames that agree."""
     wrong = motion.cam_t[:, 2] <= 0
     seen = (motion.confidence > 0) & ~wrong
     root = to_quaternion(motion.rotations[:, 0])

@@ -1,4 +1,4 @@
-"""The shape and the place of the person in the reference, put into the motion of another person."""
+"""Transfers the shape and the place of the person in the reference to the motion of another person."""
 
 from dataclasses import replace
 
@@ -14,12 +14,12 @@ PLACEMENTS = ("follow", "pin", "keep")
 def transfer(
     driving: Motion, reference: Motion, body: Body, placement: str = "follow", figure_scale: float = 0.0
 ) -> Motion:
-    """The driving poses with the reference's betas (Champ's equation 3), in front of the reference's camera.
+    """Returns the driving poses with the reference's betas (Champ's equation 3), in front of the reference's camera.
 
-    `reference` is the body in the picture, of which the first frame counts. Where the person stands:
-    "follow" begins at the reference's place and goes the driving way, in steps of the reference's size; "pin" stays at
-    the reference's place, as the official tool does; "keep" keeps the driving camera and way.
-    `figure_scale` is added to the second beta: larger is slimmer.
+    `reference` is the body in the picture; its first frame is used. Placement: "follow" begins at the reference's place
+    and follows the driving path, in steps of the reference's size. "pin" stays at the reference's place, as the
+    official tool does. "keep" keeps the driving camera and path. `figure_scale` is added to the second beta: larger is
+    slimmer.
     """
     if placement not in PLACEMENTS:
         raise ValueError(f"There is no placement called {placement!r}; choose from {', '.join(PLACEMENTS)}.")
@@ -53,7 +53,7 @@ def relative_focal(motion: Motion) -> float:
 
 
 def stature(body: Body, betas: Tensor | None = None) -> Tensor:
-    """Height in metres of the body at rest."""
+    """Returns the height of the body at rest in metres."""
     shaped = body if betas is None else body.with_betas(betas)
     y = shaped.rest().vertices[0, :, 1]
     return y.max() - y.min()
