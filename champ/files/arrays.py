@@ -1,4 +1,4 @@
-"""numpy's arrays: as pickles describe them, and in .npy and .npz files."""
+"""NumPy arrays: as pickles describe them, and in .npy and .npz files."""
 
 import re
 import struct
@@ -12,7 +12,7 @@ from .pickles import Node, Unpickler
 from .room import Room
 from .zips import Archive, Bytes
 
-# What numpy's own arrays and numbers are made with, and what any pickle of Python 2 or 3 may hold.
+# Names that NumPy's own arrays and numbers need, and names that any pickle of Python 2 or 3 may contain.
 NAMES = (
     r"numpy(\._?core\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer)|\.ndarray|\.dtype)"
     r"|(copy_reg|copyreg)\._reconstructor|(__builtin__|builtins)\.(object|set|frozenset)|_codecs\.encode"
@@ -27,15 +27,15 @@ FIELDS = re.compile(
 
 
 def dtype_of(code: str, order: str, text: bool = False) -> np.dtype:
-    """A type of numbers, or of text: a letter and how many bytes, and "<" or ">"."""
+    """Returns the dtype of a code such as "f4" (a letter and a number of bytes) and a byte order, "<" or ">"."""
     if not re.fullmatch(r"[biuf][1248]" + (r"|[SU]\d{1,4}" if text else ""), code) or order not in "<>|=":
         raise DamagedError(f"it holds an array of {ascii(code[:20])[1:-1]}, which is not numeric")
     return np.dtype(order + code)
 
 
 def array_from(raw: Any, dtype: np.dtype, shape: Any, order: str) -> np.ndarray:
-    """The array of this shape that these bytes are, without a copy."""
-    if isinstance(raw, Node) and raw.name == "_codecs.encode":  # Python 3 writing protocol 2
+    """Returns bytes as an array of this shape, without a copy."""
+    if isinstance(raw, Node) and raw.name == "_codecs.encode":  # Python 3 writes this in protocol 2
         raw = raw.args[0]
     if isinstance(raw, str):
         raw = raw.encode("latin1")
@@ -45,7 +45,7 @@ def array_from(raw: Any, dtype: np.dtype, shape: Any, order: str) -> np.ndarray:
 
 
 def to_array(value: Any) -> np.ndarray:
-    """The array that a numpy node, a list or a number describes; arrays of objects are refused."""
+    """Converts a NumPy node, a list or a number to an array; arrays of objects are refused."""
     if isinstance(value, list | tuple):
         return _listed(value)
     if not isinstance(value, Node):
@@ -70,7 +70,8 @@ def _described(node: Any, text: bool = False) -> np.dtype:
 
 
 def _listed(values: list | tuple) -> np.ndarray:
-    """The numbers in lists of lists. A list may stand in others many times, so that they are counted before."""
+    """Converts lists of lists of numbers. A list may be contained in others many times, so the numbers are counted
+    first."""
     count, waiting = 0, [(values, 1)]
     while waiting:
         inner, axes = waiting.pop()
@@ -86,7 +87,7 @@ def _listed(values: list | tuple) -> np.ndarray:
 
 
 def object_members(value: Any) -> list:
-    """What an array of Python objects holds."""
+    """Returns the members of an array of Python objects."""
     if isinstance(value, Node):
         value = value.state[4]
     if not isinstance(value, list | np.ndarray):
@@ -95,7 +96,7 @@ def object_members(value: Any) -> list:
 
 
 def read_npy(data: Bytes, names: str = NAMES, room: Room | None = None) -> Any:
-    """The array in the bytes of a .npy file; one of objects is what its pickle says, a node."""
+    """Reads the array of a .npy file; an array of objects is returned as the node of its pickle."""
     version = data[6:8]
     wide = version in (b"\2\0", b"\3\0")
     if data[:6] != MAGIC or not wide and version != b"\1\0":
@@ -118,7 +119,7 @@ def read_npy(data: Bytes, names: str = NAMES, room: Room | None = None) -> Any:
 
 
 def read_npz(data: Bytes, names: str = NAMES, only: Container[str] | None = None) -> dict[str, Any]:
-    """The arrays in a .npz file by their names, or those of them that are wanted."""
+    """Reads the arrays of a .npz file by their names, or only the wanted ones."""
     archive = Archive(data)
     wanted = [(name.removesuffix(".npy"), name) for name in archive.members if name.endswith(".npy")]
     return {

@@ -1,26 +1,27 @@
-"""What is said about a file that cannot be read: one sentence with its name, the reason, and what to do."""
+"""Error messages for files that cannot be read: one sentence with the name, the reason, and what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-HEAD = 512  # bytes at the beginning that tell a web page or a pointer from a file
+HEAD = 512  # bytes at the beginning, enough to recognise a web page or a Git LFS pointer
 
 
 class DamagedError(Exception):
-    """Half a sentence that says why a file cannot be read, such as "it is empty"."""
+    """The reason why a file cannot be read, as a clause such as "it is empty"."""
 
 
 class RefusedError(DamagedError):
-    """The name of a class or function that the file mentions and its kind has no use for."""
+    """The name of a class or function in the file that its kind does not need."""
 
 
 @contextmanager
 def reading(path: Path, what: str, advice: str, name: str = "") -> Iterator[None]:
-    """Turns whatever a file makes its reader raise into one sentence: `name` cannot be read as `what`; `advice`.
+    """Turns every error of a file's reader into one sentence: `name` cannot be read as `what`: the reason; `advice`.
 
-    A context for the reading alone, since a ValueError from within is taken for the file's fault, too. The name is the
-    file's own where no other is given."""
+    Use it around the reading alone: any ValueError inside is taken as the file's fault. `name` is the file's own by
+    default.
+    """
     name = name or path.name
     try:
         check_content(path)
@@ -37,12 +38,12 @@ def reading(path: Path, what: str, advice: str, name: str = "") -> Iterator[None
         raise ValueError(f"{name} cannot be read as {what}: {reason}; {advice}.") from error
     except MemoryError:
         raise ValueError(f"{name} cannot be read as {what}: there is not enough memory; {advice}.") from None
-    except Exception as error:  # whatever a damaged file makes its reader raise
+    except Exception as error:  # a damaged file can make its reader raise anything
         raise ValueError(f"{name} cannot be read as {what}: it is damaged; {advice}.") from error
 
 
 def check_content(path: Path) -> None:
-    """Tells from a file what people often have in its place: nothing, a folder, a web page, a pointer of Git LFS."""
+    """Recognises what people often have instead of the file: nothing, a folder, a web page, a pointer of Git LFS."""
     if path.is_dir():
         raise DamagedError("it is a folder")
     if not path.is_file():

@@ -1,7 +1,8 @@
-"""Pickles as data: an interpreter of their instructions in which nothing can be imported, called or made large.
+"""Reads pickles as data: an interpreter that imports and calls nothing, and limits memory.
 
-Classes and functions become names, calls and objects become nodes. Every value is paid for out of what the file may
-take in memory before it is made."""
+Classes and functions become names; calls and objects become nodes. Every value is charged to the file's memory budget
+before it is made.
+"""
 
 import codecs
 import re
@@ -16,10 +17,10 @@ from .zips import Bytes
 STOP = ord(".")
 
 STEPS = 20_000_000  # instructions
-TEXT = 128 << 20  # bytes of one string, which may take four times as many in memory
-DIGITS = 1000  # of an integer
-NAME = 300  # characters of a class or function
-KEY = 1 << 60  # integers from here on can be chosen so that looking one up takes as long as going through all
+TEXT = 128 << 20  # bytes of one string, which may take four times as much memory
+DIGITS = 1000  # of one integer
+NAME = 300  # characters in the name of a class or function
+KEY = 1 << 60  # larger integers can be chosen so that all of them collide in a dict
 
 DICTS = {f"collections.{kind}" for kind in ("OrderedDict", "defaultdict")} | {"builtins.dict", "__builtin__.dict"}
 
@@ -34,7 +35,7 @@ class Name:
 
 
 class Node:
-    """What a pickle says about one object: the name of its class or function, the arguments, the state."""
+    """One object of a pickle: the name of its class or function, the arguments, the state."""
 
     __slots__ = ("name", "args", "state")
 
@@ -44,16 +45,17 @@ class Node:
 
     @property
     def kind(self) -> str:
-        """The class that the object had; protocols 0 and 1 wrap it in a call of _reconstructor."""
+        """The class of the object; protocols 0 and 1 wrap it in a call of _reconstructor."""
         return self.args[0].name if self.name.endswith("._reconstructor") else self.name
 
 
 class Unpickler:
     """Reads the pickles in `data` one after the other; `position` is where the next one begins.
 
-    What a class or function is called must match `names`. Dicts of any kind become dicts, sets become lists; what an
-    object of another class holds as a list or dict is dropped. Strings of Python 2 are read as latin1, and its long
-    ones and long bytes stay where they are, as memoryviews."""
+    The names of classes and functions must match `names`. Dicts of any kind become dicts, sets become lists. Items that
+    an object of another class holds as a list or dict are dropped. Strings of Python 2 are read as latin1. Its long
+    strings and long bytes stay in the file, as memoryviews.
+    """
 
     def __init__(self, data: Bytes, names: str, position: int = 0, room: Room | None = None):
         self.data, self.names, self.position = data, re.compile(names), position
@@ -61,17 +63,17 @@ class Unpickler:
         self.view = memoryview(data)
 
     def persistent(self, pid: Any) -> Any:
-        """What an id stands for that leads out of the pickle."""
+        """Resolves an id that refers to something outside the pickle."""
         raise DamagedError("it refers to something outside itself")
 
     def built(self, node: Node) -> None:
-        """Is told of every node whose state has been read; `position` is behind it."""
+        """Called for every node whose state has been read; `position` is behind it."""
 
     def load(self) -> Any:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: list[Any] = []
-        self.far: dict[int, Any] = {}  # what has a number far behind the others
+        self.far: dict[int, Any] = {}  # values whose number is far above the others
         data, end, room = self.data, len(self.data), self.room
         for _ in range(STEPS):
             if self.position >= end:
@@ -90,7 +92,7 @@ class Unpickler:
         raise DamagedError(f"it has more than {STEPS} instructions")
 
     def take(self, count: int) -> bytes:
-        """The next bytes of the file."""
+        """Reads the next bytes of the file."""
         return bytes(self.take_view(count))
 
     def take_view(self, count: int) -> memoryview:
@@ -121,7 +123,7 @@ class Unpickler:
         return text
 
     def above_mark(self) -> list[Any]:
-        """Takes off what stands above the last mark."""
+        """Pops the values above the last mark."""
         mark = self.marks.pop()
         values = self.stack[mark:]
         del self.stack[mark:]
@@ -134,13 +136,13 @@ class Unpickler:
         return Name(full)
 
     def make(self, callee: Any, args: Any) -> Any:
-        """What a call makes, or an object is."""
+        """Makes the value or node of a call or an object."""
         if not isinstance(callee, Name) or not isinstance(args, tuple):
             raise DamagedError("it is damaged")
         if callee.name not in DICTS:
             return Node(callee.name, args)
         made: dict = {}
-        if args and isinstance(args[0], list):  # Python 2 gives an OrderedDict its members
+        if args and isinstance(args[0], list):  # Python 2 passes the members of an OrderedDict here
             for key, value in args[0]:
                 self.put(made, key, value)
         return made
@@ -216,7 +218,7 @@ def _unicode(reader: Unpickler) -> str:
 
 
 def _quoted(reader: Unpickler) -> str:
-    """A string of Python 2 as its repr."""
+    """Reads a string that Python 2 wrote as its repr."""
     line = reader.take_line().strip()
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
         raise DamagedError("it is damaged")
@@ -225,7 +227,7 @@ def _quoted(reader: Unpickler) -> str:
 
 
 def _bytes(width: int) -> Callable[[Unpickler], None]:
-    """Long ones are not copied."""
+    """Reads bytes; long ones are not copied."""
 
     def make(reader: Unpickler) -> bytes | memoryview:
         length = reader.take_length(width)
@@ -313,7 +315,8 @@ def _call_marked(reader: Unpickler) -> Any:
 
 
 def _put(number: Callable[[Unpickler], int]) -> Callable[[Unpickler], None]:
-    """Python numbers what it remembers one after the other, from 0 or 1; whoever skips numbers pays for it."""
+    """Stores a value in the memo. Python numbers them consecutively from 0 or 1; skipped numbers count against the
+    budget."""
 
     def run(reader: Unpickler) -> None:
         key, value, memo = number(reader), reader.stack[-1], reader.memo
@@ -350,8 +353,8 @@ def _protocol(reader: Unpickler) -> None:
         raise DamagedError("it was written by a newer Python than this pack knows")
 
 
-# What each instruction costs in bytes of memory, as measured, and what it does; what has a length pays for that by
-# itself. Whatever stands on the stack is paid for where it will stand later.
+# For each instruction, its measured cost in bytes of memory, and what it does. Values with a length are charged by that
+# length as well. Values on the stack are charged where they are stored later.
 INSTRUCTIONS: dict[bytes, tuple[int, Callable[[Unpickler], Any]]] = {
     b"\x80": (0, _protocol),
     b"\x95": (0, _frame),

@@ -1,4 +1,4 @@
-"""Pictures: only of the kinds that are listed here, and none larger than 4K."""
+"""Reads pictures: only the formats listed here, and none larger than 4K."""
 
 import struct
 import warnings
@@ -11,18 +11,18 @@ from PIL import Image
 
 from .errors import DamagedError, reading
 
-FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow knows 40 more, one of which starts a program
+FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow knows 40 more, and one of them starts a program
 PIXELS = 9_000_000  # 4K has 8.8 million
 
 
 def read_picture(path: Path, mode: str = "RGB") -> np.ndarray:
-    """The uint8 pixels of a picture with 8 bits a channel: (H, W, 3) for RGB, (H, W) for L."""
+    """Reads the uint8 pixels of a picture with 8 bits per channel: (H, W, 3) for RGB, (H, W) for L."""
     with _opened(path) as picture:
         return np.array(picture if picture.mode == mode else picture.convert(mode))
 
 
 def read_animation(path: Path) -> Iterator[np.ndarray]:
-    """The uint8 pictures (H, W, 3) of an animation, one after the other; of any other picture that one."""
+    """Yields the uint8 pictures (H, W, 3) of an animation; for any other picture, that one."""
     with _opened(path) as picture:
         for frame in range(getattr(picture, "n_frames", 1)):
             picture.seek(frame)
@@ -57,7 +57,8 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _webp_size(head: bytes) -> tuple[int, int]:
-    """The size that a WebP claims, whose decoder makes room for it as soon as the file is opened; 0 for others."""
+    """Returns the size that a WebP claims, because its decoder allocates it when the file is opened; 0 for other
+    formats."""
     if len(head) < 30 or head[:4] != b"RIFF" or head[8:12] != b"WEBP":
         return 0, 0
     kind = head[12:16]

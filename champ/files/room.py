@@ -1,4 +1,4 @@
-"""How much memory the values of a file may take."""
+"""The memory budget for the values of a file."""
 
 from .errors import DamagedError
 
@@ -7,8 +7,7 @@ MORE = 96 << 20  # bytes
 
 
 class Room:
-    """What is left for values that are unpacked or built from a file of `size` bytes; each is paid for before it is
-    made."""
+    """The memory left for values from a file of `size` bytes; each value is charged before it is made."""
 
     def __init__(self, size: int):
         self.left = TIMES * size + MORE

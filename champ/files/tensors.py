@@ -1,4 +1,4 @@
-"""Tensors with names from any file that has them: safetensors, or torch's files."""
+"""Reads named tensors from any file that has them: safetensors, or torch's files."""
 
 import mmap
 import struct
@@ -13,7 +13,7 @@ from .errors import DamagedError, reading
 from .torch_files import is_tensor, read_torch, to_tensor
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")  # in order of preference
-HEADER = 16 << 20  # bytes of the description in a safetensors file
+HEADER = 16 << 20  # bytes of the header of a safetensors file
 
 
 def read_tensors(
@@ -23,18 +23,19 @@ def read_tensors(
     what: str = "a file of tensors",
     advice: str = "download it again",
 ) -> dict[str, Tensor]:
-    """The tensors in a .safetensors, .pth, .pt, .bin or .ckpt file, told apart by what is in it.
+    """Reads the tensors of a .safetensors, .pth, .pt, .bin or .ckpt file; the format is recognised by the content.
 
-    They stay in the file until they are used. `nested` are names below which a training checkpoint may keep them; all
-    else in it stays unread. `prefix` is taken off the names that have it. What is wrong with a file is said in one
-    ValueError: it cannot be read as `what`; `advice`."""
+    The tensors stay in the file until they are used. `nested` are names under which a training checkpoint may keep
+    them; everything else in it stays unread. `prefix` is removed from names that have it. All problems raise one
+    ValueError: it cannot be read as `what`: the reason; `advice`.
+    """
     path = Path(path)
     with reading(path, what, advice):
         return tensors_in(path, nested, prefix)
 
 
 def tensors_in(path: Path, nested: Sequence[str] = (), prefix: str = "") -> dict[str, Tensor]:
-    """As read_tensors, but without its sentence: for use within `reading`."""
+    """Reads tensors like read_tensors, but without its error message: for use within `reading`."""
     if _is_safetensors(path):
         found, _ = read_safetensors(path)
     else:
@@ -46,13 +47,13 @@ def tensors_in(path: Path, nested: Sequence[str] = (), prefix: str = "") -> dict
 
 
 def mapped(path: Path) -> mmap.mmap:
-    """The bytes of a file, which are read when they are used, and belong to it until something is written to them."""
+    """Maps a file into memory, copy-on-write: bytes are read when they are used, and changes never reach the file."""
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and what the file says about itself; for use within `reading`."""
+    """Reads the tensors and the metadata of a safetensors file; for use within `reading`."""
     if not _is_safetensors(path):
         raise DamagedError("it is damaged")
     with safe_open(path, "pt") as file:
@@ -73,7 +74,7 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _unwrapped(values: Any, nested: Sequence[str]) -> dict[Any, Any]:
-    """The dict of tensors inside those that training wraps around it."""
+    """Unwraps the dict of tensors from the dicts that training puts around it."""
     for _ in nested:
         inner = next((values[name] for name in nested if name in values), None) if isinstance(values, dict) else None
         if not isinstance(inner, dict):

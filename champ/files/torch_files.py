@@ -1,5 +1,5 @@
-"""torch's files: its zip format, and the one that it wrote before version 1.6. Tensors stay in the file until they are
-used; torch's own reader is not asked."""
+"""Reads torch's files: its zip format, and its format before version 1.6. Tensors stay in the file until they are used.
+torch's own reader is not used."""
 
 import math
 import re
@@ -22,16 +22,16 @@ NAMES = (
     rf"{ARRAY_NAMES}|(torch|yacs|omegaconf|pytorch_lightning|lightning|mmengine|mmcv|pathlib|typing|argparse)\.[\w.]+"
     r"|(__builtin__|builtins)\.(list|tuple|int|float|complex|str|bytes|bool|slice|getattr)"
 )
-LEGACY = 0x1950A86A20F9469CFC6C  # what files of torch before 1.6 begin with
+LEGACY = 0x1950A86A20F9469CFC6C  # the beginning of files of torch before 1.6
 AXES = 16
-ALIGNED = 16  # bytes; numbers that do not lie so are copied out of the file
+ALIGNED = 16  # bytes; numbers with another alignment are copied out of the file
 
 DTYPES = {
     "Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16,
     "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
     "Bool": torch.bool, "ComplexFloat": torch.complex64, "ComplexDouble": torch.complex128, "Untyped": torch.uint8,
 }  # fmt: skip
-# Types that have no kind of storage, by their names in a pickle.
+# Types without a storage class, by their names in a pickle.
 NEWER = {
     f"torch.{name}": getattr(torch, name)
     for name in ("float8_e4m3fn", "float8_e5m2", "uint16", "uint32", "uint64")
@@ -42,7 +42,7 @@ TENSORS = {"_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebu
 
 
 class Storage:
-    """The numbers of one or several tensors: where they lie in the file, and as what."""
+    """The numbers of one or several tensors: their place in the file, and their type."""
 
     def __init__(self, kind: Any, count: Any):
         found = re.fullmatch(r"torch\.(?:cuda\.|storage\.)?(\w+)Storage", getattr(kind, "name", ""))
@@ -53,7 +53,7 @@ class Storage:
         self.place: tuple[Bytes, int] | None = None
 
     def lies(self, data: Bytes, start: int, stop: int) -> None:
-        """Says where the bytes are."""
+        """Sets the place of the bytes."""
         if self.size > stop - start:
             raise DamagedError("it claims more numbers than it holds")
         self.place = data, start
@@ -71,7 +71,7 @@ class Storage:
 
 
 class _TorchUnpickler(Unpickler):
-    """Collects the storages that a pickle refers to; whoever reads the file says where each of them lies."""
+    """Collects the storages that a pickle refers to; the reader of the file sets their places."""
 
     def __init__(self, data: Bytes, names: str, position: int = 0, room: Room | None = None):
         super().__init__(data, names, position, room)
@@ -90,16 +90,16 @@ class _TorchUnpickler(Unpickler):
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether a node of a pickle describes a tensor."""
+    """Tells whether a node of a pickle describes a tensor."""
     return isinstance(value, Node) and value.name.startswith("torch._") and value.name.rpartition(".")[2] in TENSORS
 
 
 def to_tensor(node: Node) -> Tensor:
-    """The tensor that a node describes, over the bytes of the file."""
+    """Makes the tensor that a node describes, over the bytes of the file."""
     name, args = node.name.rpartition(".")[2], node.args
     if name in PARAMETERS:
         return to_tensor(args[0])
-    if name == "_rebuild_from_type_v2":  # a tensor with attributes of its own
+    if name == "_rebuild_from_type_v2":  # a tensor with additional attributes
         function, _, inner, _ = args
         return to_tensor(Node(function.name, inner))
     if not is_tensor(node):
@@ -118,7 +118,7 @@ def to_tensor(node: Node) -> Tensor:
 
 
 def _view(numbers: Tensor, offset: Any, size: Any, stride: Any) -> Tensor:
-    """Some of the numbers as a tensor. One whose elements share numbers is refused: it may be of any size."""
+    """Makes a tensor of some of the numbers. If its elements share numbers, it is refused: it could have any size."""
     if not all(isinstance(axes, tuple) and len(axes) <= AXES for axes in (size, stride)) or len(size) != len(stride):
         raise DamagedError("it is damaged")
     if not all(isinstance(value, int) and 0 <= value < 1 << 62 for value in (offset, *size, *stride)):
@@ -133,8 +133,8 @@ def _view(numbers: Tensor, offset: Any, size: Any, stride: Any) -> Tensor:
 
 
 def with_tensors(value: Any, made: dict[int, Any] | None = None) -> Any:
-    """What torch.save has written as it was: dicts, lists and tuples with tensors in the place of their nodes. The
-    file is not needed any more."""
+    """Returns what torch.save has written: dicts, lists and tuples with tensors instead of nodes. The file is not
+    needed any more."""
     made = {} if made is None else made
     if id(value) in made:
         return made[id(value)]
@@ -159,7 +159,7 @@ def _pickled_storage(node: Node) -> Any:
 
 
 class TorchArchive:
-    """torch's zip format: pickles that describe what was saved, and beside them the numbers of the tensors."""
+    """torch's zip format: pickles that describe what was saved, and the numbers of the tensors beside them."""
 
     def __init__(self, data: Bytes):
         self.data, self.archive = data, Archive(data)
@@ -173,7 +173,7 @@ class TorchArchive:
         return f"{self.root}{name}" in self.archive.members
 
     def names(self, folder: str = "") -> list[str]:
-        """The members below a folder, such as "code/"."""
+        """Lists the members below a folder, such as "code/"."""
         start = f"{self.root}{folder}"
         return [name.removeprefix(str(self.root)) for name in self.archive.members if name.startswith(start)]
 
@@ -181,7 +181,7 @@ class TorchArchive:
         return self.archive.read(f"{self.root}{name}")
 
     def load(self, name: str = "data.pkl", names: str = NAMES) -> Any:
-        """What a pickle holds; `to_tensor` makes tensors of the nodes for which `is_tensor` holds."""
+        """Reads a pickle; use `to_tensor` on the nodes for which `is_tensor` is true."""
         reader = _TorchUnpickler(self.read(name), names, room=self.archive.room)
         value = reader.load()
         folder = name.removesuffix(".pkl")
@@ -191,7 +191,7 @@ class TorchArchive:
 
 
 def _read_legacy(data: Bytes, names: str) -> Any:
-    """Pickles one after the other, then the numbers, each behind its count."""
+    """Reads the old format: pickles one after the other, then the numbers, each storage after its count."""
     reader = _TorchUnpickler(data, names)
     if reader.load() != LEGACY:
         raise DamagedError("it is a pickle, but not a torch file")
@@ -212,7 +212,7 @@ def _read_legacy(data: Bytes, names: str) -> Any:
 
 
 def read_torch(data: Bytes, names: str = NAMES) -> Any:
-    """What torch.save has written, with a node for each tensor."""
+    """Reads what torch.save has written, with a node for each tensor."""
     if data[:4] == b"PK\3\4":
         archive = TorchArchive(data)
         if "constants.pkl" in archive:

@@ -1,4 +1,4 @@
-"""Zip archives, as torch and numpy write them: members are read one by one, each within limits."""
+"""Reads zip archives as torch and NumPy write them: member by member, each within limits."""
 
 import struct
 import zlib
@@ -11,10 +11,10 @@ from .room import Room
 Bytes = bytes | bytearray | mmap
 
 MEMBERS = 50_000
-STEP = 1 << 16  # bytes that are unpacked at once
+STEP = 1 << 16  # bytes unpacked at once
 
 END, END_64, LOCATOR_64, CENTRAL, LOCAL = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\1\2", b"PK\3\4"
-FULL = 0xFFFFFFFF  # a number that stands in a field of 64 bits elsewhere
+FULL = 0xFFFFFFFF  # marks a number that is stored in a 64-bit field elsewhere
 STORED, DEFLATED = 0, 8
 
 
@@ -27,7 +27,7 @@ class Member(NamedTuple):
 
 
 def inflate(data: Bytes, room: Room, kind: int = zlib.MAX_WBITS) -> bytearray:
-    """What zlib has packed; `kind` is the window with which zlib tells gzip and bare deflate apart."""
+    """Decompresses zlib data; `kind` is zlib's window size, which also selects gzip or raw deflate."""
     unpacker, unpacked = zlib.decompressobj(kind), bytearray()
     for start in range(0, len(data), STEP):
         waiting = data[start : start + STEP]
@@ -42,7 +42,7 @@ def inflate(data: Bytes, room: Room, kind: int = zlib.MAX_WBITS) -> bytearray:
 
 
 class Archive:
-    """The members of a zip archive by their names. Nothing is unpacked or copied before it is asked for."""
+    """The members of a zip archive by name. Nothing is unpacked or copied before it is requested."""
 
     def __init__(self, data: Bytes, room: Room | None = None):
         self.data, self.room = data, room or Room(len(data))
@@ -61,27 +61,27 @@ class Archive:
             raise DamagedError("its members are larger than the file")
 
     def span(self, name: str) -> tuple[int, int]:
-        """Where the bytes of a member begin and end in the file, as they are packed."""
+        """Returns begin and end of a member's packed bytes in the file."""
         if name not in self.members:
             raise DamagedError(f"it holds no {name[:80]}")
         member = self.members[name]
         header = self.data[member.header : member.header + 30]
         if len(header) < 30 or header[:4] != LOCAL:
             raise DamagedError("it ends in the middle")
-        start = member.header + 30 + sum(struct.unpack("<HH", header[26:]))  # behind its name and extra field
+        start = member.header + 30 + sum(struct.unpack("<HH", header[26:]))  # after its name and extra field
         if start + member.packed > len(self.data):
             raise DamagedError("it ends in the middle")
         return start, start + member.packed
 
     def stored_span(self, name: str) -> tuple[int, int]:
-        """Where the bytes of a member that is not packed begin and end."""
+        """Returns begin and end of a member that is stored without compression."""
         start, stop = self.span(name)
         if self.members[name].method != STORED or self.members[name].size != stop - start:
             raise DamagedError("its numbers are compressed")
         return start, stop
 
     def read(self, name: str) -> Bytes:
-        """A member's bytes."""
+        """Reads a member's bytes."""
         start, stop = self.span(name)
         member = self.members[name]
         if member.method == STORED:
@@ -97,7 +97,7 @@ class Archive:
 
 
 def _directory(data: Bytes) -> tuple[int, int, int]:
-    """How many members the directory at the end of the file lists, and where it begins and ends."""
+    """Returns the number of members in the directory at the end of the file, and its begin and end."""
     tail_start = max(0, len(data) - (1 << 16) - 22)
     tail = data[tail_start:]
     found = tail.rfind(END)
@@ -117,7 +117,7 @@ def _directory(data: Bytes) -> tuple[int, int, int]:
 
 
 def _entry(data: Bytes, start: int, stop: int) -> tuple[str, Member, int]:
-    """One member of the directory, and where the next one begins."""
+    """Reads one member of the directory; also returns where the next one begins."""
     fields = data[start : start + 46]
     if len(fields) < 46 or fields[:4] != CENTRAL:
         raise DamagedError("its directory is damaged")
@@ -138,7 +138,7 @@ def _entry(data: Bytes, start: int, stop: int) -> tuple[str, Member, int]:
 
 
 def _wide(extra: Bytes):
-    """The numbers of 64 bits that the extra field of a member holds."""
+    """Reads the 64-bit numbers in the extra field of a member."""
     position = 0
     while position + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, position)
