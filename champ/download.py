@@ -1,4 +1,4 @@
-"""Fetches one file over HTTP: goes on where it stopped, and keeps nothing whose checksum is wrong."""
+"""Downloads one file over HTTP: resumes where it stopped, and keeps nothing with a wrong checksum."""
 
 import errno
 import hashlib
@@ -21,21 +21,23 @@ from .weights import WeightFile
 HUB = "https://huggingface.co"
 BLOCK = 1 << 20  # bytes
 TIMEOUT = 20  # seconds without a byte
-TRIES = 5  # in a row that bring nothing
+TRIES = 5  # tries in a row without a byte
 PAUSE = 1.0  # seconds before the second try; doubled before each further one
 CUT = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError)
 
 
 def address(file: WeightFile) -> str:
-    """Where the file lies on Hugging Face, or on the mirror that the variable HF_ENDPOINT names."""
+    """Returns the file's address on Hugging Face, or on the mirror in the variable HF_ENDPOINT."""
     return f"{os.environ.get('HF_ENDPOINT', HUB).rstrip('/')}/{file.source}/resolve/main/{file.place}"
 
 
 def download(url: str, target: Path, sha256: str | None = None) -> str:
-    """Fetches `url` into `target`, which appears when it is complete and right; says what it was checked against.
+    """Downloads `url` to `target`, which appears when it is complete and verified. Returns what it was verified
+    against.
 
-    Until then its bytes are in `target`.part, and the next call goes on from there if the server still has the same
-    file. Without `sha256` the file must have the checksum that Hugging Face announces."""
+    Until then its bytes are in `target`.part; the next call resumes if the server still has the same file. Without
+    `sha256`, the file must have the checksum that Hugging Face announces.
+    """
     _check_address(url)
     part, etag = (target.with_name(target.name + end) for end in (".part", ".part.etag"))
     try:
@@ -63,7 +65,7 @@ def download(url: str, target: Path, sha256: str | None = None) -> str:
 
 
 def _fetch(url: str, target: Path, part: Path, etag: Path, sha256: str | None) -> str | None:
-    """Requests until the part is complete, or several in a row bring nothing; the announced checksum."""
+    """Sends requests until the part is complete, or several in a row bring nothing. Returns the announced checksum."""
     fruitless = 0
     while True:
         before = _size(part)
@@ -93,7 +95,7 @@ def _fetch(url: str, target: Path, part: Path, etag: Path, sha256: str | None) -
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows only safe redirects, and remembers the checksum that Hugging Face names before it sends one on."""
+    """Follows only safe redirects, and keeps the checksum that Hugging Face announces before a redirect."""
 
     announced: str | None = None
 
@@ -104,7 +106,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _receive(url: str, part: Path, etag: Path, sha256: str | None) -> str | None:
-    """One request; appends to the part if the server still has the file it came from. The announced checksum."""
+    """Sends one request; appends to the part if the server still has the same file. Returns the announced checksum."""
     done = _size(part) if etag.exists() else 0
     headers = {"User-Agent": "ComfyUI-Champ", "Accept-Encoding": "identity"}
     if done:
@@ -121,7 +123,7 @@ def _receive(url: str, part: Path, etag: Path, sha256: str | None) -> str | None
         if answer.status != 206:
             done = 0
         elif not answer.headers.get("Content-Range", "").startswith(f"bytes {done}-"):
-            etag.unlink()  # begin anew
+            etag.unlink()  # start again
             raise ConnectionError("the server sent another part of the file than the requested one")
         announced = redirects.announced or _announced(answer.headers)
         _check_checksums(part.stem, sha256, announced)
@@ -144,7 +146,8 @@ def _receive(url: str, part: Path, etag: Path, sha256: str | None) -> str | None
 
 
 def _announced(headers) -> str | None:
-    """Hugging Face names the sha256 of a large file in X-Linked-ETag; that of a small file is no sha256."""
+    """Returns the sha256 of a large file, which Hugging Face sends in X-Linked-ETag; for a small file this is no
+    sha256."""
     found = re.fullmatch(r'"?([0-9a-f]{64})"?', headers.get("X-Linked-ETag", ""))
     return found and found[1]
 
@@ -171,7 +174,7 @@ def _check_disk(part: Path, needed: int) -> None:
 
 
 def _check_address(url: str, before: str | None = None) -> None:
-    """https anywhere; http only to this machine, and not because another one sent us there."""
+    """Allows https anywhere, and http only to this machine and not by a redirect from another one."""
     inside = _is_loopback(url) and (before is None or _is_loopback(before))
     scheme = urlsplit(url).scheme
     if scheme != "https" and not (scheme == "http" and inside):

@@ -1,4 +1,4 @@
-"""Numbers of frames in words."""
+"""Formats lists of frame numbers."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ LISTED = 8  # runs that a sentence names
 
 
 def runs(frames: Iterable[int]) -> list[tuple[int, int]]:
-    """First and last frame of every run of consecutive ones among ascending numbers."""
+    """Returns the first and last frame of every run of consecutive frames among ascending numbers."""
     found: list[tuple[int, int]] = []
     for frame in map(int, frames):
         if found and frame == found[-1][1] + 1:
@@ -22,7 +22,7 @@ def in_short(frames: Iterable[int]) -> str:
 
 
 def in_words(frames: Iterable[int]) -> str:
-    """ "frames 0, 3 to 5 and 9", with the number of those that would make it long."""
+    """ "frames 0, 3 to 5 and 9"; a long list ends in the number of further frames."""
     found = runs(frames)
     texts = [str(a) if a == b else f"{a} to {b}" for a, b in found[:LISTED]]
     if len(found) > LISTED:

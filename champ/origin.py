@@ -1,4 +1,4 @@
-"""Which pages may ask this server to do something."""
+"""Decides which web pages may send requests to this server."""
 
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -8,14 +8,15 @@ PRIVATE = ("localhost", "local", "home.arpa", "internal")
 
 
 def is_trusted(host: str, origin: str | None, listen: str, cors: str | None) -> bool:
-    """Whether a request with these headers Host and Origin comes from a page of this server; `listen` and `cors` are
-    ComfyUI's options.
+    """Tells whether a request with these headers Host and Origin comes from a page of this server; `listen` and `cors`
+    are ComfyUI's options.
 
-    ComfyUI refuses pages whose Origin is not their Host, and browsers let no page from elsewhere send JSON. What passes
-    both is DNS rebinding: a page under a name of its owner's, who then lets that name point at this machine, so that
-    Host and Origin agree. It needs a name of the public DNS and plain http, for no certificate for its name is here.
-    So it is enough to know that Host is none of that: an address, a name that is not in the public DNS or that the
-    user gave to ComfyUI, or a page that came by https."""
+    ComfyUI refuses pages whose Origin is not their Host, and browsers let no foreign page send JSON. DNS rebinding
+    passes both checks: the owner of a page's domain name lets that name point to this machine, so Host and Origin
+    agree. It needs a name in the public DNS and plain http, because there is no certificate for its name here. It is
+    therefore enough that Host is none of that: an IP address, a name that is not in the public DNS, a name that the
+    user gave to ComfyUI, or a page opened by https.
+    """
     name = _name(f"//{host}")
     if not name:
         return False
@@ -27,7 +28,7 @@ def is_trusted(host: str, origin: str | None, listen: str, cors: str | None) -> 
 
 
 def _name(url: str) -> str:
-    """The host's name in an address, "" if there is none."""
+    """Returns the host name of an address, "" if there is none."""
     try:
         return (urlsplit(url).hostname or "").rstrip(".")
     except ValueError:

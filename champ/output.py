@@ -1,4 +1,5 @@
-"""Outputs that are whole or not there: made in a room beside their place, and moved there when they are complete."""
+"""Writes outputs atomically: they are made in a temporary folder (room) beside their place, and moved there when
+complete."""
 
 from __future__ import annotations
 
@@ -21,9 +22,9 @@ from safetensors import SafetensorError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Of a room's name. It ends in nothing that a loader looks for, but a folder in it may hold such files.
+# Of the name of a room. No loader looks for this suffix, but a folder inside may hold model files.
 PREFIX, SUFFIX = ".champ_", ".part"
-ABANDONED = 3600.0  # seconds without a change, after which a room is what a killed run has left
+ABANDONED = 3600.0  # seconds without a change, after which a room is a leftover of a killed run
 
 NO_RIGHT = "this account may not write there", "allow it to, or choose another folder"
 FULL = "the disk is full", "free some space and try again"
@@ -44,11 +45,11 @@ REASONS = {
 
 @contextmanager
 def whole(target: str | Path, *, folder: bool = False, replace: bool = False) -> Iterator[Path]:
-    """Gives a path without an ending at which a file (or a folder, which is there and empty) is to be made.
+    """Yields a path without a suffix, at which to write a file (or an empty folder, to be filled).
 
-    When the block ends well, what was made becomes `target`; when it does not, nothing is left of it. An output that is
-    there already stays, and that is an error, unless it is to be replaced. What the system has against writing becomes
-    a sentence."""
+    If the block succeeds, the result becomes `target`; if it fails, nothing is left. An existing output stays, which is
+    an error, unless `replace` is set. Errors of the system become one sentence.
+    """
     target = Path(target)
     room = None
     try:
@@ -67,7 +68,7 @@ def whole(target: str | Path, *, folder: bool = False, replace: bool = False) ->
             _exchange(made, target, room / "before")
         else:
             if target.is_dir():
-                target.rmdir()  # it is empty, or became something else meanwhile, which is an error
+                target.rmdir()  # it is empty; if it has changed meanwhile, this is an error
             os.replace(made, target)
     except Exception as error:
         problem = system_error(error)
@@ -80,13 +81,13 @@ def whole(target: str | Path, *, folder: bool = False, replace: bool = False) ->
 
 
 def is_part(name: str) -> bool:
-    """Whether a folder of this name is a room in which something is being made."""
+    """Tells whether a folder of this name is a room in which something is being made."""
     return name.startswith(PREFIX) and name.endswith(SUFFIX)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """A safetensors file with the permissions of any other new file: their writer lets only its owner read it."""
-    from safetensors.torch import save_file  # torch is for those alone who write tensors
+    """Writes a safetensors file with the usual permissions; the library's writer restricts it to its owner."""
+    from safetensors.torch import save_file  # torch is imported only to write tensors
 
     path.touch()
     permissions = stat.S_IMODE(path.stat().st_mode)
@@ -103,13 +104,13 @@ def save_tensors(
 
 
 def save_picture(file: Path, picture: np.ndarray) -> None:
-    """A PNG of uint8 RGB (H, W, 3), in the place of an older one."""
+    """Writes uint8 RGB (H, W, 3) as a PNG, replacing an older one."""
     with whole(file, replace=True) as made:
         Image.fromarray(picture).save(made, "PNG")
 
 
 def system_error(error: BaseException | None) -> OSError | None:
-    """The system's error in one that a writer raised: safetensors tells it in words, torch hides it behind its own."""
+    """Finds the system's error in a writer's error: safetensors puts it into its text, torch hides it."""
     if isinstance(error, OSError):
         return error
     if isinstance(error, SafetensorError) and (found := re.search(r"os error (\d+)", str(error))):
@@ -121,7 +122,7 @@ def system_error(error: BaseException | None) -> OSError | None:
 
 
 def not_saved(target: Path, error: OSError) -> str:
-    """The sentence for a file or folder that the system does not let us write."""
+    """Returns the sentence for a file or folder that cannot be written."""
     reason, remedy = REASONS.get(error.errno or 0, (error.strerror or str(error), "try another folder"))
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         reason += f" ({_free_space(target) / 1e6:.0f} MB free)"
@@ -136,7 +137,8 @@ def _free_space(target: Path) -> int:
 
 
 def _check_place(target: Path, folder: bool, replace: bool) -> None:
-    """Whether the output can take its place: what is there is of its kind and to be replaced, or an empty folder."""
+    """Checks that the output can be moved to its place: it is free, an empty folder, or of the same kind and to be
+    replaced."""
     if target.is_dir() != folder and target.exists():
         raise OSError(errno.EISDIR if target.is_dir() else errno.EEXIST, "")
     if target.exists() and not replace and not (folder and next(target.iterdir(), None) is None):
@@ -145,25 +147,25 @@ def _check_place(target: Path, folder: bool, replace: bool) -> None:
 
 def _make_room(folder: Path) -> Path:
     room = folder / f"{PREFIX}{secrets.token_hex(8)}{SUFFIX}"
-    room.mkdir()  # a folder of tempfile would be its owner's alone, on Windows with all that is moved out of it
+    room.mkdir()  # a folder of tempfile, and on Windows what is moved out of it, would be private to its owner
     return room
 
 
 def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:  # what is there is no folder
+    except FileExistsError:  # the existing path is not a folder
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
 
 
 def flush(file: Path) -> None:
-    """Waits for the disk, so that a file is whole under its name even when the power fails."""
+    """Waits for the disk, so that a named file is complete even after a power failure."""
     with open(file, "rb+") as opened:
         os.fsync(opened.fileno())
 
 
 def _exchange(made: Path, target: Path, before: Path) -> None:
-    """A folder cannot take the place of another one in one step."""
+    """Replaces a folder by another one, which is not possible in one step."""
     os.replace(target, before)
     try:
         os.replace(made, target)
@@ -179,4 +181,4 @@ def _remove_abandoned(folder: Path) -> None:
             if time.time() - changed > ABANDONED:
                 shutil.rmtree(room)
         except OSError:
-            pass  # somebody else is at it, or it is not ours to remove
+            pass  # another process uses it, or we may not remove it

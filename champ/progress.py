@@ -1,4 +1,4 @@
-"""How far a long piece of work is, said by whoever does it to whoever asked; who listens may raise to stop it."""
+"""Progress of long work: the work reports it, the caller listens, and the listener may raise to stop the work."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -7,14 +7,14 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 Item = TypeVar("Item")
-Listener = Callable[[int, int], None]  # how much is done, and of how much
+Listener = Callable[[int, int], None]  # the amount done, and the total
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Inside, the listener hears of the work, and nobody else does."""
+    """Inside the block, only this listener is called."""
     token = _listener.set(listener)
     try:
         yield
@@ -23,7 +23,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def advance(done: int, total: int) -> None:
-    """Says that `done` of `total` is done, to the listener if there is one."""
+    """Reports to the listener, if there is one, that `done` of `total` is done."""
     listener = _listener.get()
     if listener is not None:
         listener(done, total)
@@ -31,7 +31,7 @@ def advance(done: int, total: int) -> None:
 
 @contextmanager
 def portion(first: int, length: int, total: int) -> Iterator[None]:
-    """What is done inside is `length` of the `total` of a larger piece of work, from `first` on."""
+    """Counts the work inside the block as `length` of the `total` of a larger piece of work, from `first` on."""
     outer = _listener.get()
     if outer is None:
         yield
@@ -45,14 +45,14 @@ def portion(first: int, length: int, total: int) -> Iterator[None]:
 
 
 def counted(items: Sequence[Item]) -> Iterator[Item]:
-    """The items, each of them done when the next one is asked for."""
+    """Yields the items; each one counts as done when the next one is requested."""
     for done, item in enumerate(items):
         advance(done, len(items))
         yield item
 
 
 def printed() -> Listener:
-    """A listener that prints a line for each step."""
+    """Returns a listener that prints a line for each step."""
     last = -1
 
     def listener(done: int, total: int) -> None:

@@ -1,6 +1,7 @@
-"""A ComfyUI server of our own on loopback: started, given workflows, ended. Needs the standard library alone.
+"""Runs a ComfyUI server on loopback: starts it, sends workflows, ends it. Needs only the standard library.
 
-The development commands, the tests and the batches run ComfyUI through it."""
+The development commands, the tests and the batches run ComfyUI through it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ TETHERED = Path(__file__).with_name("tethered.py")
 
 
 class Failure(Exception):
-    """Something that the user can put right; shown as one message without a traceback."""
+    """A problem that the user can fix; shown as one message without a traceback."""
 
 
 class Refused(Failure):
@@ -39,7 +40,7 @@ class Refused(Failure):
 
 def free_port(wanted: int = 0) -> int:
     with socket.socket() as probe:
-        if not WINDOWS:  # a port that was ours a moment ago is free; on Windows the option means something else
+        if not WINDOWS:  # a port that we just closed can be reused; on Windows the option means something else
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", wanted))
@@ -49,7 +50,7 @@ def free_port(wanted: int = 0) -> int:
 
 
 def link_folder(link: Path, folder: Path) -> None:
-    """Makes `link` another name of a folder."""
+    """Links a folder under another name."""
     if sys.platform == "win32":
         import _winapi
 
@@ -59,7 +60,7 @@ def link_folder(link: Path, folder: Path) -> None:
 
 
 class Server:
-    """A ComfyUI of our own on loopback, with its own folders, that ends with the `with` block, or with this process.
+    """A ComfyUI on loopback with its own folders, which ends with the `with` block or with this process.
 
     `base` gets models/, custom_nodes/, input/, user/ and temp/, so that nothing is written into `comfyui`.
     """
@@ -120,7 +121,7 @@ class Server:
         raise self.failure(f"ComfyUI did not answer within {seconds:.0f} seconds")
 
     def stop(self) -> None:
-        """Ends the server and whatever it has started, and nothing else."""
+        """Ends the server and the processes that it has started, and nothing else."""
         if self.process.poll() is None:
             if sys.platform == "win32":
                 subprocess.run(["taskkill", "/F", "/T", "/PID", str(self.process.pid)], capture_output=True)
@@ -156,7 +157,7 @@ class Server:
         return json.loads(body)
 
     def view(self, item: dict) -> bytes:
-        """The file of an entry in a node's outputs."""
+        """Fetches the file of an entry in a node's outputs."""
         path = f"/view?{urlencode(item)}"
         status, content = self.request(path)
         if status != 200:
@@ -164,7 +165,7 @@ class Server:
         return content
 
     def events(self, client: str, timeout: float) -> Iterator[tuple[str, dict]]:
-        """The server's messages to this client: the listening half of a web socket (RFC 6455)."""
+        """Yields the server's messages to this client: the receiving side of a web socket (RFC 6455)."""
         key = base64.b64encode(os.urandom(16)).decode()
         with socket.create_connection(("127.0.0.1", self.port), timeout) as connection:
             connection.sendall(
@@ -182,7 +183,7 @@ class Server:
                 if head[0] & 15 == 1:
                     message = json.loads(body)
                     yield message["type"], message["data"]
-                elif head[0] & 15 == 2:  # a preview picture behind a header
+                elif head[0] & 15 == 2:  # a preview picture after a header
                     yield "picture", {"bytes": length}
 
     def run(self, prompt: dict, show: Callable[[dict], None] = lambda nodes: None, timeout: float = 900) -> dict:
@@ -191,7 +192,7 @@ class Server:
         `show` gets the state of the nodes at each step; `timeout` is the longest silence in seconds."""
         client = uuid.uuid4().hex
         events = self.events(client, timeout)
-        next(events)  # connected: from here on nothing is missed
+        next(events)  # connected: from here on no event is missed
         status, body = self.request("/prompt", {"prompt": prompt, "client_id": client})
         answer = json.loads(body)
         if status != 200 or answer["node_errors"]:

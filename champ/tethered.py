@@ -1,7 +1,8 @@
-"""python tethered.py PROGRAM ARGUMENTS: runs a Python program that ends when its standard input does.
+"""python tethered.py PROGRAM ARGUMENTS: runs a Python program that ends when its standard input closes.
 
-Whoever starts it holds the other end of that pipe and says nothing. The system closes the pipe when the holder ends,
-however it ends, so that no server outlives what it was started for."""
+The starting process holds the other end of that pipe and writes nothing. The system closes the pipe when this process
+ends, for whatever reason, so that no server outlives its purpose.
+"""
 
 import os
 import runpy
@@ -13,7 +14,7 @@ import threading
 def end_with_input() -> None:
     while os.read(0, 1024):
         pass
-    if sys.platform != "win32" and os.getpgrp() == os.getpid():  # with whatever the program has started
+    if sys.platform != "win32" and os.getpgrp() == os.getpid():  # with everything that the program has started
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
 

@@ -1,6 +1,7 @@
-"""Which official weight files there are, where their authors keep them, and under which terms.
+"""The official weight files: where their authors publish them, and under which terms.
 
-SMPL is not among them: its licence forbids passing it on, so that nobody but the user may get it."""
+SMPL is not among them: its licence forbids passing it on, so only the user may get it.
+"""
 
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ class WeightFile:
     what: str
     licence: str
     size: int  # bytes, rounded; the server says it exactly
-    sha256: str | None = None  # None: the server's own announcement is what the file is checked against
+    sha256: str | None = None  # None: the file is verified against the server's announcement
 
     @property
     def name(self) -> str:
@@ -26,7 +27,7 @@ CLIP_TERMS = "the source is tagged Apache-2.0; comes from Lambda's Image Variati
 DWPOSE = "Apache-2.0"
 HMR2_LICENCE = "code MIT; the weights came without terms of their own"
 HMR2_FOLDER = "logs/train/multiruns/hmr2/0/checkpoints"
-# What the networks of a set take in 32 bits.
+# Bytes of the networks of a set in 32 bits.
 UNET, MOTION_MODULE, ENCODER, POSE_GUIDER = 3_440_000_000, 1_820_000_000, 15_400_000, 4_350_000
 
 

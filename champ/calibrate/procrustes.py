@@ -16,9 +16,7 @@ from ..progress import advance
 SUBSETS = {"auto": tuple(range(17)), "face": tuple(range(5)), "torso": (5, 6, 11, 12), "all": tuple(range(17))}
 PAIRS = ((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16))  # left and right
 AGREE = 0.08  # of the person's size: largest distance of a point that agrees; two poses are never quite the same
-SPREAD = (
-    0.01  # of the person's size and of 512 pixels: least root mean square distance of points that are well separated
-)
+SPREAD = 0.01  # of the person's size and of 512 pixels: least RMS distance of points that are well separated
 SCALES = (0.2, 5.0)  # beyond these scales a reference shows nothing useful, or the points are wrong
 LINE = 0.05  # ratio of smallest to largest extent, below which points lie on a line
 

@@ -1,7 +1,8 @@
-"""How far pictures are from the true ones, frame by frame: L1, PSNR, SSIM, flicker.
+"""Image metrics, frame by frame: L1, PSNR, SSIM, flicker.
 
-Pictures are uint8 (F, H, W, 3). A mask (F, H, W), true where it counts, restricts a measure to the person or, negated,
-to the background. Everything is computed in float64."""
+Pictures are uint8 (F, H, W, 3). A mask (F, H, W), true where it counts, restricts a metric to the person or, negated,
+to the background. Everything is computed in float64.
+"""
 
 from collections.abc import Callable
 
@@ -15,7 +16,7 @@ ImageMeasure = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 WINDOW = 7  # pixels; SSIM's square window
 C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-IDENTICAL = 100.0  # what the benchmark calls the PSNR of equal pictures
+IDENTICAL = 100.0  # the benchmark's PSNR of equal pictures
 
 
 def l1(made: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -42,7 +43,7 @@ def ssim(made: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def ssim_map(a: Tensor, b: Tensor) -> Tensor:
-    """SSIM of each window in two pictures (H, W, C), with the sample covariance: (H - 6, W - 6, C)."""
+    """Returns the SSIM of each window of two pictures (H, W, C), with the sample covariance: (H - 6, W - 6, C)."""
     if min(a.shape[:2]) < WINDOW:
         raise ValueError(f"A picture of {a.shape[1]}x{a.shape[0]} pixels is too small for SSIM; use at least 7x7.")
 
@@ -58,7 +59,8 @@ def ssim_map(a: Tensor, b: Tensor) -> Tensor:
 
 
 def flicker(made: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
-    """How differently the frames change, for all but the last: mean |(a[t+1] - a[t]) - (b[t+1] - b[t])| / 255."""
+    """Difference of the frame-to-frame changes, for all frames but the last: mean |(a[t+1] - a[t]) - (b[t+1] - b[t])| /
+    255."""
     check_pair(made, true, mask)
 
     def change(clip: Tensor, t: int) -> Tensor:
@@ -72,8 +74,8 @@ def flicker(made: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def benchmark_l1(made: Tensor, true: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The benchmark's L1: the mean difference in grey levels, divided by the number of pixels, so that it falls with
-    the size of the picture."""
+    """The benchmark's L1: the mean difference in grey levels, divided by the number of pixels; it falls with the
+    picture size."""
     pixels = true.shape[1] * true.shape[2]
     return l1(made, true, mask) * 255 / pixels
 
@@ -130,7 +132,7 @@ def _each(measure: ImageMeasure, made: Tensor, true: Tensor, mask: Tensor | None
 
 
 def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Over pixels and colours; NaN where the mask is empty."""
+    """Averages over pixels and colours; NaN if the mask is empty."""
     return values.mean() if mask is None else values[mask].mean()
 
 

@@ -1,4 +1,4 @@
-"""All measures of a clip against the true one."""
+"""All metrics of a clip against the true one."""
 
 from collections.abc import Callable
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from ..progress import advance
 from . import images, perceptual
 
-Table = dict[str, dict[str, float]]  # measure -> part of the picture -> value
+Table = dict[str, dict[str, float]]  # metric -> part of the picture -> value
 
 VGG_FILE, LPIPS_FILE = "vgg16-397923af.pth", "lpips_vgg.pth"
 I3D_FILE, RESNET_FILE = "i3d_pretrained_400.pt", "resnet-50-kinetics.pth"
 
-# What each protocol calls a measure, and how it computes it.
+# For each protocol, the names of the metrics and how it computes them.
 PROTOCOLS = {
     "clean": {"L1": images.l1, "PSNR": images.psnr, "SSIM": images.ssim},
     "benchmark": {
@@ -23,7 +23,7 @@ PROTOCOLS = {
         "SSIM": images.benchmark_ssim,
     },
 }
-# The measures that need networks: how those are read, and from which files.
+# The metrics that need networks: their loaders, and their files.
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], list[str]]] = {
     "LPIPS": (perceptual.load_lpips, [VGG_FILE, LPIPS_FILE]),
     "FID-VID": (perceptual.load_resnet3d, [RESNET_FILE]),
@@ -32,12 +32,12 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], list[str]]] = {
 
 
 def parts(person: Tensor | None) -> dict[str, Tensor | None]:
-    """What is measured: the whole picture, and with a mask (F, H, W) the person and the background, too."""
+    """Returns the parts to measure: the whole picture, and with a mask (F, H, W) also the person and the background."""
     return {"whole": None} if person is None else {"whole": None, "person": person, "background": ~person}
 
 
 def by_frames(made: Tensor, true: Tensor, person: Tensor | None, protocol: str) -> Table:
-    """The measures without networks of uint8 clips (F, H, W, 3)."""
+    """Computes the metrics without networks for uint8 clips (F, H, W, 3)."""
     images.check_pair(made, true, person)
     table: Table = {}
     for name, measure in (PROTOCOLS[protocol] | {"flicker": images.flicker}).items():
@@ -50,7 +50,7 @@ def by_frames(made: Tensor, true: Tensor, person: Tensor | None, protocol: str) 
 def by_network(
     name: str, network: nn.Module, made: Tensor, true: Tensor, person: Tensor | None, protocol: str
 ) -> dict[str, float]:
-    """One of NETWORKS; the distances between videos are of the whole picture alone."""
+    """Computes one of NETWORKS; the distances between videos use only the whole picture."""
     if name != "LPIPS":
         distance = perceptual.fvd if name == "FVD" else perceptual.fid_vid
         return {"whole": distance(network, made, true)}  # type: ignore[operator]
@@ -62,7 +62,7 @@ def by_network(
 
 
 def mean(values: Tensor) -> float:
-    """Over the frames in which there is something to measure; infinite, as PSNR has it, only if all are equal."""
+    """Averages over the frames that have a value; infinite (PSNR) only if all frames are equal."""
     finite = values[values.isfinite()]
     return float(finite.mean() if len(finite) else values.nanmean())
 

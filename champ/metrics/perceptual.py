@@ -36,21 +36,21 @@ class LPIPS(nn.Module):
 
     @torch.no_grad()
     def forward(self, a: Tensor, b: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Distances (B,) of colours (B, 3, H, W) in -1..1, over the pixels of a mask (B, H, W) if there is one."""
+        """Returns distances (B,) of colours (B, 3, H, W) in -1..1, within a mask (B, H, W) if there is one."""
         colour = (a.new_tensor(SHIFT)[:, None, None], a.new_tensor(SCALE)[:, None, None])
         total = a.new_zeros(len(a))
         for x, y, weight in zip(*(self.vgg((c - colour[0]) / colour[1]) for c in (a, b)), self.weights):
             x, y = (f / (f.norm(dim=1, keepdim=True) + 1e-10) for f in (x, y))
             distance = ((x - y) ** 2 * weight[:, None, None]).sum(1)
             share = torch.ones_like(distance)
-            if mask is not None:  # how much of each feature's place is inside
+            if mask is not None:  # the share of each feature's area that is inside the mask
                 share = F.interpolate(mask[:, None].to(a), distance.shape[1:], mode="area")[:, 0]
             total += (distance * share).sum((1, 2)) / share.sum((1, 2))
         return total
 
 
 def load_lpips(vgg: Path, weights: Path) -> LPIPS:
-    """From torchvision's vgg16 file and LPIPS's own file for VGG (version 0.1)."""
+    """Loads LPIPS from torchvision's vgg16 file and LPIPS's own file for VGG (version 0.1)."""
     model = LPIPS()
     _load(model.vgg, "VGG16", vgg, _read(vgg), "classifier.")
     state = _read(weights)
@@ -60,12 +60,12 @@ def load_lpips(vgg: Path, weights: Path) -> LPIPS:
 
 
 def load_i3d(file: Path) -> I3D:
-    """From i3d_pretrained_400.pt, whose logits FVD compares."""
+    """Loads I3D from i3d_pretrained_400.pt; FVD compares its logits."""
     return _load(I3D(), "I3D", file, _read(file))
 
 
 def load_resnet3d(file: Path) -> ResNet3D:
-    """From resnet-50-kinetics.pth, whose features FID-VID compares."""
+    """Loads the 3D ResNet from resnet-50-kinetics.pth; FID-VID compares its features."""
     return _load(ResNet3D(), "ResNet3D", file, _read(file), "fc.")
 
 
@@ -77,7 +77,7 @@ def lpips(
     *,
     benchmark: bool = False,
 ) -> Tensor:
-    """LPIPS of each frame of uint8 clips (F, H, W, 3). The benchmark feeds colours 0..1 where -1..1 is meant."""
+    """Computes LPIPS of each frame of uint8 clips (F, H, W, 3). The benchmark feeds colours 0..1 instead of -1..1."""
     check_pair(made, true, mask)
     if min(made.shape[1:3]) < SMALLEST:
         raise ValueError(
@@ -98,7 +98,7 @@ def lpips(
 
 
 def check_length(frames: int) -> None:
-    """FID-VID and FVD need two clips of each video, to have a covariance."""
+    """Checks the length: FID-VID and FVD need two clips of each video for a covariance."""
     if frames <= CLIP:
         raise ValueError(
             f"FID-VID and FVD compare clips of {CLIP} frames and need two of them, but there are {frames} frames; give "
@@ -118,10 +118,12 @@ def fvd(model: I3D, made: Tensor, true: Tensor) -> float:
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """|mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) of the normal distributions of two sets of rows.
+    """Returns the Frechet distance |mean_a - mean_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) of the normal distributions
+    of two sets of rows.
 
-    With S = X^T X / (n - 1) the trace of the root is the sum of the singular values of X_a X_b^T, scaled: no root of
-    a matrix is taken, and few rows with many features are no trouble."""
+    With S = X^T X / (n - 1), the trace of the root is the sum of the singular values of X_a X_b^T, scaled. No matrix
+    root is needed, and few rows with many features are no problem.
+    """
     a, b = a.double(), b.double()
     ca, cb = ((x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (a, b))
     ra, rb = (torch.linalg.qr(x, mode="r").R if x.shape[0] > x.shape[1] else x for x in (ca, cb))
@@ -157,7 +159,7 @@ def _features(model: nn.Module, clips: Tensor) -> Tensor:
 
 
 def _clips(clip: Tensor, size: int) -> Iterator[Tensor]:
-    """All runs of 16 frames, some at a time: float (clips, 16, size, size, 3), resized as Pillow's bicubic does."""
+    """Yields all runs of 16 frames in batches: float (clips, 16, size, size, 3), resized like Pillow's bicubic."""
     for first in range(0, len(clip) - CLIP + 1, CLIPS_AT_ONCE):
         frames = clip[first : first + CLIP + CLIPS_AT_ONCE - 1].permute(0, 3, 1, 2).float()
         small = F.interpolate(frames, (size, size), mode="bicubic", antialias=True).permute(0, 2, 3, 1)
@@ -169,7 +171,7 @@ def _read(file: Path) -> Mapping[str, Tensor]:
 
 
 def _load(module: Model, what: str, file: Path, state: Mapping[str, Tensor], unused: str = "$") -> Model:
-    """The module with those tensors whose names do not begin with `unused`, to look with and not to train."""
+    """Loads a module from the tensors whose names do not begin with `unused`, for inference only."""
     try:
         module.load_state_dict({key: value for key, value in state.items() if not key.startswith(unused)})
     except RuntimeError:

@@ -10,21 +10,21 @@ from torch import Tensor, nn
 
 from .config import Place
 
-READS = "champ_reads"  # in transformer_options: for each of the equal parts of the batch, the sources that it reads
-HIDDEN = -1e4  # a bias that leaves a key no weight, in float16 too
+READS = "champ_reads"  # key in transformer_options: the sources read by each of the equal parts of the batch
+HIDDEN = -1e4  # a bias that gives a key no weight, also in float16
 
 
 @dataclass(frozen=True, eq=False)
 class KeySource:
-    """Keys and values that rows read beside their own; a leading 1 means the same for every row."""
+    """Keys and values that rows read besides their own; a leading 1 means the same for every row."""
 
     k: Tensor  # (1 or rows, tokens, channels)
     v: Tensor
     bias: Tensor | None = None  # (1 or rows, 1 or queries, tokens), added to q k^T / sqrt(d)
-    readers: Tensor | None = None  # (1 or rows, queries) bool, the queries that read it; None: all
+    readers: Tensor | None = None  # (1 or rows, queries) bool, the queries that read it; None means all
 
     def row(self, i: int) -> "KeySource":
-        """The source of one row, with a bias that hides it from the queries that do not read it."""
+        """Returns the source of one row, with a bias that hides it from queries that do not read it."""
 
         def own(x: Tensor) -> Tensor:
             return x if len(x) == 1 else x[i : i + 1]
@@ -37,7 +37,7 @@ class KeySource:
 
 
 class Source(Protocol):
-    """Something with keys for every transformer: a reference picture, say."""
+    """A source of keys for every transformer, for example a reference image."""
 
     def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource: ...
 
@@ -45,9 +45,10 @@ class Source(Protocol):
 def softmax_attention(
     q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None, options: dict[str, Any] | None = None
 ) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias) v, by the attention that ComfyUI has chosen where that serves.
+    """Computes softmax(q k^T / sqrt(d) + bias) v, with ComfyUI's attention where it is suitable.
 
-    Its choice for the CPU is three times slower than torch's, and not all of its choices for GPUs take a bias."""
+    ComfyUI's choice for the CPU is three times slower than torch's, and not all of its choices for GPUs take a bias.
+    """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
         return _attention_with_gradients(q, k, v, heads, bias)
     function = attention_pytorch if bias is not None or q.device.type == "cpu" else optimized_attention
@@ -55,7 +56,7 @@ def softmax_attention(
 
 
 def _attention_with_gradients(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """Written out for training in bfloat16 on a processor, where torch's own takes twice as long."""
+    """Attention with hand-written gradients, for training in bfloat16 on a CPU, where torch's takes twice as long."""
     with torch.autocast("cpu", enabled=False):
         q, k, v = (x.bfloat16().unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))
         scores = (q * q.shape[-1] ** -0.5) @ k.mT
@@ -72,15 +73,17 @@ def attend(
     reads: Sequence[Sequence[KeySource]],
     options: dict[str, Any] | None = None,
 ) -> Tensor:
-    """Rows attend to their own keys and to the sources of their part; `reads` has one entry per equal part of the rows.
+    """Computes attention of rows to their own keys and to the sources of their part; `reads` has one entry per equal
+    part of the rows.
 
-    out = softmax([q k^T, q k_1^T + b_1, ...]) [v; v_1; ...]: the sources share one softmax with the own tokens."""
+    out = softmax([q k^T, q k_1^T + b_1, ...]) [v; v_1; ...]: the sources and the own tokens share one softmax.
+    """
     if not any(reads):
         return softmax_attention(q, k, v, heads, options=options)
     parts = []
     for own, sources in zip(zip(*(x.chunk(len(reads)) for x in (q, k, v))), reads):
         if any(s.readers is not None for s in sources):
-            # Biases of every query for every key take much memory, so that only one row has them at a time.
+            # A bias for every query and key takes much memory, so rows with one are computed one at a time.
             for i, row in enumerate(zip(*(x.split(1) for x in own))):
                 parts.append(_attend(row, heads, [s.row(i) for s in sources], options))
         else:
@@ -99,7 +102,7 @@ def _attend(
 
 
 def _joined_bias(own: Tensor, sources: Sequence[KeySource]) -> Tensor | None:
-    """The biases side by side, 0 for the own keys and for sources without one; None if no source has one."""
+    """Joins the biases, with 0 for the own keys and for sources without one; None if no source has one."""
     given = [s.bias for s in sources if s.bias is not None]
     if not given:
         return None
@@ -113,7 +116,7 @@ class SelfAttention(CrossAttention):
     """Self-attention whose rows also read the sources in transformer_options[READS]."""
 
     def forward(self, x, context=None, value=None, mask=None, transformer_options={}):  # noqa: B006
-        # Patches of other packs may give the own tokens as `context` and `value`, changed or not.
+        # Patches of other packs may pass the own tokens as `context` and `value`, changed or not.
         context = x if context is None else context
         q, k = self.to_q(x), self.to_k(context)
         v = self.to_v(context if value is None else value)
@@ -125,7 +128,7 @@ class SelfAttention(CrossAttention):
 
 
 class TokenCrossAttention(CrossAttention):
-    """Cross-attention; with one token the softmax over it is 1, so that all queries get to_out(to_v(token))."""
+    """Cross-attention to one token: its softmax is 1, so all queries get to_out(to_v(token))."""
 
     def forward(self, x, context=None, value=None, mask=None, transformer_options={}):  # noqa: B006
         patched = value is not None or "attn2_output_patch" in transformer_options.get("patches", {})
@@ -138,7 +141,7 @@ class TokenCrossAttention(CrossAttention):
 
 
 def replace_attention(unet: nn.Module, operations: Any) -> None:
-    """Gives every transformer block of a new UNet the two attentions above; the names of its tensors stay."""
+    """Replaces the attentions of every transformer block of a new UNet by the two above; tensor names do not change."""
     for block in unet.modules():
         if isinstance(block, BasicTransformerBlock):
             weight = block.attn2.to_k.weight

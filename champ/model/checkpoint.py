@@ -1,4 +1,4 @@
-"""Checkpoint sets on disk: which file is what, reading them safely, and whether a file's tensors fit."""
+"""Checkpoint sets on disk: finds the files, recognises and reads them safely, and checks their tensors."""
 
 import logging
 import re
@@ -17,14 +17,14 @@ ENCODER_FILES = {**{f"guidance_encoder_{name}": name for name in ENCODED_MAPS}, 
 NETWORKS = ("denoising_unet", "reference_unet", "motion_module", *ENCODER_FILES)  # their official names
 PRECISIONS = ("fp16", "bf16", "fp32")  # in order of preference
 
-# What follows a network's name in the name of its file: precision, step number.
+# Suffixes after a network's name in a file name: precision, step number.
 _ENDING = rf"([-_.]({'|'.join(PRECISIONS)}|\d+))*"
 _NAMED = re.compile(rf"(.*[-_.])?(?P<network>{'|'.join(NETWORKS)}){_ENDING}")
-# In a folder with the network's name, where diffusers puts it.
+# In a folder with the network's name, as diffusers saves it.
 _DIFFUSERS = re.compile(rf"diffusion_pytorch_model{_ENDING}")
-# Models that lie beside a set, such as the VAE and CLIP, in the files that diffusers and transformers make.
+# Models beside a set, such as the VAE and CLIP, as diffusers and transformers save them.
 _BESIDE = re.compile(r"(diffusion_)?(pytorch_)?model([-_.].*)?")
-# Each network has one of these names, and what stands before it stands before all the network's names.
+# Each network has one of these tensor names; the prefix before it is the prefix of all its tensors.
 _ANCHOR = re.compile(r"(|.*\.)(?:conv_in\.weight|down_blocks\.\d+\.motion_modules\..*)")
 
 StateDict = dict[str, Tensor]
@@ -32,14 +32,14 @@ StateDict = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """Where a network is: in a file of its own, or in one with the whole set."""
+    """The place of a network: its own file, or a file with the whole set."""
 
     file: Path
     network: str  # its official name
 
     @property
     def name(self) -> str:
-        """What the file is called in a message."""
+        """The name of the file in messages."""
         if self.network in self.file.name:
             return self.file.name
         if self.network == self.file.parent.name:
@@ -55,13 +55,13 @@ class CheckpointSet:
     family: str
     denoising_unet: NetworkFile
     reference_unet: NetworkFile
-    motion_module: NetworkFile | None  # None: the denoising UNet's file may hold it
+    motion_module: NetworkFile | None  # None: it may be in the denoising UNet's file
     encoders: dict[str, NetworkFile]  # by the map that each one reads
 
 
 def set_of(file: PurePath) -> PurePath | None:
-    """The checkpoint set that a file stands for by its name: the folder with a denoising UNet, or a file that may hold
-    a whole set. None for the other files of a set, and for those beside it."""
+    """Returns the checkpoint set of a file by its name: the folder of a denoising UNet, or a file that may hold a whole
+    set. None for the other files of a set, and for models beside it."""
     if file.suffix not in SUFFIXES:
         return None
     if match := _NAMED.fullmatch(file.stem):
@@ -72,11 +72,12 @@ def set_of(file: PurePath) -> PurePath | None:
 
 
 def find_set(place: str | Path, full_precision: bool = False) -> CheckpointSet:
-    """The networks of a set: files with the official names in a folder, or folders with these names, as diffusers
+    """Finds the networks of a set: files with the official names in a folder, folders with these names as diffusers
     saves them, or one file with everything.
 
-    A name may begin with another word and end in _fp16, a step number and the like. Of several precisions the half is
-    taken, or `full_precision`."""
+    A name may begin with another word, and end in _fp16, a step number and the like. Of several precisions, half
+    precision is taken, or full with `full_precision`.
+    """
     place = Path(place)
     if place.is_file():
         found = _networks_in(place)
@@ -109,7 +110,7 @@ def find_set(place: str | Path, full_precision: bool = False) -> CheckpointSet:
 
 
 def _find(folder: Path, network: str, full_precision: bool) -> NetworkFile | None:
-    """A network's file in a folder; one without a word before the network's name goes first."""
+    """Finds a network's file in a folder; a name without a prefix goes first."""
     own = folder / network
     files = [f for f in folder.iterdir() if (match := _NAMED.fullmatch(f.stem)) and match["network"] == network]
     plain = [f for f in files if f.stem.startswith(network)]
@@ -135,7 +136,7 @@ def _find(folder: Path, network: str, full_precision: bool) -> NetworkFile | Non
 
 
 def _networks_in(file: Path) -> dict[str, NetworkFile]:
-    """The networks in a file with a whole set, as diffusers' single files and trainers save it."""
+    """Finds the networks in a file with a whole set, as diffusers' single files and trainers save it."""
     state = read(file)
     prefixes = {prefix: name for prefix in _prefixes(state) for name in NETWORKS if _is_of(prefix, name)}
     if not prefixes:
@@ -151,7 +152,7 @@ def _networks_in(file: Path) -> dict[str, NetworkFile]:
 
 
 def _prefixes(keys: Iterable[str]) -> set[str]:
-    """What stands before the names of each network in a file: nothing, "module.", "denoising_unet.", ..."""
+    """Returns the prefixes of tensor names in a file: "", "module.", "denoising_unet.", ..."""
     found = {match[1] for key in keys if (match := _ANCHOR.fullmatch(key))}
     return {prefix for prefix in found if not re.fullmatch(r"(.*\.)?(en|de)coder\.", prefix)}  # not the halves of a VAE
 
@@ -161,13 +162,13 @@ def _is_of(prefix: str, network: str) -> bool:
 
 
 def read(path: Path) -> StateDict:
-    """The tensors of a file, which stay there until they are used."""
+    """Reads the tensors of a file; they stay on disk until they are used."""
     return read_tensors(path, nested=("state_dict", "model", "module"))
 
 
 def read_state(file: NetworkFile) -> StateDict:
-    """A network's tensors under its own names. What a trainer has put before the names and what else it has saved,
-    such as the optimiser's state, is left out."""
+    """Reads a network's tensors under its own names. A trainer's prefixes are removed; the rest of the file, such as
+    the optimizer's state, is left out."""
     state = read(file.file)
     prefixes = sorted(_prefixes(state), key=len)
     prefix = next((prefix for prefix in prefixes if _is_of(prefix, file.network)), next(iter(prefixes), ""))
@@ -186,7 +187,7 @@ ENCODER, GUIDER = "a Champ guidance encoder", "an Animate Anyone pose guider"
 
 
 def kind_of(keys: Iterable[str]) -> str:
-    """What a file is, told by the names of its tensors; other packs' and tools' files are named too."""
+    """Recognises what a file is by its tensor names, including files of other packs and tools."""
     keys = set(keys)
 
     def has(pattern: str) -> bool:
@@ -214,14 +215,14 @@ def kind_of(keys: Iterable[str]) -> str:
 
 
 def check_kind(name: str, state: StateDict, *accepted: str) -> None:
-    """Says what the file called `name` is if that is none of the accepted kinds, the first of which is wanted."""
+    """Raises an error if a file is none of the accepted kinds; the message asks for the first of them."""
     if (kind := kind_of(state)) not in accepted:
         raise ValueError(f"{name} is {kind}, but {accepted[0]} belongs here; choose the right file or set.")
 
 
 def check_tensors(name: str, wanted: Shapes, given: Shapes, unused: str = "$") -> None:
-    """Says in one sentence which tensors are missing or of another shape. Those that are too many and do not match
-    `unused` are a warning in the log: the official loaders overlook them."""
+    """Raises an error that lists missing tensors and tensors of another shape. Additional tensors that do not match
+    `unused` are a warning in the log; the official loaders ignore them."""
     found = {
         "missing": [key for key in wanted if key not in given],
         "of another shape": [

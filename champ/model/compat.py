@@ -1,4 +1,4 @@
-"""What the versions of ComfyUI and torch do differently, from ComfyUI 0.3.75 on."""
+"""Differences between the versions of ComfyUI and torch, from ComfyUI 0.3.75 on."""
 
 import re
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory",
 
 
 def operations(dtype: torch.dtype, compute_dtype: torch.dtype | None, fast_fp8: bool = False) -> Any:
-    """ComfyUI's layers for weights that are stored in one type and computed in another (None: the same)."""
+    """Returns ComfyUI's layers for weights stored in one dtype and computed in another (None: the same)."""
     picked: Any = comfy.ops.pick_operations(dtype, compute_dtype, fp8_optimizations=fast_fp8)
 
-    # With dynamic memory ComfyUI's own layers have no weights before they are loaded, so that nobody could ask for
-    # their names and sizes. It leaves alone what has a loader of its own.
+    # With dynamic memory, ComfyUI's layers have no weights before they are loaded, so their names and shapes are not
+    # known. ComfyUI leaves layers with their own loader alone.
     class Linear(picked.Linear):
         def _load_from_state_dict(self, *args, **kwargs) -> None:
             nn.Module._load_from_state_dict(self, *args, **kwargs)
@@ -29,21 +29,21 @@ def operations(dtype: torch.dtype, compute_dtype: torch.dtype | None, fast_fp8: 
 
 
 def managed(model: nn.Module, load_device: torch.device, offload_device: torch.device) -> ModelPatcher:
-    """A model in ComfyUI's hands, with dynamic memory where this ComfyUI has it."""
-    # ComfyUI replaces this class when it starts, so that it is looked up anew every time.
+    """Wraps a model for ComfyUI's memory management, with dynamic memory if this ComfyUI has it."""
+    # ComfyUI replaces this class when it starts, so it is looked up every time.
     kind = getattr(comfy.model_patcher, "CoreModelPatcher", ModelPatcher)
     return kind(model, load_device, offload_device)
 
 
 def load_whole(patchers: Sequence[ModelPatcher], memory_required: float = 0) -> None:
-    """Loads models of plain torch layers, of which no part can wait in main memory for its turn as ComfyUI's can."""
+    """Loads models of plain torch layers whole: unlike ComfyUI's layers, they cannot stay in main memory in part."""
     comfy.model_management.load_models_gpu(patchers, memory_required=memory_required, force_full_load=True)
     for patcher in patchers:
-        patcher.model.to(patcher.load_device)  # with --novram ComfyUI loads nothing, whatever it is told
+        patcher.model.to(patcher.load_device)  # with --novram, ComfyUI never loads anything
 
 
 def is_oom(error: BaseException) -> bool:
-    """Whether the memory of a device did not suffice."""
+    """Tells whether an error means that a device ran out of memory."""
     known = getattr(comfy.model_management, "is_oom", None)  # not in ComfyUI 0.3.75
     if known is not None and known(error):
         return True

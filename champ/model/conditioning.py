@@ -1,7 +1,7 @@
-"""How guidance and references travel: as values of a CONDITIONING, until the denoiser reads them.
+"""Guidance and references as values of a CONDITIONING, until the denoiser reads them.
 
-The positive is {CLIP embedding, references, guidance} and the negative {zeros, guidance}, so that the official
-asymmetry - the negative reads no reference - is in the graph and does not depend on the order of evaluation.
+The positive is {CLIP embedding, references, guidance} and the negative {zeros, guidance}. The official asymmetry - the
+negative reads no reference - is thus in the graph and does not depend on the order of evaluation.
 """
 
 import functools
@@ -23,7 +23,7 @@ Conditioning = list[list[Any]]
 def conditioning(
     context_dim: int, guidance: Guidance, references: Sequence[Reference], clip_embeds: Tensor | None = None
 ) -> tuple[Conditioning, Conditioning]:
-    """The official positive and negative; `clip_embeds` (N, D) are CLIP vision's projected embeddings, or None."""
+    """Returns the official positive and negative; `clip_embeds` (N, D) are projected CLIP embeddings, or None."""
     zeros = torch.zeros(1, 1, context_dim)
     tokens = zeros if clip_embeds is None else clip_embeds.reshape(1, -1, clip_embeds.shape[-1]).float().cpu()
     if tokens.shape[-1] != context_dim:
@@ -36,7 +36,7 @@ def conditioning(
 
 
 class Rows(comfy.conds.CONDRegular):
-    """A value read whole by every row of its conditioning; a batch of several has a list, one entry per part."""
+    """A value that every row of its conditioning reads whole; a batch of several has a list, one entry per part."""
 
     def process_cond(self, batch_size, area=None, **kwargs):
         if area is not None and self.cond:
@@ -64,7 +64,7 @@ class GuidanceRun:
         self.layers = [(layer.features, layer.span.in_sigmas(model_sampling)) for layer in guidance.layers]
 
     def at(self, sigma: float | None, frames: Sequence[int] | None) -> Tensor | None:
-        """The sum of the features that act at this noise level, for the frames of a window (None: all frames)."""
+        """Sums the features that act at this noise level, for the frames of a window (None: all frames)."""
         active = [features for features, span in self.layers if span.holds(sigma)]
         if not active:
             return None

@@ -11,7 +11,7 @@ Place = tuple[str, int]
 
 CHAMP, ANIMATE_ANYONE = "Champ", "Animate Anyone"  # the families of checkpoints
 
-HEADS = 8  # of every attention of the SD1.5 family; no tensor's shape shows it
+HEADS = 8  # of every attention of the SD1.5 family; no tensor shape shows it
 GROUPS = 32  # of every GroupNorm
 
 # A tensor of a motion module in AnimateDiff's layout.
@@ -21,12 +21,12 @@ TEMPORAL = "temporal_transformer."
 
 @dataclass(frozen=True)
 class UNetSizes:
-    """An SD1.5-family UNet: levels of residual blocks, some with a transformer of one block behind each."""
+    """An SD1.5-family UNet: levels of residual blocks, some with a transformer of one block after each."""
 
     in_channels: int
     channels: tuple[int, ...]  # of each level, finest first
     resnets: int  # per level on the way down; one more on the way up
-    transformers: tuple[bool, ...]  # whether the residual blocks of a level are followed by transformers
+    transformers: tuple[bool, ...]  # per level, whether transformers follow its residual blocks
     context_dim: int  # width of the CLIP embedding
     linear: bool  # the transformers' projections are linear layers, not 1x1 convolutions
 
@@ -66,7 +66,7 @@ class UNetSizes:
             "channel_mult": [c // self.channels[0] for c in self.channels],
             "num_res_blocks": [self.resnets] * len(self.channels),
             "transformer_depth": [int(t) for t in self.transformers for _ in range(self.resnets)],
-            # UNetModel takes these from the end, coarsest level first.
+            # UNetModel pops these from the end, coarsest level first.
             "transformer_depth_output": [int(t) for t in self.transformers for _ in range(self.resnets + 1)],
             "transformer_depth_middle": 1,
             "context_dim": self.context_dim,
@@ -77,7 +77,7 @@ class UNetSizes:
         }
 
     def place(self, block: str, index: int) -> Place:
-        """ComfyUI's place of the `index`-th residual block of a diffusers block such as "down_blocks.1"."""
+        """Returns ComfyUI's place of the `index`-th residual block of a diffusers block such as "down_blocks.1"."""
         name, _, level = block.partition(".")
         if name == "mid_block":
             return "middle", 0
@@ -86,7 +86,7 @@ class UNetSizes:
         return "output", int(level) * (self.resnets + 1) + index
 
     def places(self) -> dict[str, dict[int, int]]:
-        """The channels at each residual block: {diffusers block: {index: channels}}; the middle counts as one."""
+        """Returns the channels of each residual block: {diffusers block: {index: channels}}; the middle is one."""
         down = {f"down_blocks.{i}": dict.fromkeys(range(self.resnets), c) for i, c in enumerate(self.channels)}
         up = {
             f"up_blocks.{i}": dict.fromkeys(range(self.resnets + 1), c) for i, c in enumerate(reversed(self.channels))
@@ -99,11 +99,11 @@ class MotionSizes:
     """The motion modules of a UNet: one after each residual block, and perhaps one in the middle."""
 
     channels: dict[Place, int]
-    frames: int  # positions of the temporal encoding: the longest window
+    frames: int  # positions of the temporal encoding, which limit the window
 
     @classmethod
     def read(cls, shapes: Shapes, unet: UNetSizes) -> "MotionSizes":
-        """The sizes of motion modules for this UNet, whichever of their tensors are there."""
+        """Reads the sizes of motion modules for this UNet, even if some of their tensors are missing."""
         found = {}
         for key, shape in shapes.items():
             if match := MOTION_KEY.fullmatch(key):
@@ -127,6 +127,6 @@ class MotionSizes:
 
 
 def _count(keys: Iterable[str], prefix: str) -> int:
-    """One more than the largest number that follows the prefix."""
+    """Returns one more than the largest number that follows the prefix."""
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
     return max((int(m[1]) + 1 for key in keys if (m := pattern.match(key))), default=0)

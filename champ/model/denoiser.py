@@ -25,13 +25,13 @@ from .reference import Reference, ReferenceRun
 
 # ComfyUI's names of the noise schedules: what diffusers calls "linear" is its "sqrt_linear".
 BETAS = {"linear": "sqrt_linear", "scaled_linear": "linear"}
-# Stands for the infinite sigma of the step without signal. ComfyUI's own 4519 leaves its DDIM four times as far from
-# the official results; from 30000 on the rounding of x_t * sigma in float32 takes over.
+# Replaces the infinite sigma of the step without signal. With ComfyUI's own 4519, its DDIM is four times as far from
+# the official results; from 30000 on, the rounding of x_t * sigma in float32 dominates.
 LAST_SIGMA = 25000.0
 
 
 def model_sampling(betas: str) -> Any:
-    """v-prediction with 1000 steps of these betas, rescaled so that the last has no signal (zero terminal SNR)."""
+    """Returns v-prediction with 1000 steps of these betas, rescaled to zero terminal SNR."""
     settings = {"beta_schedule": BETAS[betas], "linear_start": 0.00085, "linear_end": 0.012, "zsnr": True}
     config = SimpleNamespace(sampling_settings=settings)
     sampling = comfy.model_base.model_sampling(config, comfy.model_base.ModelType.V_PREDICTION)
@@ -48,10 +48,11 @@ class ModelConfig(comfy.supported_models_base.BASE):
 
 
 class MotionBlock(TimestepEmbedSequential):
-    """A block of the UNet with a motion module behind its first residual block and transformer.
+    """A block of the UNet with a motion module after its first residual block and transformer.
 
-    The module comes before upsampling, and in the middle before the second residual block. The names of the other
-    layers stay as they are, so that LoRAs, ControlNets and merges find them."""
+    The module comes before upsampling, and in the middle before the second residual block. The other layers keep their
+    names, so that LoRAs, ControlNets and merges find them.
+    """
 
     def __init__(self, block: TimestepEmbedSequential, motion: MotionModule):
         super().__init__(*block)
@@ -104,9 +105,10 @@ class ChampUNet(UNetModel):
         transformer_options: dict[str, Any] = {},  # noqa: B006
         **given: Any,
     ) -> Tensor:
-        """The prediction for x (parts * frames, 4, h, w); `given` are guidance and references, one of each per part.
+        """Predicts for x (parts * frames, 4, h, w); `given` are guidance and references, one of each per part.
 
-        A part is one evaluation of a conditioning (positive, negative, ...), in whatever order ComfyUI batches them."""
+        A part is one evaluation of a conditioning (positive, negative, ...), in whatever order ComfyUI batches them.
+        """
         parts = len(transformer_options.get("cond_or_uncond", (0,)))
         frames = len(x) // parts
         if self.max_frames is not None and frames > self.max_frames:
@@ -139,7 +141,7 @@ class ChampUNet(UNetModel):
 def add_features(
     h: Tensor, guidance: Sequence[GuidanceRun | None], sigma: float | None, frames: Sequence[int] | None
 ) -> Tensor:
-    """Adds its guidance to each part of the batch; parts that share one, as positive and negative do, move it once."""
+    """Adds the guidance to each part of the batch; a guidance shared by several parts is moved to the device once."""
     moved: dict[Guidance, Tensor | None] = {}
     parts = []
     for part, run in zip(h.chunk(len(guidance)), guidance):
@@ -164,13 +166,13 @@ def check_frames(known: int, given: int) -> None:
 
 
 def window_frames(transformer_options: dict[str, Any]) -> list[int] | None:
-    """The frames of the clip that are in this batch, if something has cut the clip into windows: a context handler of
-    ComfyUI, or AnimateDiff-Evolved, around it."""
+    """Returns the frames of the clip in this batch if the clip was cut into windows, by a context handler of ComfyUI or
+    by AnimateDiff-Evolved."""
     outer = (transformer_options.get("ad_params") or {}).get("sub_idxs")
     window = transformer_options.get("context_window")
     if window is None:
         return None if outer is None else list(outer)
-    anchor = getattr(window, "causal_anchor_index", None)  # newer handlers of ComfyUI put another frame in front
+    anchor = getattr(window, "causal_anchor_index", None)  # newer handlers of ComfyUI prepend another frame
     frames = [*([anchor] if anchor is not None and anchor >= 0 else []), *window.index_list]
     return frames if outer is None else [outer[i] for i in frames]
 
@@ -186,7 +188,7 @@ def check_latent(shape: Sequence[int]) -> None:
 
 
 def champ_model(model: ModelPatcher) -> "ChampModel":
-    """The denoiser in a MODEL; other models would take no notice of guidance and references."""
+    """Returns the denoiser in a MODEL, or raises: other models would ignore guidance and references."""
     if not isinstance(model.model, ChampModel):
         raise ValueError(
             f"This MODEL is of the kind {type(model.model).__name__}, which reads no guidance and no reference; use "
@@ -196,7 +198,7 @@ def champ_model(model: ModelPatcher) -> "ChampModel":
 
 
 class ChampModel(comfy.model_base.BaseModel):
-    """ComfyUI's side of the denoiser: takes guidance and references out of the conditioning."""
+    """ComfyUI's model class around the denoiser; it takes guidance and references out of the conditioning."""
 
     def __init__(self, config: ModelConfig, family: str, motion: MotionSizes | None, device: Any = None):
         unet = functools.partial(ChampUNet, motion=motion)
@@ -213,15 +215,16 @@ class ChampModel(comfy.model_base.BaseModel):
         for reference in references:
             self.check_reference(reference, kwargs["noise"].shape)
         keep = kwargs.get("hooks") is None  # hooks may change the weights from one step to the next
-        # Both are always there, so that a positive with references and a negative without can share a batch.
+        # Both are always present, so that a positive with references and a negative without can share a batch.
         out["guidance"] = Rows(guidance and GuidanceRun(guidance, self.model_sampling))
         out["references"] = Rows([reference.run(self.model_sampling, keep) for reference in references])
         return out
 
     def apply_model(self, x, t, *args, **kwargs):
-        """ComfyUI's; in the first step of a sampling it is an error when the prediction holds NaN or infinity.
+        """Calls ComfyUI's; raises if the prediction of the first sampling step holds NaN or infinity.
 
-        Only then, because looking at it waits for the device. A later step can but overflow."""
+        Only the first step is checked, because reading the result waits for the device. A later step can only overflow.
+        """
         sigmas = kwargs.get("transformer_options", {}).get("sample_sigmas")
         first = sigmas is not None and bool(t[0] == sigmas[0].to(t))
         prediction = super().apply_model(x, t, *args, **kwargs)

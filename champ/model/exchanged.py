@@ -1,7 +1,8 @@
-"""Whether the files of a set's guidance encoders have been exchanged, as far as anything in them tells.
+"""Detects swapped files of a set's guidance encoders, as far as possible.
 
-All of them are built alike, and each runs on any map, so that a wrong one is not seen before the video. Its tensors
-do not tell; what may tell is the name under which its file was first saved, and that two files are one."""
+All encoders have the same architecture and run on any map, so a wrong one is not noticed before the video. The tensors
+do not show it. Two signs are checked: the name under which a file was first saved, and two files with the same weights.
+"""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -18,7 +19,7 @@ NETWORK = "network"  # in the metadata of what this pack exports
 
 
 def encoder_doubts(files: Mapping[str, NetworkFile], encoders: Mapping[str, nn.Module]) -> list[str]:
-    """A sentence for each file that seems to belong to another map; both mappings are by the map's name."""
+    """Returns a sentence for each file that seems to belong to another map; both mappings are by the map's name."""
     doubts = []
     for name, file in files.items():
         first = _first_name(file.file)[:100]
@@ -39,7 +40,7 @@ def encoder_doubts(files: Mapping[str, NetworkFile], encoders: Mapping[str, nn.M
 
 
 def _first_name(file: Path) -> str:
-    """What torch writes into a file when it saves it under a name, and this pack into the metadata."""
+    """Returns the name under which a file was first saved: torch puts it into the file, this pack into the metadata."""
     if file.suffix.lower() == ".safetensors":
         return read_safetensors(file)[1].get(NETWORK, "")
     data = mapped(file)

@@ -1,4 +1,4 @@
-"""Values that are NaN or infinite: found where they first appear, and said where they come from."""
+"""Finds NaN and infinite values where they first appear, and reports their cause."""
 
 from collections.abc import Iterable
 
@@ -7,18 +7,18 @@ from torch import Tensor, nn
 
 
 def all_finite(values: Iterable[Tensor]) -> Tensor:
-    """One bool, still on the device: nobody waits for it before it is read."""
+    """Returns one bool on the device, so that nothing waits for it before it is read."""
     return torch.stack([value.isfinite().all() for value in values]).all()
 
 
 def broken_weight(module: nn.Module) -> str | None:
-    """The name of the first weight that holds NaN or infinity."""
+    """Returns the name of the first weight that holds NaN or infinity."""
     weights = ((name, value) for name, value in module.state_dict().items() if value.is_floating_point())
     return next((name for name, value in weights if not value.float().isfinite().all()), None)  # float8 has no isfinite
 
 
 def network_cause(module: nn.Module, dtype: torch.dtype, remedy: str = "get its file again") -> str:
-    """Why a network makes such values of input that has none, and what helps."""
+    """Explains why a network makes such values from finite input, and what to do."""
     if (name := broken_weight(module)) is not None:
         return f"its weights contain some, first in {name}; {remedy}"
     if dtype == torch.float32:
@@ -27,7 +27,7 @@ def network_cause(module: nn.Module, dtype: torch.dtype, remedy: str = "get its 
 
 
 def check_sampled(samples: Tensor) -> None:
-    """The end of a sampling, in the first step of which the model has looked itself."""
+    """Checks the result of a sampling; the model itself has checked its first step."""
     broken = sum(not frame.isfinite().all() for frame in samples)
     if broken:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Guidance: maps of the moving person, encoded into what is added after the denoiser's first convolution."""
+"""Guidance: maps of the moving person, encoded to features that are added after the denoiser's first convolution."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from .span import ALWAYS, Span
 
 @dataclass(frozen=True)
 class EncoderSizes:
-    """A pyramid of convolutions, pairs of (c -> c) and (c -> next, stride 2); Champ's ends in attention."""
+    """Sizes of a pyramid of convolutions, pairs of (c -> c) and (c -> next, stride 2); Champ's ends in attention."""
 
     channels: tuple[int, ...]  # (16, 32, 96, 256) in the official encoders
     out_channels: int
@@ -83,7 +83,7 @@ class MapEncoder(nn.Module):
         for last, width in zip(sizes.channels, rest):
             self.blocks.append(operations.Conv2d(last, last, 3, padding=1, **kind))
             self.blocks.append(operations.Conv2d(last, width, 3, padding=1, stride=2, **kind))
-        # The checkpoints have an attention for every convolution; only the last one is used.
+        # The checkpoints have an attention for every convolution, but only the last one is used.
         self.attentions = nn.ModuleDict()
         if sizes.attention:
             last = GuidanceAttention(sizes.channels[-1], operations=operations, **kind)
@@ -114,7 +114,7 @@ class GuidanceEncoders:
 
 @dataclass(frozen=True, eq=False)
 class GuidanceMap:
-    """One kind of map: its pictures, how much it counts, and during which part of the sampling."""
+    """One kind of map: its pictures, its strength, and its part of the sampling."""
 
     images: Tensor  # (F, H, W, 3) in 0..1
     strength: float = 1.0
@@ -140,7 +140,7 @@ class Guidance:
     family: str
 
     def empty_latent(self) -> Tensor:
-        """Zeros (F, 4, height / 8, width / 8): ComfyUI's latents for this clip."""
+        """Returns zeros (F, 4, height / 8, width / 8): an empty latent for this clip."""
         return torch.zeros(self.frames, 4, self.height // 8, self.width // 8)
 
 
@@ -153,10 +153,11 @@ def encode_guidance(
     *,
     chunk: int | None = None,
 ) -> Guidance:
-    """The guidance of a clip of width x height pixels: strength * encoder(map), summed over the maps.
+    """Encodes the guidance of a clip of width x height pixels: strength * encoder(map), summed over the maps.
 
-    Maps of another size are stretched as the family's official inference does.
-    `chunk` frames are encoded at once (None: as many as are fastest)."""
+    Maps of another size are stretched, as in the family's official inference. `chunk` frames are encoded at once (None:
+    as many as are fastest).
+    """
     frames = _check_maps(encoders, maps, width, height)
     device = encoders.patcher.load_device
     chunk = chunk or (1 if device.type == "cpu" else 8)
@@ -188,7 +189,7 @@ def encode_guidance(
 
 
 def _check_maps(encoders: GuidanceEncoders, maps: Mapping[str, GuidanceMap], width: int, height: int) -> int:
-    """The number of frames, which all maps must have."""
+    """Checks the maps, and returns their common number of frames."""
     check_size(width, height)
     if not maps:
         raise ValueError(f"There are no guidance maps; connect at least one of {', '.join(encoders.names)}.")

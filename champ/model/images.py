@@ -1,4 +1,4 @@
-"""Sizes of pictures, as the official pipelines change them: with PIL, on 8-bit pictures."""
+"""Resizes pictures as the official pipelines do: with PIL, on 8-bit pictures."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from torch import Tensor
 FITS = ("stretch", "crop", "pad")
 BICUBIC, LANCZOS = Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
 CLIP_SIZE = 224
-SMALLEST = 16  # pixels of a side; of less there is a single number left where the networks normalise
+SMALLEST = 16  # pixels of a side; below it, the networks would normalise over a single number
 TOO_SMALL = f"which is too small for the networks; use {SMALLEST}x{SMALLEST} or more, and at least 256x256 for a "
 "useful picture"
 
@@ -23,12 +23,12 @@ class Box(NamedTuple):
 
 
 def nearest_size(pixels: int) -> int:
-    """A side that the networks can take."""
+    """Returns the nearest side length that the networks can take."""
     return max(SMALLEST, round(pixels / 8) * 8)
 
 
 def check_size(width: int, height: int) -> None:
-    """The VAE and the encoders halve a picture three times."""
+    """Checks a size: the VAE and the encoders halve a picture three times."""
     if width % 8 or height % 8 or width <= 0 or height <= 0:
         near = [nearest_size(n) for n in (width, height)]
         raise ValueError(f"{width}x{height} pixels are not multiples of 8; use {near[0]}x{near[1]}, for example.")
@@ -44,7 +44,7 @@ def check_images(images: Tensor, what: str) -> None:
 
 
 def resize(images: Tensor, width: int, height: int, method: Image.Resampling = BICUBIC) -> Tensor:
-    """Pictures (F, H, W, 3) in 0..1 to (F, height, width, 3), stretched, rounded to 8 bits before and after."""
+    """Stretches pictures (F, H, W, 3) in 0..1 to (F, height, width, 3), rounded to 8 bits before and after."""
     levels = images[..., :3].mul(255).round_().clamp_(0, 255).to("cpu", torch.uint8)
     if levels.shape[1:3] != (height, width):
         resized = [np.asarray(Image.fromarray(x.numpy()).resize((width, height), method)) for x in levels]
@@ -53,7 +53,7 @@ def resize(images: Tensor, width: int, height: int, method: Image.Resampling = B
 
 
 def fit_boxes(columns: int, rows: int, width: int, height: int, how: str) -> tuple[Box, Box]:
-    """The part of a picture of columns x rows pixels that is shown, and where in width x height pixels."""
+    """Returns the part of a picture of columns x rows pixels that is shown, and its place in width x height pixels."""
     if how not in FITS:
         raise ValueError(f"There is no fit called {how!r}; choose from {', '.join(FITS)}.")
     check_size(width, height)
@@ -70,7 +70,7 @@ def fit_boxes(columns: int, rows: int, width: int, height: int, how: str) -> tup
 
 
 def fit_images(images: Tensor, width: int, height: int, how: str, method: Image.Resampling = LANCZOS) -> Tensor:
-    """`resize` for pictures of another aspect ratio: stretch (official), crop the middle, or pad with black."""
+    """Resizes pictures of another aspect ratio: stretch (official), centre crop, or pad with black."""
     check_images(images, "The picture")
     shown, place = fit_boxes(images.shape[2], images.shape[1], width, height, how)
     images = images[:, shown.top : shown.top + shown.height, shown.left : shown.left + shown.width]
@@ -83,7 +83,8 @@ def fit_images(images: Tensor, width: int, height: int, how: str, method: Image.
 
 
 def clip_vision_input(images: Tensor) -> Tensor:
-    """What the official inference shows to CLIP vision: 224x224, bicubic, aspect ratio not kept.
+    """Resizes pictures for CLIP vision as the official inference does: 224x224, bicubic, aspect ratio not kept.
 
-    ComfyUI's CLIP vision encoding takes pictures of this size as they are."""
+    ComfyUI's CLIP vision encoding takes pictures of this size as they are.
+    """
     return resize(images, CLIP_SIZE, CLIP_SIZE, BICUBIC)

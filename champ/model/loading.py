@@ -1,4 +1,4 @@
-"""From checkpoint files to models that ComfyUI manages: the denoiser, ReferenceNet, and the guidance encoders."""
+"""Loads checkpoint files into models that ComfyUI manages: the denoiser, ReferenceNet, and the guidance encoders."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ WEIGHT_DTYPES: dict[str, tuple[torch.dtype | None, bool]] = {
     "fp8_e5m2": (torch.float8_e5m2, False),
 }
 COMPUTE_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
-# In all official encoders, with no effect on what they give: attentions after the earlier convolutions, and one more.
+# In all official encoders, without effect on their output: attentions after the earlier convolutions, and one more.
 UNUSED_IN_ENCODERS = r"attentions\.\d+\.|guidance_attention\."
 MUSEPOSE_POSITIONS = 128  # of its motion modules, where Animate Anyone's have 32
 
@@ -51,7 +51,8 @@ AnySizes = TypeVar("AnySizes")
 def load_denoiser(
     files: CheckpointSet, motion: Path | Literal["set", "none"] = "set", weight_dtype: str | torch.dtype = "default"
 ) -> ModelPatcher:
-    """The denoising UNet as a ComfyUI MODEL, with the set's motion modules, another file's, or none (for pictures)."""
+    """Loads the denoising UNet as a ComfyUI MODEL, with the set's motion modules, another file's, or none (for
+    pictures)."""
     state = read_state(files.denoising_unet)
     own_motion = {key: state.pop(key) for key in list(state) if MOTION_KEY.fullmatch(key)}
     check_kind(files.denoising_unet.name, state, DENOISING)
@@ -71,7 +72,7 @@ def load_denoiser(
     model = ChampModel(config, files.family, motion_sizes)
     unet = model.diffusion_model
     _fill(unet, unet_names(sizes, unet), files.denoising_unet, state)
-    del state, own_motion  # the file, before the next one is touched
+    del state, own_motion  # releases the file before the next one is read
     if motion_sizes:
         _fill(unet, motion_names(sizes, unet), motion_file, motion_state)
     return _patcher(model)
@@ -80,7 +81,7 @@ def load_denoiser(
 def load_reference_net(files: CheckpointSet, weight_dtype: str | torch.dtype = "default") -> ReferenceNet:
     file = files.reference_unet
     state = read_state(file)
-    check_kind(file.name, state, REFERENCE, DENOISING)  # some files have the output layers, which are not used
+    check_kind(file.name, state, REFERENCE, DENOISING)  # some files have output layers, which are not used
     sizes = _sizes(UNetSizes.read, file, state)
     config = ModelConfig(sizes.comfy())
     dtype, cast, fast = _storage(state, weight_dtype)
@@ -91,7 +92,7 @@ def load_reference_net(files: CheckpointSet, weight_dtype: str | torch.dtype = "
 
 
 def load_encoders(files: CheckpointSet, weight_dtype: str | torch.dtype = "default") -> GuidanceEncoders:
-    """The guidance encoders of a set, or its pose guider."""
+    """Loads the guidance encoders of a set, or its pose guider."""
     states = {name: read_state(file) for name, file in files.encoders.items()}
     tensors = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
     dtype, cast, _ = _storage(tensors, weight_dtype, [torch.float16, torch.float32])
@@ -107,8 +108,8 @@ def load_encoders(files: CheckpointSet, weight_dtype: str | torch.dtype = "defau
 
 
 def _read_motion(files: CheckpointSet, motion: Path | str, own: StateDict) -> tuple[NetworkFile, StateDict]:
-    """The motion modules' file and tensors. Those in the denoising UNet's file go before the set's other file, as in
-    the official loading order."""
+    """Returns the motion modules' file and tensors. Those in the denoising UNet's file take precedence over the set's
+    other file, as in the official loading order."""
     if motion == "set" and own:
         return files.denoising_unet, own
     file = files.motion_module if motion == "set" else NetworkFile(Path(motion), "motion_module")
@@ -125,7 +126,8 @@ def _read_motion(files: CheckpointSet, motion: Path | str, own: StateDict) -> tu
 
 
 def _warn_of_musepose(files: CheckpointSet, motion: MotionSizes) -> None:
-    """MusePose differs from Animate Anyone's files in the number of positions, and in what no file says."""
+    """Warns of MusePose, which differs from Animate Anyone in the number of positions, and in settings that no file
+    contains."""
     if files.family == ANIMATE_ANYONE and motion.frames == MUSEPOSE_POSITIONS:
         logging.warning(
             "[Champ] %s has 128 positions in its motion modules, as MusePose has, which needs scaled_linear betas and "
@@ -146,9 +148,10 @@ def _sizes(
 def _storage(
     state: StateDict, weight_dtype: str | torch.dtype, supported: list[torch.dtype] = COMPUTE_DTYPES
 ) -> tuple[torch.dtype, torch.dtype | None, bool]:
-    """In which type weights are stored, to which they are cast for computing (None: not), and fast fp8.
+    """Returns the dtype in which weights are stored, the dtype for computing (None: the same), and fast fp8.
 
-    A type of torch is taken for both, as training needs it."""
+    A torch dtype is used for both, as training needs it.
+    """
     if isinstance(weight_dtype, torch.dtype):
         return weight_dtype, None, False
     if weight_dtype not in WEIGHT_DTYPES:
@@ -165,13 +168,13 @@ def _storage(
 
 
 def unet_names(sizes: UNetSizes, unet: nn.Module) -> dict[str, str]:
-    """The UNet's tensors by their diffusers names."""
+    """Maps the UNet's tensors to their diffusers names."""
     own = unet.state_dict().keys()
     return {name: key for name, key in comfy.utils.unet_to_diffusers(sizes.comfy()).items() if key in own}
 
 
 def motion_names(sizes: UNetSizes, unet: nn.Module) -> dict[str, str]:
-    """The motion modules' tensors by their names in AnimateDiff's files."""
+    """Maps the motion modules' tensors to their names in AnimateDiff's files."""
     own = unet.state_dict().keys()
     names = {}
     for block, row in sizes.places().items():
@@ -185,7 +188,7 @@ def motion_names(sizes: UNetSizes, unet: nn.Module) -> dict[str, str]:
 
 
 def _fill(module: nn.Module, names: dict[str, str], file: NetworkFile, state: StateDict, unused: str = "$") -> None:
-    """Copies a file's tensors into the module's own, which `names` says, after checking that they fit."""
+    """Copies a file's tensors into the module's, as `names` maps them, after checking that they fit."""
     own = module.state_dict()
     check_tensors(file.name, {name: tuple(own[key].shape) for name, key in names.items()}, shapes_of(state), unused)
     module.load_state_dict({key: state[name] for name, key in names.items()}, strict=False)

@@ -1,4 +1,4 @@
-"""Models that run once and then make room."""
+"""Loads models that run once, and unloads them afterwards."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ Result = TypeVar("Result")
 
 @contextmanager
 def loaded(*patchers: ModelPatcher, memory: float = 0, whole: bool = False) -> Iterator[None]:
-    """Models in the graphics memory during a block, and out of it again however the block ends. `memory` is what they
-    need beside their weights; `whole` is for models of plain torch layers."""
+    """Loads models into graphics memory for a block, and unloads them however it ends. `memory` is the working memory
+    besides the weights; `whole` is for models of plain torch layers."""
     load = load_whole if whole else comfy.model_management.load_models_gpu
     try:
         load(list(patchers), memory)
@@ -26,7 +26,7 @@ def loaded(*patchers: ModelPatcher, memory: float = 0, whole: bool = False) -> I
 
 
 def release(patcher: ModelPatcher) -> None:
-    """Takes one model out of the graphics memory and leaves all others where they are."""
+    """Unloads one model from graphics memory and leaves all others."""
     others = [entry for entry in comfy.model_management.current_loaded_models if entry.model is not patcher]
     comfy.model_management.free_memory(1e30, patcher.load_device, others)
 

@@ -10,11 +10,11 @@ from .config import GROUPS, HEADS
 
 
 class PositionalEncoding(nn.Module):
-    """Adds the sinusoid of a frame's place in its window; the table comes with the checkpoint."""
+    """Adds the sinusoidal encoding of a frame's position in its window; the table comes with the checkpoint."""
 
     def __init__(self, channels: int, frames: int, device: Any = None):
         super().__init__()
-        # float32 however the weights are stored: 8 bits would be too coarse.
+        # float32, whatever the storage type of the weights: 8 bits would be too coarse.
         self.register_buffer("pe", torch.empty(1, frames, channels, dtype=torch.float32, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ class PositionalEncoding(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """Attention of (sequences, frames, channels) over the frames; the encoding enters q, k and v."""
+    """Attention over the frames of (sequences, frames, channels); the encoding is added to the input of q, k and v."""
 
     def __init__(self, channels: int, frames: int, dtype: Any, device: Any, operations: Any):
         super().__init__()
@@ -56,7 +56,7 @@ class TemporalBlock(nn.Module):
 
 
 class MotionModule(nn.Module):
-    """One temporal block between two projections, around which the input is added back."""
+    """One temporal block between two projections, with a residual connection around them."""
 
     def __init__(self, channels: int, frames: int, dtype: Any = None, device: Any = None, operations: Any = nn):
         super().__init__()
@@ -67,7 +67,7 @@ class MotionModule(nn.Module):
         self.proj_out = operations.Linear(channels, channels, dtype=dtype, device=device)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """x (clips * frames, C, h, w): the frames of a clip are mixed, its pixels are not."""
+        """Mixes the frames of each clip in x (clips * frames, C, h, w), at every pixel separately."""
         _, channels, height, width = x.shape
         tokens = self.norm(x).reshape(-1, frames, channels, height * width)
         tokens = self.proj_in(tokens.permute(0, 3, 1, 2).reshape(-1, frames, channels))

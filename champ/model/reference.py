@@ -1,4 +1,4 @@
-"""ReferenceNet: a second UNet looks once at the reference picture, and the denoiser attends to what it saw."""
+"""ReferenceNet: a second UNet encodes the reference image once, and the denoiser attends to its features."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,8 @@ from .span import ALWAYS, Span
 class ReferenceUNet(UNetModel):
     """An SD1.5 UNet without an output layer, read at the first norm of each transformer block.
 
-    What follows the last of those norms has no effect; the checkpoints have its tensors all the same."""
+    The layers after the last of those norms have no effect, although the checkpoints contain them.
+    """
 
     def __init__(self, *args, operations: Any = nn, **kwargs):
         super().__init__(*args, operations=operations, **kwargs)
@@ -31,7 +32,8 @@ class ReferenceUNet(UNetModel):
         self.out = nn.Identity()
 
     def tokens(self, latents: Tensor, context: Tensor) -> dict[Place, Tensor]:
-        """norm1 of every transformer block (B, tokens, channels) at timestep 0, for scaled latents (B, 4, h, w)."""
+        """Returns norm1 of every transformer block (B, tokens, channels) at timestep 0, for scaled latents (B, 4, h,
+        w)."""
         seen: dict[Place, Tensor] = {}
 
         def record(n, context, value, options):
@@ -51,7 +53,7 @@ class ReferenceUNet(UNetModel):
             x = run(block, ("input", i), x)
             skips.append(x)
         x = run(self.middle_block, ("middle", 0), x)
-        last = max(i for i, block in enumerate(self.output_blocks) if _transformer(block))  # nothing is read behind it
+        last = max(i for i, block in enumerate(self.output_blocks) if _transformer(block))  # nothing is read after it
         for i, block in enumerate(self.output_blocks[:last]):
             x = torch.cat([x, skips.pop()], 1)
             x = run(block, ("output", i), x, skips[-1].shape)
@@ -61,12 +63,12 @@ class ReferenceUNet(UNetModel):
 
 
 def _transformer(block: Iterable[nn.Module]) -> SpatialTransformer | None:
-    """The one of a block of the UNet, which levels may be without."""
+    """Returns the transformer of a block of the UNet; some levels have none."""
     return next((layer for layer in block if isinstance(layer, SpatialTransformer)), None)
 
 
 def first_norm(transformer: SpatialTransformer, x: Tensor) -> Tensor:
-    """What the transformer's self-attention is given."""
+    """Returns the input of the transformer's self-attention."""
     tokens = transformer.norm(x)
     if not transformer.use_linear:
         tokens = transformer.proj_in(tokens)
@@ -88,7 +90,7 @@ class ReferenceNet:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What ReferenceNet saw in one picture, and how much and when it counts."""
+    """ReferenceNet's features of one image, with strength and range."""
 
     tokens: dict[Place, Tensor]  # (1, tokens, channels) for every transformer, on the CPU
     family: str
@@ -97,7 +99,7 @@ class Reference:
 
     @property
     def clip(self) -> tuple[int, int, int] | None:
-        """Frames, width and height in pixels of the only video that it fits; None: it fits all."""
+        """Frames, width and height in pixels of the only video that it fits; None if it fits all."""
         return None
 
     def run(self, model_sampling: Any, keep: bool) -> "ReferenceRun":
@@ -105,7 +107,7 @@ class Reference:
 
 
 class ReferenceRun:
-    """A reference in one sampling run: its keys and values by this model's projections, made once if `keep`."""
+    """A reference in one sampling run: its keys and values by this model's projections, computed once if `keep`."""
 
     def __init__(self, reference: Reference, model_sampling: Any, keep: bool):
         self.reference = reference
@@ -114,7 +116,7 @@ class ReferenceRun:
         self.kept: dict[Any, KeySource] = {}
 
     def at(self, sigma: float | None, frames: Sequence[int] | None) -> list[Source]:
-        """What the frames of a window (None: all frames) read at this noise level."""
+        """Returns the sources that the frames of a window (None: all frames) read at this noise level."""
         return [self] if self.reference.strength > 0 and self.span.holds(sigma) else []
 
     def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource:
@@ -123,7 +125,7 @@ class ReferenceRun:
             return self.kept[name]
         tokens = self.reference.tokens[block].to(like)
         bias = None
-        if self.reference.strength != 1:  # multiplies the reference's weights in the softmax
+        if self.reference.strength != 1:  # scales the reference's weights in the softmax
             bias = like.new_full((1, 1, tokens.shape[1]), math.log(self.reference.strength))
         source = KeySource(attention.to_k(tokens), attention.to_v(tokens), bias)
         if self.keep:
@@ -141,10 +143,11 @@ def encode_reference(
     span: Span = ALWAYS,
     dtype: torch.dtype | None = None,
 ) -> tuple[Reference, ...]:
-    """One reference for each of the latents (N, 4, h, w), as ComfyUI's VAE encoding gives them.
+    """Encodes one reference for each of the latents (N, 4, h, w) from ComfyUI's VAE.
 
-    `clip_embeds` (1 or N, D) are CLIP vision's projected embeddings, None stands for zeros. `dtype` is what the tokens
-    are stored in: the official pipeline rounds them to float16, None keeps what was computed."""
+    `clip_embeds` (1 or N, D) are CLIP vision's projected embeddings; None stands for zeros. `dtype` is the storage type
+    of the tokens: the official pipeline rounds them to float16, None keeps the computed type.
+    """
     if samples.ndim != 4 or samples.shape[1] != 4:
         raise ValueError(
             f"The reference latents have shape {tuple(samples.shape)}, but (pictures, 4, height, width) is needed; "
@@ -181,7 +184,7 @@ def encode_reference(
 
 
 def _context(net: ReferenceNet, pictures: int, clip_embeds: Tensor | None) -> Tensor:
-    """The CLIP embeddings as tokens (pictures, 1, D)."""
+    """Returns the CLIP embeddings as tokens (pictures, 1, D)."""
     if clip_embeds is None:
         return torch.zeros(pictures, 1, net.context_dim)
     if clip_embeds.shape[-1] != net.context_dim:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 
 class SigmaSpan(NamedTuple):
-    """In sigmas of a model, which fall."""
+    """A range in sigmas of a model, which decrease."""
 
     first: float
     last: float
@@ -14,7 +14,7 @@ class SigmaSpan(NamedTuple):
 
 
 class Span(NamedTuple):
-    """In fractions of the sampling."""
+    """A range in fractions of the sampling."""
 
     start: float = 0.0
     end: float = 1.0

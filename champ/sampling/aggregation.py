@@ -16,7 +16,7 @@ from .windows import SCHEDULES, WEIGHTS
 def with_windows(
     model: ModelPatcher, length: int = 24, overlap: int = 4, schedule: str = "looped", weights: str = "flat"
 ) -> ModelPatcher:
-    """The model, denoising `length` frames at a time; the defaults are the official ones."""
+    """Returns the model, set to denoise `length` frames at a time; the defaults are the official ones."""
     limit = getattr(model.model.diffusion_model, "max_frames", None)
     if limit is not None and length > limit:
         raise ValueError(
@@ -52,7 +52,8 @@ class Window(comfy.context_windows.ContextWindowABC):
 
 
 class Aggregation(comfy.context_windows.ContextHandlerABC):
-    """Frames are ComfyUI's batch; per frame, out = sum of weight * prediction / sum of weights over the windows."""
+    """Weighted average over windows, with frames as ComfyUI's batch: per frame, out = sum of weight * prediction / sum
+    of weights."""
 
     def __init__(self, length: int, overlap: int, schedule: str, weights: str):
         self.context_length, self.context_overlap, self.dim = length, overlap, 0
@@ -60,7 +61,7 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
 
     def should_use_context(self, model, conds, x_in, timestep, model_options) -> bool:
         theirs = model_options["transformer_options"].get("ad_params") or {}
-        if theirs.get("context_length"):  # AnimateDiff-Evolved cuts this clip into windows, of which it tells the model
+        if theirs.get("context_length"):  # AnimateDiff-Evolved cuts this clip into windows, and tells the model
             return False
         return len(x_in) > self.context_length
 
@@ -74,7 +75,7 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
         for window in self.windows(len(x_in), current_step(timestep, model_options)):
             comfy.model_management.throw_exception_if_processing_interrupted()
             options = {**model_options, "transformer_options": {**model_options.get("transformer_options", {})}}
-            options["transformer_options"]["context_window"] = window  # the model's guidance, and other packs, read it
+            options["transformer_options"]["context_window"] = window  # for guidance and other packs
             controls: dict[int, Any] = {}
             parts = [self.get_resized_cond(cond, x_in, window, controls=controls) for cond in conds]
             x = window.get_tensor(x_in)
@@ -87,9 +88,10 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
         return [sum_ / total for sum_ in sums]
 
     def get_resized_cond(self, cond_in, x_in, window, device=None, controls=None):
-        """The conditioning for a window: what has a row per frame is cut, so are ControlNet's hints.
+        """Cuts a conditioning to a window: values with a row per frame, and ControlNet's hints.
 
-        Guidance and references go through untouched; the denoiser takes the window's frames of them itself."""
+        Guidance and references stay whole; the denoiser selects the window's frames itself.
+        """
         if cond_in is None:
             return None
         controls = {} if controls is None else controls
@@ -109,22 +111,24 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
 
 
 def current_step(timestep: Tensor, model_options: dict[str, Any]) -> int:
-    """The step of the sampling whose sigma is nearest; samplers may evaluate the model between steps."""
+    """Returns the sampling step with the nearest sigma; samplers may evaluate the model between steps."""
     sigmas = model_options["transformer_options"]["sample_sigmas"]
     return int((sigmas - timestep[0].to(sigmas)).abs().argmin())
 
 
 def window_control(control: Any, frames: Sequence[int], made: dict[int, Any]) -> Any:
-    """A ControlNet and those before it with the hints of a window's frames; `made` holds one copy for all conds.
+    """Copies a ControlNet, and those before it, with the hints of a window's frames; `made` holds one copy for all
+    conds.
 
-    ComfyUI prepares a hint once, for the first batch it sees, and repeats a hint that has too few pictures."""
+    ComfyUI prepares a hint once, for the first batch, and repeats a hint that has too few pictures.
+    """
     if control is None:
         return None
     if id(control) not in made:
         cut = copy.copy(control)
         cut.previous_controlnet = window_control(control.previous_controlnet, frames, made)
         cut.cond_hint = None
-        if hasattr(control, "control_input"):  # what a T2I adapter has made of its hint
+        if hasattr(control, "control_input"):  # a T2I adapter's features of its hint
             cut.control_input = None
         cut.cond_hint_original = _cut_hint(control.cond_hint_original, frames)
         cut.extra_concat_orig = [_cut_hint(hint, frames) for hint in control.extra_concat_orig]

@@ -1,4 +1,4 @@
-"""More frames between the frames of a clip, in latent space."""
+"""Frame interpolation in latent space."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,8 @@ PARALLEL = 0.9995  # cosine above which a straight line replaces the arc
 
 
 def interpolate(latents: Tensor, factor: int, method: str = "slerp") -> Tensor:
-    """(F, ...) to ((F - 1) * factor + 1, ...): factor - 1 frames between each two, on a straight line or an arc."""
+    """Interpolates (F, ...) to ((F - 1) * factor + 1, ...): factor - 1 new frames between each two, on a line or an
+    arc."""
     if method not in METHODS:
         raise ValueError(f"There is no interpolation called {method!r}; choose from {', '.join(METHODS)}.")
     if factor < 1:
@@ -16,7 +17,7 @@ def interpolate(latents: Tensor, factor: int, method: str = "slerp") -> Tensor:
         )
     if not len(latents):
         raise ValueError("There are no frames to interpolate between; sample a video first.")
-    latents = latents.float()  # ComfyUI may keep them in 16 bits, which do not hold sums of squares
+    latents = latents.float()  # ComfyUI may keep them in 16 bits, which overflow in sums of squares
     frames = [latents[0]]
     for a, b in zip(latents, latents[1:]):
         frames += [METHODS[method](a, b, k / factor) for k in range(1, factor)]
@@ -25,7 +26,7 @@ def interpolate(latents: Tensor, factor: int, method: str = "slerp") -> Tensor:
 
 
 def slerp_latents(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b, w the angle between a and b as vectors."""
+    """Returns sin((1 - t) w) / sin(w) a + sin(t w) / sin(w) b, where w is the angle between a and b as vectors."""
     cosine = (a * b).sum() / (a.norm() * b.norm())
     if not cosine.abs() <= PARALLEL:  # also when a frame is all zeros
         return torch.lerp(a, b, t)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class OfficialNoise:
-    """The official pipelines' draw for a seed on the CPU: one tensor (1, 4, F, h, w)."""
+    """Noise as the official pipelines draw it on the CPU: one tensor (1, 4, F, h, w)."""
 
     def __init__(self, seed: int):
         self.seed = seed
@@ -19,9 +19,10 @@ class OfficialNoise:
 
 
 class FrameNoise:
-    """Each frame has noise of its own, whatever the clip's length: a part of a clip gets what it has in the whole.
+    """Independent noise per frame, whatever the clip's length: a part of a clip gets the same noise as in the whole.
 
-    A latent's "batch_index" says which frames of the whole clip it holds."""
+    A latent's "batch_index" says which frames of the whole clip it holds.
+    """
 
     def __init__(self, seed: int):
         self.seed = seed
@@ -32,14 +33,14 @@ class FrameNoise:
         return torch.stack([self.frame(number, samples.shape[1:]) for number in numbers])
 
     def frame(self, number: int, shape: torch.Size) -> Tensor:
-        # Far-apart generator seeds, so that frame 1 of one seed is not frame 0 of the next.
+        # Generator seeds far apart, so that frame 1 of one seed is not frame 0 of the next.
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) % 2**63)
         return torch.randn(shape, generator=generator)
 
 
 class SameNoise(FrameNoise):
-    """Every frame has the same noise, so that what a model makes up differs less from frame to frame; what it makes of
-    the noise itself stands still while the person moves through it."""
+    """The same noise in every frame: details that the model invents differ less from frame to frame, but may stick to
+    the picture while the person moves through them."""
 
     def generate_noise(self, latent: dict[str, Any]) -> Tensor:
         frames, *shape = latent["samples"].shape

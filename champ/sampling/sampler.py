@@ -1,4 +1,4 @@
-"""The official sampler: deterministic DDIM on variance-preserving latents, exact at the step without signal."""
+"""The official sampler: deterministic DDIM on variance-preserving latents, exact at the zero-SNR step."""
 
 from typing import Any
 
@@ -12,19 +12,20 @@ from .schedule import alphas_cumprod, official_jump
 
 
 def ddim() -> comfy.samplers.KSAMPLER:
-    """A SAMPLER for ComfyUI's custom sampling nodes."""
+    """Returns a SAMPLER for ComfyUI's custom sampling nodes."""
     return comfy.samplers.KSAMPLER(sample_ddim)
 
 
 def targets(sigmas: Tensor, model_sampling: Any) -> tuple[list[float], list[float]]:
-    """abar at each step, and abar to which the step leads.
+    """Returns alpha_bar at each step, and the alpha_bar that the step leads to.
 
-    The official scheduler goes from t to t - T // n, which is not the next timestep where n does not divide T. Sigmas
-    of its n timesteps, all or a part of them, are followed to its targets, all others from one to the next."""
+    The official scheduler goes from t to t - T // n, which is not the next timestep if n does not divide T. Sigmas of
+    its n timesteps, all or a part of them, are followed to its targets; all others from one to the next.
+    """
     if not isinstance(model_sampling, comfy.model_sampling.ModelSamplingDiscrete):
         raise ValueError("This sampler is for models with a DDPM noise schedule; use another one, such as euler.")
     alphas = alphas_cumprod(model_sampling)
-    sigmas = sigmas.cpu()  # where there is float64
+    sigmas = sigmas.cpu()  # the CPU always has float64
     abar = 1 / (1 + sigmas.double() ** 2)
     abar[:-1][sigmas[:-1] >= float(model_sampling.sigma_max) * (1 - 1e-5)] = alphas[-1]
     there = abar[1:].tolist()
@@ -38,10 +39,12 @@ def targets(sigmas: Tensor, model_sampling: Any) -> tuple[list[float], list[floa
 
 @torch.no_grad()
 def sample_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None):
-    """x_s = sqrt(abar_s) x0 + sqrt(1 - abar_s) eps, with x0 and eps from the model's v at x_t (eta = 0).
+    """Steps x_s = sqrt(alpha_bar_s) x0 + sqrt(1 - alpha_bar_s) eps, with x0 and eps from the model's v at x_t (eta =
+    0).
 
-    ComfyUI's x is x_t sqrt(1 + sigma^2), and its denoised picture is sqrt(abar) x_t - sqrt(1 - abar) v with the abar of
-    a finite sigma. At the step without signal (abar = 0) that is undone: x0 = -v, eps = x_t."""
+    ComfyUI's x is x_t sqrt(1 + sigma^2). Its denoised picture is sqrt(alpha_bar) x_t - sqrt(1 - alpha_bar) v, with the
+    alpha_bar of a finite sigma. At the step without signal (alpha_bar = 0) this is undone: x0 = -v, eps = x_t.
+    """
     model_sampling = model.inner_model.model_patcher.get_model_object("model_sampling")
     here, there = targets(sigmas, model_sampling)
     scale = (1 + sigmas.cpu().double() ** 2).sqrt().tolist()

@@ -11,7 +11,8 @@ from ..model.denoiser import BETAS, model_sampling
 
 
 def with_betas(model: ModelPatcher, betas: str) -> ModelPatcher:
-    """The model with other betas: "linear" as in the official inference, or "scaled_linear" as in its training."""
+    """Returns the model with another beta schedule: "linear" as in the official inference, or "scaled_linear" as in its
+    training."""
     if betas not in BETAS:
         raise ValueError(f"There is no beta schedule called {betas!r}; choose from {', '.join(BETAS)}.")
     patched = model.clone()
@@ -20,7 +21,7 @@ def with_betas(model: ModelPatcher, betas: str) -> ModelPatcher:
 
 
 def alphas_cumprod(sampling: Any) -> Tensor:
-    """abar_t = 1 / (1 + sigma_t^2) for every training step t, with the exact 0 that ComfyUI's last sigma stands for."""
+    """Returns alpha_bar_t = 1 / (1 + sigma_t^2) for every training step t, with an exact 0 for ComfyUI's last sigma."""
     alphas = 1 / (1 + sampling.sigmas.cpu().double() ** 2)  # not all devices have float64
     if sampling.zsnr:
         alphas[-1] = 0
@@ -28,19 +29,20 @@ def alphas_cumprod(sampling: Any) -> Tensor:
 
 
 def trailing_timesteps(steps: int, total: int = 1000) -> list[int]:
-    """round(total - i total / steps) - 1, from total - 1 on, as diffusers' "trailing" spacing rounds it."""
+    """Returns round(total - i total / steps) - 1, from total - 1 on, rounded like diffusers' "trailing" spacing."""
     if not 1 <= steps <= total:
         raise ValueError(f"{steps} steps are not possible; choose from 1 to {total}.")
-    # Rounding makes this range one too long for some counts (61, say); the scheduler would then step to "-1".
+    # Rounding makes this range one too long for some counts, such as 61; the scheduler would then step to "-1".
     return (np.arange(total, 0, -total / steps).round().astype(int) - 1).tolist()[:steps]
 
 
 def official_jump(timesteps: list[int], total: int = 1000) -> int | None:
-    """T // n, by which the official scheduler goes on at every step of n, for consecutive timesteps of the n, with -1
-    for the end behind them; None if there is no such n.
+    """Returns T // n, the step of the official scheduler with n steps, for consecutive timesteps of its n, with -1 for
+    the end after them; None if there is no such n.
 
-    It is less than the way to the next timestep where n does not divide T. One or two steps can be of several n of 34
-    and more, which differ by 1 in this; an n that divides T goes first then, after it the smallest."""
+    If n does not divide T, this is less than the distance to the next timestep. One or two timesteps can belong to
+    several n of 34 and more, whose steps differ by 1; an n that divides T is then preferred, otherwise the smallest.
+    """
 
     def holds(n: int) -> bool:
         there = [*trailing_timesteps(n, total), -1]
@@ -53,7 +55,8 @@ def official_jump(timesteps: list[int], total: int = 1000) -> int | None:
 
 
 def trailing_sigmas(sampling: Any, steps: int, denoise: float = 1.0) -> Tensor:
-    """The sigmas of the official timesteps and a final 0; of a longer schedule the last `steps` if denoise < 1."""
+    """Returns the sigmas of the official timesteps and a final 0; if denoise < 1, the last `steps` of a longer
+    schedule."""
     if not 0 <= denoise <= 1:
         raise ValueError(f"denoise is {denoise}; it must be from 0 (nothing changes) to 1 (all noise).")
     if denoise == 0:

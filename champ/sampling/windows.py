@@ -12,18 +12,21 @@ Weights = Callable[[int, int], list[float]]
 
 
 def looped(frames: int, length: int, overlap: int, step: int = 0) -> list[list[int]]:
-    """The official windows: one every length - overlap frames, and past the end on with the first frames.
+    """Returns the official windows: one every length - overlap frames, continuing past the end with the first frames.
 
-    The clip is taken for a loop: its last windows see the end followed by the beginning."""
+    The clip is treated as a loop: its last windows see the end followed by the beginning.
+    """
     if frames <= length:
         return [list(range(frames))]
     return [[(start + k) % frames for k in range(length)] for start in range(0, frames, length - overlap)]
 
 
 def open_ended(frames: int, length: int, overlap: int, step: int = 0) -> list[list[int]]:
-    """As few windows as share at least `overlap` frames with their neighbours, spread evenly from end to end.
+    """Returns the fewest windows that share at least `overlap` frames with their neighbours, spread evenly over the
+    clip.
 
-    All are full, and none joins the end of the clip to its beginning."""
+    All are full, and none joins the end of the clip to its beginning.
+    """
     if frames <= length:
         return [list(range(frames))]
     count = -(-(frames - overlap) // (length - overlap))
@@ -32,7 +35,7 @@ def open_ended(frames: int, length: int, overlap: int, step: int = 0) -> list[li
 
 
 def comfy_schedule(name: str) -> Schedule:
-    """One of ComfyUI's schedules; its uniform ones move the windows from step to step."""
+    """Returns one of ComfyUI's schedules; its uniform ones move the windows from step to step."""
 
     def schedule(frames: int, length: int, overlap: int, step: int) -> list[list[int]]:
         options = SimpleNamespace(
@@ -57,12 +60,12 @@ def flat_weights(length: int, overlap: int) -> list[float]:
 
 
 def pyramid(length: int, overlap: int) -> list[float]:
-    """Rises to the middle of the window, where a frame sees most of its neighbours."""
+    """Weights that rise to the middle of the window, where a frame sees most of its neighbours."""
     return [float(min(k + 1, length - k)) for k in range(length)]
 
 
 def ramps(length: int, overlap: int) -> list[float]:
-    """A cross-fade over the overlap, flat between."""
+    """A cross-fade over the overlap, flat in between."""
     return [float(min(k + 1, length - k, overlap + 1)) for k in range(length)]
 
 
