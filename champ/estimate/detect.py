@@ -5,6 +5,8 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+import torch
+from torchvision.ops import nms
 
 SIZE = 640  # pixels, of the square that the network takes
 GREY = 114  # of the part of the square that the picture does not cover
@@ -83,14 +85,5 @@ def suppress(boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Numbers of the boxes that stay, best first: each takes those away that overlap it and score less. Widths and
     heights are those of whole pixels, one more than the difference."""
     waiting = np.flatnonzero(scores > CANDIDATE)
-    waiting = waiting[np.argsort(-scores[waiting], kind="stable")]
-    corners, opposite = boxes[:, :2], boxes[:, 2:] + 1
-    area = (opposite - corners).prod(axis=1)
-    kept = []
-    while len(waiting):
-        best, waiting = waiting[0], waiting[1:]
-        kept.append(best)
-        sides = np.minimum(opposite[best], opposite[waiting]) - np.maximum(corners[best], corners[waiting])
-        shared = sides.clip(0).prod(axis=1)
-        waiting = waiting[shared / (area[best] + area[waiting] - shared) <= OVERLAP]
-    return np.array(kept, dtype=int)
+    pixels = torch.from_numpy(boxes[waiting] + (0, 0, 1, 1))
+    return waiting[nms(pixels, torch.from_numpy(scores[waiting]), OVERLAP).numpy()]
