@@ -77,5 +77,5 @@ def test_nobody_is_nobody():
 
 
 def test_another_network_is_refused():
-    with pytest.raises(ValueError, match=r"yolox.onnx gives values of shape \(1, 300, 6\) .*; choose yolox_l\.$"):
+    with pytest.raises(ValueError, match=r"yolox.onnx gives values of shape \(1, 300, 6\), .*; choose yolox_l\.$"):
         find_people([np.zeros((8, 8, 3), np.uint8)], Detector(np.zeros((1, 300, 6), np.float32)))
