@@ -54,7 +54,7 @@ def download(url: str, target: Path, sha256: str | None = None) -> str:
             part.unlink()
         etag.unlink(missing_ok=True)
     except OSError as error:
-        kept = "What has arrived is kept; press Download to continue." if part.is_file() else ""
+        kept = " What has arrived is kept; press Download to continue." if part.is_file() else ""
         raise ValueError(not_saved(target, error) + kept) from error
     if not right:
         raise ValueError(

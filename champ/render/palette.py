@@ -28,8 +28,10 @@ def palette_report(semantic_map: Tensor, mask: Tensor | None = None) -> str | No
     inside = np.ones(frames.shape[:3], dtype=bool) if mask is None else mask.expand(frames.shape[:3]).cpu().numpy() > 0
     empty = [i for i in range(len(frames)) if frames[i][inside[i]].max(initial=0) <= FOREGROUND]
     if len(empty) == len(frames):
-        return "The semantic map is black in every frame: nobody is in the picture, or another map was connected; "
-        "check it with a preview."
+        return (
+            "The semantic map is black in every frame: nobody is in the picture, or another map was connected; check "
+            "it with a preview."
+        )
     filled = sorted(set(range(len(frames))) - set(empty))
     chosen = [filled[i] for i in np.linspace(0, len(filled) - 1, min(FRAMES, len(filled))).astype(int)]
     purple = all(_on_purple(frames[i]) for i in chosen)

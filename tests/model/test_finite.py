@@ -113,7 +113,7 @@ def test_encoders_and_reference_net(champ):
     net.patcher.model.input_blocks[4][0].in_layers[2].weight.fill_(float("inf"))
     latents = torch.randn(1, 4, 8, 8)
     with pytest.raises(
-        ValueError, match="ReferenceNet gave NaN .* picture 0: its weights contain some, first in input_b"
+        ValueError, match="ReferenceNet gave NaN .* reference image 0: its weights contain some, first in input_b"
     ):
         encode_reference(net, latents)
     with pytest.raises(ValueError, match="The VAE gave NaN .* start ComfyUI with --fp32-vae"):

@@ -89,5 +89,5 @@ def test_the_network_leaves_the_memory_and_others_stay(champ):
 
 
 def test_a_range_that_is_none_is_refused(champ):
-    with pytest.raises(ValueError, match="from 0.8 to 0.2 of the sampling"):
+    with pytest.raises(ValueError, match="start 0.8 and end 0.2, which is not a part of the sampling"):
         encode_reference(champ.net, latents(champ), span=Span(0.8, 0.2))

@@ -428,8 +428,8 @@ def write_own(path: Path, about: dict = {}, **tensors) -> Path:  # noqa: B006
 @pytest.mark.parametrize(
     ("about", "tensors", "message"),
     [
-        ({"width": "99999999999"}, {}, "it claims pictures of 99999999999x768 pixels, and 16384 are the limit"),
-        ({"fps": "1e300"}, {}, r"it claims 1e\+300 frames per second, and 1000 are the limit"),
+        ({"width": "99999999999"}, {}, "it claims pictures of 99999999999x768 pixels, and 16384 a side is the limit"),
+        ({"fps": "1e300"}, {}, r"it claims 1e\+300 frames per second, and 1000 is the limit"),
         ({"focal": "1e-9"}, {}, "it claims a focal length of 1e-09 pixels"),
         ({}, {"rotations": torch.zeros(FRAMES, 24, 3, 3)}, "it holds matrices that are not rotations"),
         ({}, {"rotations": -torch.eye(3).repeat(FRAMES, 24, 1, 1)}, "it holds matrices that are not rotations"),

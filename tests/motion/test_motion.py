@@ -42,9 +42,9 @@ def test_shots_are_runs_of_the_same_number_and_follow_the_frames():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"cam_t": torch.zeros(3, 3)}, r"cam_t have shape \(3, 3\) but \(4, 3\)"),
+        ({"cam_t": torch.zeros(3, 3)}, r"cam_t have shape \(3, 3\), but \(4, 3\)"),
         ({"rotations": torch.zeros(4, 24, 3)}, r"rotations have shape"),
-        ({"shot": torch.zeros(3)}, r"shot have shape \(3,\) but \(4,\)"),
+        ({"shot": torch.zeros(3)}, r"shot have shape \(3,\), but \(4,\)"),
         ({"focal": 0.0}, "focal length is 0.0"),
         ({"focal": float("nan")}, "focal length is nan"),
         ({"fps": -1.0}, "frame rate is -1.0"),
