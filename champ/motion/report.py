@@ -39,8 +39,8 @@ def describe(motion: Motion, before: Motion | None = None) -> str:
         lines.append(f"The motion before has {len(before)} frames, so it is another motion and is not compared.")
         before = None
     if len(motion) > 2:
-        was = "" if before is None else f", {trembling(before):.2f} before"
-        lines.append(f"Jitter: {trembling(motion):.2f} degrees a frame{was}.")
+        was = "" if before is None else f", {jitter(before):.2f} before"
+        lines.append(f"Jitter: {jitter(motion):.2f} degrees a frame{was}.")
     return "\n".join(lines)
 
 
@@ -50,7 +50,7 @@ def speed(motion: Motion) -> Tensor:
     return turn.rad2deg() * motion.fps * (motion.shot.diff() == 0)
 
 
-def trembling(motion: Motion) -> float:
+def jitter(motion: Motion) -> float:
     """Returns the jitter in degrees: the median distance of a joint's rotation from the midpoint of its neighbours in
     time."""
     turn = to_axis_angle(motion.rotations[:-1].mT @ motion.rotations[1:])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from champ.motion.motion import Motion
-from champ.motion.report import FILLED, GOOD, HEIGHT, OLD, SEEN, SPEED, WIDTH, describe, plot, speed, trembling
+from champ.motion.report import FILLED, GOOD, HEIGHT, OLD, SEEN, SPEED, WIDTH, describe, jitter, plot, speed
 from champ.motion.rotation import rot_y
 
 
@@ -42,9 +42,9 @@ def test_what_was_filled_and_where_the_cuts_are_is_said():
 def test_speed_and_trembling_are_degrees():
     steady = turning(3 * torch.arange(20.0))
     torch.testing.assert_close(speed(steady), torch.full((19,), 75.0), atol=0.01, rtol=0)
-    assert trembling(steady) < 0.01
+    assert jitter(steady) < 0.01
     zigzag = turning(torch.tensor([0.0, 2.0] * 10))  # each frame is 2 degrees off the middle of its neighbours
-    assert trembling(zigzag) == pytest.approx(2.0, abs=1e-3)
+    assert jitter(zigzag) == pytest.approx(2.0, abs=1e-3)
     assert "Jitter: 0.00 degrees a frame, 2.00 before." in describe(steady, zigzag)
     other = describe(steady, zigzag[:10])
     assert "has 10 frames, so it is another motion" in other and "Jitter: 0.00 degrees a frame." in other
@@ -52,7 +52,7 @@ def test_speed_and_trembling_are_degrees():
 
 def test_a_cut_is_no_turn():
     motion = turning(torch.tensor([0.0, 0, 0, 90, 90, 90]), shot=torch.tensor([0, 0, 0, 1, 1, 1]))
-    assert speed(motion).max() < 0.01 and trembling(motion) < 0.01
+    assert speed(motion).max() < 0.01 and jitter(motion) < 0.01
 
 
 def count(picture: np.ndarray, color: tuple[int, int, int], rows: tuple[int, int]) -> int:
