@@ -16,6 +16,12 @@ PREVIEW_SIZE = 1024  # longer side in pixels
 PREVIEW_FRAMES = 120
 
 
+def preview_scale(width: int, height: int, longest: int = PREVIEW_SIZE) -> tuple[float, tuple[int, int]]:
+    """Returns by how much pictures are made smaller for a preview, and their width and height then."""
+    scale = min(1.0, longest / max(width, height))
+    return scale, (max(1, round(width * scale)), max(1, round(height * scale)))
+
+
 def preview_step(frames: int, fps: float) -> int:
     """Returns the frame step of a preview: previews stay small, and browsers slow down above 50 frames a second."""
     return max(-(-frames // PREVIEW_FRAMES), math.ceil(fps / 50))

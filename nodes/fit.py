@@ -15,7 +15,7 @@ from ..champ.keypoints.pose import Pose
 from ..champ.motion.motion import Motion
 from ..champ.progress import counted
 from ..champ.render.skeleton import draw_skeleton
-from .animation import animated, preview_step
+from .animation import animated, preview_scale, preview_step
 from .estimate import describe_estimate
 from .motion import figure_over
 from .pose import keypoints_of_clip
@@ -105,8 +105,7 @@ def body_over(
 ) -> torch.Tensor:
     """Draws body and keypoints of every `step`-th frame over its picture or a plain colour, at a reduced size: (F, H,
     W, 3) uint8."""
-    scale = min(1.0, OVERLAY_SIZE / max(motion.width, motion.height))
-    width, height = max(1, round(motion.width * scale)), max(1, round(motion.height * scale))
+    scale, (width, height) = preview_scale(motion.width, motion.height, OVERLAY_SIZE)
     small = replace(motion[::step], focal=motion.focal * scale, width=width, height=height)
     behind = None
     if frames is not None:

@@ -13,7 +13,7 @@ from ..champ.frame_lists import in_short
 from ..champ.keypoints.pose_keypoint import SHOT
 from ..champ.progress import counted
 from ..champ.render.skeleton import draw_skeleton
-from .animation import PREVIEW_SIZE, animated, preview_step
+from .animation import PREVIEW_SIZE, animated, preview_scale, preview_step
 from .pose import FPS, keypoints_of_clip
 from .types import PoseKeypoint, progress, schema, to_image
 from .video import clip_input
@@ -110,8 +110,7 @@ def boxes_over(frames: Iterable[np.ndarray], everybody: list[Track], chosen: Tra
     H, W, 3) uint8."""
     overlay = []
     for f, picture in zip(count(0, step), frames):
-        scale = min(1.0, PREVIEW_SIZE / max(picture.shape[:2]))
-        size = [max(1, round(side * scale)) for side in picture.shape[1::-1]]
+        scale, size = preview_scale(*picture.shape[1::-1])
         small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA) // 2
         there = [(n, t) for n, t in enumerate(everybody) if t.member[f] >= 0]
         for n, t in sorted(there, key=lambda pair: pair[1].member[f] == chosen.member[f]):  # the chosen one last

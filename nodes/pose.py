@@ -15,7 +15,7 @@ from ..champ.keypoints.pose import Pose
 from ..champ.keypoints.pose_keypoint import SHOT, canvas_size, from_pose_keypoint, shots_of, to_pose_keypoint
 from ..champ.progress import advance, counted
 from ..champ.render.skeleton import draw_skeleton
-from .animation import PREVIEW_SIZE, animated, preview_step
+from .animation import PREVIEW_SIZE, animated, preview_scale, preview_step
 from .files import dwpose_file, dwpose_files, register_dwpose
 from .types import ChampDWPose, PoseKeypoint, checked, progress, schema, to_image, warn
 from .video import Pictures, clip_input, pictures
@@ -151,8 +151,7 @@ def skeletons_over(picture: np.ndarray, poses: list[Pose]) -> torch.Tensor:
     height, width = picture.shape[:2]
     drawn = draw_skeleton(poses, width, height)
     drawn = np.where(drawn.any(axis=2, keepdims=True), drawn, picture // 2)
-    scale = min(1.0, PREVIEW_SIZE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
+    _, size = preview_scale(width, height)
     return torch.from_numpy(cv2.resize(drawn, size, interpolation=cv2.INTER_AREA))
 
 

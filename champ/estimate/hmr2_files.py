@@ -5,16 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..files.errors import DamagedError, reading
-from ..files.tensors import read_safetensors, tensors_in
+from ..files.tensors import StateDict, read_safetensors, tensors_in
 from ..output import whole, write_tensors
 
 SUFFIXES = (".ckpt", ".safetensors", ".pth", ".pt")
 OFFICIAL = "epoch=35-step=1000000.ckpt"
-
-StateDict = dict[str, Tensor]
 
 
 def read_hmr2(path: str | Path) -> tuple[StateDict, dict[str, str]]:

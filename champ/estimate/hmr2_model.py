@@ -12,12 +12,13 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ..files.tensors import StateDict
 from ..model.checkpoint import check_tensors, kind_of, shapes_of
 from ..model.compat import managed, operations
 from ..model.finite import all_finite, network_cause
 from ..model.memory import if_it_fits, loaded
 from .hmr2 import COLUMNS, DECODER_HEADS, HEADS, ROWS, HMR2Net, HMR2Sizes, Prediction
-from .hmr2_files import OFFICIAL, StateDict, half_copy, read_hmr2, save_half
+from .hmr2_files import OFFICIAL, half_copy, read_hmr2, save_half
 
 # How the weights are stored; ComfyUI decides whether they are computed with as they are.
 WEIGHT_DTYPES = {"default": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}

@@ -13,11 +13,11 @@ from ..body.skeleton import JOINTS
 from ..keypoints.layouts import COCO_FROM_OPENPOSE
 from ..keypoints.pose import THRESHOLD, Pose
 from ..motion.camera import CAMERA_FROM_WORLD
+from ..motion.presets import SIDES
 from ..motion.rotation import rot_y, rot_z
 from .points import POINTS, SEEN, PointBody
 
 KNUCKLE = 9  # of a hand's 21 points
-SIDES = (("left", 1.0), ("right", -1.0))
 YAWS = 16
 PART = 1000  # frames that are compared at once
 WINDOW = 9  # frames, in some of which a limb shows its whole length

@@ -14,6 +14,7 @@ from .torch_files import is_tensor, read_torch, to_tensor
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")  # in order of preference
 HEADER = 16 << 20  # bytes of the header of a safetensors file
+StateDict = dict[str, Tensor]  # of a network, by the names of its parts
 
 
 def read_tensors(

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from torch import Tensor
 
-from ..files.tensors import SUFFIXES, read_tensors
+from ..files.tensors import SUFFIXES, StateDict, read_tensors
 from .config import ANIMATE_ANYONE, CHAMP, MOTION_KEY, TEMPORAL, Shapes
 
 ENCODED_MAPS = ("depth", "normal", "semantic_map", "dwpose")  # Champ's guidance encoders
@@ -26,8 +26,6 @@ _DIFFUSERS = re.compile(rf"diffusion_pytorch_model{_ENDING}")
 _BESIDE = re.compile(r"(diffusion_)?(pytorch_)?model([-_.].*)?")
 # Each network has one of these tensor names; the prefix before it is the prefix of all its tensors.
 _ANCHOR = re.compile(r"(|.*\.)(?:conv_in\.weight|down_blocks\.\d+\.motion_modules\..*)")
-
-StateDict = dict[str, Tensor]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
+from ..files.tensors import StateDict
 from .checkpoint import (
     DENOISING,
     ENCODER,
@@ -20,7 +21,6 @@ from .checkpoint import (
     REFERENCE,
     CheckpointSet,
     NetworkFile,
-    StateDict,
     check_kind,
     check_tensors,
     read_state,
