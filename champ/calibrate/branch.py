@@ -126,8 +126,8 @@ def calibrate(
 def _warped(
     picture: Picture, plan: Plan, encode: Callable[[Tensor], Tensor], apart: bool
 ) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor | None]:
-    """The shares of the cells of each warp, and the latents of all but the first, which is the reference as it is. A
-    few pictures are in memory at once; this is the first half of the work of a calibration."""
+    """Returns the shares of the cells of each warp, and the latents of all but the first, which is the reference as it
+    is. Few pictures are in memory at once; this is the first half of the work of a calibration."""
     cells = (picture.height // 8, picture.width // 8)
     pixels: list[Tensor] = []
     latents: list[Tensor] = []

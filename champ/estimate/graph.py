@@ -208,7 +208,7 @@ def bounded(value: Any) -> None:
 
 
 def _all(kind: type[Kind], value: Any) -> Iterator[Kind]:
-    """What is of a kind in lists of lists."""
+    """Yields what is of a kind in lists of lists."""
     if isinstance(value, kind):
         yield value
     elif isinstance(value, (list, tuple)):

@@ -233,7 +233,7 @@ class SlidingWindow:
 
 
 def _sliding(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """An operator whose first argument after the tensors is the window."""
+    """Gathers the attributes of a sliding window into one argument of an operator."""
 
     def operator(*tensors: Tensor, **attributes: Any) -> Tensor:
         given = [field.name for field in fields(SlidingWindow) if field.name in attributes]
@@ -269,7 +269,7 @@ def _average_pool(x: Tensor, *, window: SlidingWindow, ceil_mode=0, count_includ
 
 
 def _without(*names: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """For an operator whose attributes of these names change nothing in the cases that it knows."""
+    """Leaves out attributes that change nothing in the cases that an operator knows."""
 
     def wrap(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def operator(*tensors: Any, **attributes: Any) -> Tensor:

@@ -32,8 +32,8 @@ def release(patcher: ModelPatcher) -> None:
 
 
 def if_it_fits(run: Callable[[], Result], several: bool) -> Result | None:
-    """What `run` makes of several things at once; None when the memory does not suffice for them, and then what was
-    made of them is gone."""
+    """Returns what `run` makes of several things at once, or None when the memory does not suffice for them; what was
+    made of them is gone then."""
     try:
         return run()
     except Exception as error:
