@@ -1,19 +1,22 @@
 """No function is so long, or is given so much, that one has to scroll or to count."""
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 PACK = Path(__file__).parents[1]
 LINES, PARAMETERS = 60, 7
 
 
-def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+@cache
+def functions() -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    found = []
     for place in ("champ", "nodes", "bench", "tools", "tests", "dev.py"):
         for file in sorted((PACK / place).rglob("*.py")) or [PACK / place]:
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                    yield f"{file.relative_to(PACK)}: {node.name}", node
+                    found.append((f"{file.relative_to(PACK)}: {node.name}", node))
+    return found
 
 
 def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
