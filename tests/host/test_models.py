@@ -234,7 +234,7 @@ def test_sampling_can_be_cancelled(server, models):
         ),
         ("champ_video", {"ChampEncodeGuidance": {"mask": ["4", 1]}}, "connect the mask of the same maps"),
         ("champ_video", {"ChampEncodeReference": {"width": 100}}, "100x96 pixels are not multiples of 8"),
-        ("champ_video", {"ChampEncodeGuidance": {"start": 0.8, "end": 0.2}}, "from 0.8 to 0.2 of the sampling"),
+        ("champ_video", {"ChampEncodeGuidance": {"start": 0.8, "end": 0.2}}, "start 0.8 and end 0.2"),
     ],
 )
 def test_bad_input_is_explained(server, models, name, changes, message):
