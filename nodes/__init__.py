@@ -24,6 +24,7 @@ from . import (
     sampling,
     smooth,
     transfer,
+    view,
 )
 
 
@@ -56,4 +57,5 @@ class ChampExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> ChampExtension:
     download.add_routes()
+    view.add_routes()
     return ChampExtension()

@@ -46,14 +46,15 @@ def still(image: torch.Tensor, cls: type[io.ComfyNode]) -> ui.PreviewImage | Non
         return None
 
 
-def animated(pictures: torch.Tensor, fps: float) -> ui.SavedImages | None:
-    """Makes a node's preview of uint8 pictures (F, H, W, 3), kept in ComfyUI's temporary folder. The node's results do
-    not depend on it: if it cannot be written, the user gets a warning instead."""
+def animated(pictures: torch.Tensor, fps: float) -> dict:
+    """Makes a node's preview of uint8 pictures (F, H, W, 3), kept in ComfyUI's temporary folder, with what the page's
+    player needs. The node's results do not depend on it: if it cannot be written, the user gets a warning instead."""
     path = Path(folder_paths.get_temp_directory(), f"champ_{uuid.uuid4().hex}.webp")
     step = preview_step(len(pictures), fps)
     try:
         save_animation(path, pictures[::step], fps / step)
     except ValueError as error:
         warn(f"There is no preview: {error}")
-        return None
-    return ui.SavedImages([ui.SavedResult(path.name, "", io.FolderType.temp)], is_animated=True)
+        return {}
+    kept = ui.SavedImages([ui.SavedResult(path.name, "", io.FolderType.temp)], is_animated=True)
+    return {**kept.as_dict(), "champ_clip": [{"fps": fps, "step": step, "frames": len(pictures)}]}

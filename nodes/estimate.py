@@ -1,7 +1,7 @@
 """Nodes that estimate the body in a video or a picture with HMR2."""
 
 import numpy as np
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..champ.body.free import load_free_body
 from ..champ.estimate.estimate import estimate_motion
@@ -14,6 +14,7 @@ from ..champ.motion.motion import Motion
 from .files import hmr2_file, hmr2_files, register_folder
 from .types import ChampBody, ChampHMR2, ChampMotion, PoseKeypoint, checked, progress, schema, warn
 from .video import Pictures, clip_input, pictures
+from .view import keep
 
 register_folder("hmr2", set(SUFFIXES))
 
@@ -133,7 +134,7 @@ class ChampEstimateMotion(io.ComfyNode):
             shot,
         )
         text = describe_estimate(motion)
-        return io.NodeOutput(motion, text, ui=ui.PreviewText(text))
+        return io.NodeOutput(motion, text, ui={"text": (text,), **keep(motion, body)})
 
 
 def person_boxes(keypoints: list[dict], frames: Pictures) -> tuple[list[np.ndarray | None], np.ndarray]:

@@ -21,6 +21,7 @@ from .motion import figure_over
 from .pose import keypoints_of_clip
 from .types import ChampBody, ChampMotion, PoseKeypoint, progress, schema, to_image
 from .video import Pictures, clip_input
+from .view import keep
 
 OVERLAY_SIZE = 512  # longer side in pixels
 OPACITY = 0.85
@@ -97,7 +98,9 @@ class ChampFitMotion(io.ComfyNode):
         report = describe_estimate(motion)
         if motion.confidence[motion.confidence > 0].median() < UNSEEN:
             report += "\nMuch of the person is out of sight in most frames; parts that are not seen stand upright."
-        return io.NodeOutput(motion, to_image(overlay), report, ui=animated(overlay, fps / step))
+        return io.NodeOutput(
+            motion, to_image(overlay), report, ui={**animated(overlay, fps / step), **keep(motion, body)}
+        )
 
 
 def body_over(

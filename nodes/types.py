@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import fields
 from typing import Any
 
@@ -30,6 +31,9 @@ ChampGuidanceEncoders = io.Custom("CHAMP_GUIDANCE_ENCODERS")
 ChampReference = io.Custom("CHAMP_REFERENCE")
 ChampGuidance = io.Custom("CHAMP_GUIDANCE")
 
+# Set while a node works for a view in the page, outside of any run: no progress bar moves, and nobody is warned.
+aside: ContextVar[bool] = ContextVar("aside", default=False)
+
 
 def schema(*, aliases: list[str], advanced: Collection[str] = (), **about: Any) -> io.Schema:
     """Makes a node's schema. Newer versions of ComfyUI also get search aliases, and the advanced inputs, which they
@@ -50,6 +54,9 @@ def drawing_device() -> torch.device:
 @contextmanager
 def progress() -> Iterator[None]:
     """Moves the node's progress bar with the work inside, and stops it when the user cancels. Decorates `execute`."""
+    if aside.get():
+        yield
+        return
     bar, last = ProgressBar(1), 0
 
     def listener(done: int, total: int) -> None:
@@ -106,6 +113,8 @@ def to_bytes(image: torch.Tensor) -> torch.Tensor:
 
 def warn(message: str) -> None:
     """Warns the user in the browser and in the log, without stopping the workflow."""
+    if aside.get():
+        return
     logging.warning("[Champ] %s", message)
     PromptServer.instance.send_sync("champ.warning", {"message": message})
 

@@ -1,0 +1,104 @@
+// The motion of a node as a source for the player: asks the server what the widgets make of it, before anything is run.
+import { api } from "../../scripts/api.js";
+import { beginning, drawFigure, forget } from "./figure.js";
+
+// Whose motion the server works out from their widgets; others are known after a run.
+const WORKED_OUT = new Set([
+  "ChampBuiltInMotion", "ChampCamera", "ChampExamplePerson", "ChampFreeBody", "ChampLoadMotion", "ChampLoadSMPL",
+  "ChampPreviewMotion", "ChampRetimeMotion", "ChampSmoothMotion", "ChampTransferMotion",
+]);
+const TURN = 0.01; // radians for a pixel
+
+const meshes = {};
+
+// A node and all before it, as a prompt has them; what only a run can tell as the token that the run left.
+export function describe(node, outputs, nodes = {}) {
+  const id = String(node.id);
+  if (id in nodes) return nodes;
+  if (!WORKED_OUT.has(node.comfyClass)) {
+    const token = outputs?.[id]?.champ_motion?.[0];
+    nodes[id] = token ? { token } : {};
+    return nodes;
+  }
+  const inputs = {};
+  nodes[id] = { class_type: node.comfyClass, inputs };
+  for (const { name, value } of node.widgets ?? [])
+    if (["string", "number", "boolean"].includes(typeof value)) inputs[name] = value;
+  (node.inputs ?? []).forEach((input, slot) => {
+    const link = node.getInputLink?.(slot);
+    const source = link && node.getInputNode(slot);
+    if (!source || String(input.type).includes("IMAGE")) return;
+    inputs[input.name] = [String(source.id), link.origin_slot];
+    describe(source, outputs, nodes);
+  });
+  return nodes;
+}
+
+function floats(text, Kind) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  return new Kind(bytes.buffer);
+}
+
+function unpack(about) {
+  if (about.faces)
+    meshes[about.mesh] = {
+      faces: floats(about.faces, Uint32Array),
+      joints: floats(about.joints, Uint8Array),
+      weights: floats(about.weights, Uint8Array),
+    };
+  const scene = { ...about, mesh: meshes[about.mesh] };
+  for (const name of ["matrices", "vertices", "normals"]) scene[name] = floats(about[name], Float32Array);
+  const eye = scene.camera.map((row) => row[3]);
+  const forward = scene.camera.map((row) => row[2]);
+  const middle = [0, scene.path[0][1], 0];
+  scene.depth = Math.max(0.1, forward.reduce((sum, value, i) => sum + value * (middle[i] - eye[i]), 0));
+  return scene;
+}
+
+// What the server says: { source }, or { says } why there is none.
+export async function readMotion(node, nodes, before) {
+  const body = JSON.stringify({ node: String(node.id), nodes, have: Object.keys(meshes) });
+  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body };
+  const answer = await api.fetchApi("/champ/motion", options);
+  if (!answer.ok) return { says: await answer.text() };
+  const about = await answer.json();
+  if (!about.matrices) return { says: about.not_yet ?? about.error };
+  return { source: sourceOf(unpack(about), before?.look) };
+}
+
+function sourceOf(scene, seenFrom) {
+  const look = seenFrom ?? beginning(scene);
+  const actions = [
+    {
+      name: "camera",
+      title: "Look through the camera that films the motion",
+      on: () => look.filmed,
+      press: () => (look.filmed = !look.filmed),
+    },
+    { name: "⟲", title: "Look from the beginning again", on: () => false, press: () => Object.assign(look, beginning(scene)) },
+  ];
+  return {
+    look,
+    actions,
+    total: scene.frames,
+    fps: scene.fps,
+    numbers: scene.numbers,
+    confidence: scene.confidence,
+    draw: (context, index, width, height) => drawFigure(context, scene, index, look, width, height),
+    turn(x, y, move) {
+      look.filmed = false;
+      if (move) {
+        const [right, up] = [x, y].map((value) => (value * look.away) / 600);
+        look.at = [look.at[0] - right * Math.cos(look.yaw), look.at[1] + up, look.at[2] + right * Math.sin(look.yaw)];
+      } else {
+        look.yaw -= x * TURN;
+        look.pitch = Math.max(-0.2, Math.min(1.5, look.pitch + y * TURN));
+      }
+    },
+    zoom(factor) {
+      look.filmed = false;
+      look.away = Math.max(0.6, Math.min(60, look.away * factor));
+    },
+    close: () => forget(scene),
+  };
+}

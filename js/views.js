@@ -1,0 +1,108 @@
+// Puts a player into the nodes that make or change a motion, and into those that show a clip.
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { canDecode, readClip } from "./clip.js";
+import { describe, readMotion } from "./motion.js";
+import { Player } from "./player.js";
+
+const MOVING = [
+  "ChampBuiltInMotion", "ChampCamera", "ChampEstimateMotion", "ChampFitMotion", "ChampLoadMotion", "ChampPreviewMotion",
+  "ChampRetimeMotion", "ChampSmoothMotion", "ChampTransferMotion",
+];
+const LOOK_AGAIN = 200; // milliseconds between two looks at the widgets
+const HEIGHT = 260;
+
+const views = new Map(); // node: { player, asked, clip, busy }
+
+// The editor would show an animated picture; the player shows it instead. This module is loaded before the editor
+// begins to listen, so that it hears of it first.
+api.addEventListener("executed", ({ detail }) => {
+  const output = detail?.output;
+  if (!canDecode || !output?.champ_clip || !output.images) return;
+  output.champ_clip = [{ ...output.champ_clip[0], image: output.images[0] }];
+  delete output.images;
+  delete output.animated;
+});
+
+function viewOf(node) {
+  if (views.has(node)) return views.get(node);
+  const player = new Player();
+  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT };
+  const widget = node.addDOMWidget("champ_view", "champ_view", player.element, options);
+  widget.serialize = false;
+  const view = { player };
+  views.set(node, view);
+  const { onRemoved } = node;
+  node.onRemoved = function () {
+    player.remove();
+    Object.values(player.sources).forEach((source) => source.close());
+    views.delete(node);
+    return onRemoved?.apply(this, arguments);
+  };
+  return view;
+}
+
+function put(view, name, source) {
+  view.player.sources[name]?.close();
+  view.player.put(name, source);
+}
+
+async function lookAtMotion(node, view) {
+  const nodes = describe(node, app.nodeOutputs);
+  const asked = JSON.stringify(nodes);
+  if (asked === view.asked || view.busy) return;
+  Object.assign(view, { asked, busy: true });
+  try {
+    const { source, says } = await readMotion(node, nodes, view.player.sources["3D"]);
+    if (!views.has(node)) source?.close();
+    else if (source) {
+      const { chosen } = view.player;
+      put(view, "3D", source);
+      if (chosen === "2D" && view.player.sources["2D"]) view.player.choose("2D");
+    } else view.player.say(says);
+  } catch (error) {
+    view.player.say(error.message);
+  } finally {
+    view.busy = false;
+  }
+}
+
+async function lookAtClip(node) {
+  const [about] = app.nodeOutputs?.[node.id]?.champ_clip ?? [];
+  if (!about?.image || views.get(node)?.clip === about.image.filename) return;
+  const view = viewOf(node);
+  view.clip = about.image.filename;
+  try {
+    const source = await readClip(api.apiURL(`/view?${new URLSearchParams(about.image)}`), about);
+    if (views.has(node)) put(view, "2D", source);
+  } catch (error) {
+    view.player.say(error.message);
+  }
+}
+
+function everyNode(graph, found = []) {
+  for (const node of graph?.nodes ?? []) {
+    found.push(node);
+    if (node.subgraph) everyNode(node.subgraph, found);
+  }
+  return found;
+}
+
+function look() {
+  if (document.hidden) return;
+  for (const node of everyNode(app.graph)) {
+    if (!node.comfyClass?.startsWith("Champ")) continue;
+    lookAtClip(node);
+    if (views.has(node) && MOVING.includes(node.comfyClass)) lookAtMotion(node, views.get(node));
+  }
+}
+
+app.registerExtension({
+  name: "Champ.Views",
+  setup() {
+    setInterval(look, LOOK_AGAIN);
+  },
+  nodeCreated(node) {
+    if (MOVING.includes(node.comfyClass) && node.addDOMWidget) viewOf(node);
+  },
+});
