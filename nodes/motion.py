@@ -74,7 +74,7 @@ class ChampBuiltInMotion(io.ComfyNode):
             display_name="Built-in Motion",
             category="Champ/motion",
             aliases=["dance", "walk", "wave", "turn", "preset motion", "animation", "SMPL"],
-            description="Walk, wave, dance, jumping jacks or a turntable, of any length, with the feet on the floor. "
+            description="Walks, dances, sports and gestures of any length, with the feet on the floor. "
             "For a first try and for tests, without a video.",
             inputs=[
                 ChampBody.Input("body", tooltip="The body that moves. The feet are placed for its proportions."),

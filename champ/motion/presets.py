@@ -14,7 +14,9 @@ from torch import Tensor
 from ..body.body import Body
 from ..body.skeleton import JOINTS
 from ..progress import advance, portion
+from . import repertoire
 from .camera import CAMERA_FROM_WORLD, frame_person
+from .limbs import SIDES, Joints, arms, smoothstep, spread
 from .motion import Motion
 from .rotation import rot_x, rot_y, rot_z
 
@@ -22,9 +24,6 @@ LONGEST = 3600  # seconds
 POSES = 256  # of the feet that are made at once
 STEP_RATE = 60  # Hz at which the path of the feet is followed, whatever the frame rate
 FEET = torch.tensor([JOINTS.index(f"{side}_{part}") for side in ("left", "right") for part in ("ankle", "foot")])
-SIDES = (("left", 1.0), ("right", -1.0))
-
-Joints = dict[str, Tensor]  # joint name to rotations (N, 3, 3)
 
 
 @dataclass(frozen=True)
@@ -32,29 +31,6 @@ class Preset:
     seconds: float  # one cycle
     pose: Callable[[Tensor], Joints]  # joint rotations at cycle positions (N,), periodic with period 1
     lift: Callable[[Tensor], Tensor] = torch.zeros_like  # metres of the lowest point above the floor
-
-
-def arms(
-    side: str, sign: float, down: Tensor, swing: Tensor, forward: Tensor, elbow: Tensor, twist: Tensor | float = 0.0
-) -> Joints:
-    """Returns rotations of shoulder, elbow and collar from how far the arm hangs, swings and reaches forward, and how
-    far the elbow bends."""
-    return {
-        f"{side}_collar": rot_z(-0.12 * sign * down) @ rot_y(-0.15 * sign * forward),
-        f"{side}_shoulder": rot_x(-swing) @ rot_y(-sign * forward) @ rot_z(-sign * down) @ rot_x(twist),
-        f"{side}_elbow": rot_y(-sign * elbow),
-    }
-
-
-def spread(rotation: Callable[[Tensor], Tensor], degrees: Tensor, shares: tuple[float, float, float]) -> Joints:
-    """Spreads a turn of the trunk over the three spine joints."""
-    return {f"spine{i + 1}": rotation(degrees * share) for i, share in enumerate(shares)}
-
-
-def smoothstep(x: Tensor, start: float, end: float) -> Tensor:
-    """Returns a quintic step from 0 at `start` to 1 at `end`."""
-    t = ((x - start) / (end - start)).clamp(0, 1)
-    return t**3 * (t * (6 * t - 15) + 10)
 
 
 def periodic(table: dict[float, float], harmonics: int) -> Callable[[Tensor], Tensor]:
@@ -201,6 +177,17 @@ PRESETS = {
     "dance": Preset(8 * 60 / 104, dance),
     "jumping jacks": Preset(1.1, jumping_jacks, lambda x: 0.16 * torch.sin(2 * math.pi * x) ** 2),
     "turntable": Preset(4.0, turntable),
+    "salsa": Preset(8 * 60 / 180, repertoire.salsa),
+    "disco": Preset(8 * 60 / 112, repertoire.disco),
+    "twist": Preset(8 * 60 / 160, repertoire.twist),
+    "shuffle": Preset(4 * 60 / 130, repertoire.shuffle),
+    "jog": Preset(0.72, repertoire.jog, repertoire.flight),
+    "boxing": Preset(2.4, repertoire.boxing),
+    "squats": Preset(2.6, repertoire.squat),
+    "cheer": Preset(1.9, repertoire.cheer),
+    "bow": Preset(3.4, repertoire.bow),
+    "sit and talk": Preset(5.0, repertoire.sit),
+    "idle": Preset(6.0, repertoire.idle),
 }
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ..body.skeleton import JOINTS
-from ..motion.presets import PRESETS, SIDES, Joints, Preset, arms, rotations_at, smoothstep, spread
+from ..motion.limbs import SIDES, Joints, arms, smoothstep, spread
+from ..motion.presets import PRESETS, Preset, rotations_at
 from ..motion.rotation import from_axis_angle, rot_x, rot_y, rot_z, slerp
 from .draw import Draw
 
