@@ -21,7 +21,7 @@ const STYLE = `
   background: var(--comfy-input-bg, #222); border: 1px solid var(--border-color, #4e4e4e); }
 .champ-download .act { grid-column: 2; grid-row: 1 / span 2; justify-self: end; text-align: right; }
 .champ-download progress { width: 180px; display: block; margin-bottom: 4px; }
-.champ-download .close { align-self: end; }
+.champ-download .ends { display: flex; justify-content: space-between; }
 .champ-download .error { grid-column: 1 / span 2; color: var(--error-text, #ff6b6b); opacity: 1; }
 `;
 
@@ -110,6 +110,10 @@ function row(file) {
 function draw() {
   if (!shown) return;
   shown.list.replaceChildren(...shown.files.map(row));
+  const left = shown.files.filter(({ file, present }) => !present && running?.file !== file && !waiting.includes(file));
+  shown.all.hidden = left.length < 2;
+  shown.all.textContent = `Download all ${left.length} (${size(left.reduce((sum, file) => sum + file.size, 0))})`;
+  shown.all.onclick = () => left.forEach(({ file }) => start(file));
   if (!shown.dialog.contains(document.activeElement)) shown.dialog.focus(); // the button that had it is gone
 }
 
@@ -127,9 +131,11 @@ async function open(node) {
     : failure || "No official file is missing.";
   const list = element("ul");
   const dialog = element("dialog", { className: "champ-download", tabIndex: -1 });
-  const close = element("button", { className: "close", textContent: "Close", onclick: () => dialog.close() });
+  const all = element("button");
+  const close = element("button", { textContent: "Close", onclick: () => dialog.close() });
   const title = element("h3", { textContent: `Official files for ${node.title}` });
-  dialog.append(element("style", { textContent: STYLE }), title, element("p", { textContent: text }), list, close);
+  dialog.append(element("style", { textContent: STYLE }), title, element("p", { textContent: text }), list);
+  dialog.append(element("div", { className: "ends" }, all, close));
   dialog.onkeydown = (event) => {
     event.stopPropagation(); // not the editor's shortcuts
     if (event.key === "Escape") dialog.close();
@@ -140,7 +146,7 @@ async function open(node) {
   };
   document.body.append(dialog);
   dialog.showModal();
-  shown = { dialog, list, node, files };
+  shown = { dialog, list, all, node, files };
   draw();
 }
 
