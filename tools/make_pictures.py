@@ -45,14 +45,15 @@ def save_animation(name: str, pictures: torch.Tensor, fps: float) -> None:
 
 
 def save_thumbnail(name: str, picture: torch.Tensor) -> None:
-    path = ROOT / "example_workflows" / f"{name}.jpg"
+    description = (ROOT / "example_workflows" / "api" / f"{name}.md").read_text(encoding="utf-8")
+    path = ROOT / "example_workflows" / f"{description.splitlines()[0].removeprefix('# ')}.jpg"
     Image.fromarray(picture.numpy()).save(path, quality=88)
     print(f"wrote {path} ({path.stat().st_size // 1024} kB)")
 
 
 def quick_start() -> None:
     """From what `python dev.py demo` made last."""
-    made = sorted((ROOT / "output" / "champ").glob("quick_start_*.webp"))
+    made = sorted((ROOT / "output" / "champ").glob("quick_start_comparison_*.webp"))
     if not made:
         print("quick_start: run `python dev.py demo` first")
         return
@@ -102,7 +103,15 @@ def main() -> None:
     save_thumbnail("calibrated_reference", torch.cat([far, torch.from_numpy(near)], dim=1))
     fitted = torch.where((quick[4] > 0).any(dim=2, keepdim=True), quick[4], quick[0])
     save_thumbnail("keypoints_to_motion", torch.cat([quick[4], fitted], dim=1))
+    save_thumbnail("controlnet", torch.cat([quick[4], quick[1]], dim=1))
+    save_thumbnail("wan_animate", torch.cat([quick[4], quick[0]], dim=1))
+    save_thumbnail("wan_scail", torch.cat([quick[0], (quick[1] > 0) * torch.tensor([0, 0, 255], dtype=torch.uint8)], 1))
+    save_thumbnail("wan_vace", torch.cat([quick[1], quick[0]], dim=1))
+    save_thumbnail("long_video", torch.cat([views[1][4], views[1][12]], dim=1))
     sitter = portrait(WIDTH, HEIGHT)
+    beside_it = torch.where(sitter.mask[..., None] > 0, sitter.picture // 3, sitter.picture)
+    save_thumbnail("keep_background", torch.cat([sitter.picture, beside_it], dim=1))
+    save_thumbnail("video_to_video", torch.cat([sitter.picture, quick[3]], dim=1))
     save_thumbnail(
         "video_to_motion", torch.cat([sitter.picture, render_guidance(sitter.body, sitter.motion).normal[0]], 1)
     )

@@ -8,7 +8,7 @@ from PIL import Image, ImageSequence
 
 import dev
 
-QUICK_START = dev.ROOT / "example_workflows" / "quick_start.json"
+[QUICK_START] = (dev.ROOT / "example_workflows").glob("Champ 01*.json")
 # Sets widgets of nodes, as typing into them does: {type of node: {widget: value}}.
 CHOOSE = """
 (choices) => app.graph.nodes.forEach((node) => {
@@ -19,10 +19,12 @@ CHOOSE = """
   }
 })
 """
-# Presses Run, and returns the animated picture that its node shows afterwards.
+# Presses Run, and returns the animated pictures that the nodes which save some show afterwards: result, comparison.
 RUN = """
 async () => {
-  const node = app.graph.nodes.find((node) => node.type === "SaveAnimatedWEBP");
+  const nodes = ["The result", "Picture, result, normal and skeleton maps"].map((title) =>
+    app.graph.nodes.find((node) => node.title === title));
+  for (const node of nodes) node.imgs = [];
   const done = new Promise((resolve, reject) => {
     app.api.addEventListener("execution_success", resolve, { once: true });
     app.api.addEventListener("execution_error", (event) => reject(JSON.stringify(event.detail)), { once: true });
@@ -30,8 +32,9 @@ async () => {
   await app.extensionManager.command.execute("Comfy.Canvas.FitView");  // what is out of view is not drawn
   await app.extensionManager.command.execute("Comfy.QueuePrompt");
   await done;
-  for (let tries = 0; tries < 50 && !node.imgs?.length; tries++) await new Promise((go) => setTimeout(go, 100));
-  return node.imgs[0].src;
+  const shown = () => nodes.every((node) => node.imgs?.length);
+  for (let tries = 0; tries < 50 && !shown(); tries++) await new Promise((go) => setTimeout(go, 100));
+  return nodes.map((node) => node.imgs[0].src);
 }
 """
 
@@ -45,13 +48,13 @@ def frames(page, address: str) -> list[np.ndarray]:
 def test_another_motion_makes_another_dance(page, screenshots):
     page.evaluate("(workflow) => app.loadGraphData(workflow)", json.loads(QUICK_START.read_text(encoding="utf-8")))
     page.evaluate(CHOOSE, {"ChampBuiltInMotion": {"frames": 4}, "ChampSampler": {"steps": 2}})
-    dance = frames(page, page.evaluate(RUN))
+    alone, dance = (frames(page, address) for address in page.evaluate(RUN))
+    assert alone[0].shape == (512, 512)  # the result, large, beside what it is compared with
     page.evaluate(CHOOSE, {"ChampBuiltInMotion": {"motion": "jumping jacks"}})
-    page.evaluate("() => { app.graph.nodes.find((node) => node.type === 'SaveAnimatedWEBP').imgs = [] }")
-    jacks = frames(page, page.evaluate(RUN))
+    _, jacks = (frames(page, address) for address in page.evaluate(RUN))
     page.screenshot(path=screenshots / "quick_start_jumping_jacks.png")
     assert len(dance) == len(jacks) == 4
-    result, picture = (slice(0, dance[0].shape[1] // 4), slice(dance[0].shape[1] // 4, dance[0].shape[1] // 2))
+    picture, result = (slice(0, dance[0].shape[1] // 4), slice(dance[0].shape[1] // 4, dance[0].shape[1] // 2))
     for part, least, most in ((result, 3, 255), (picture, 0, 1)):  # the reference stays the same person
         apart = np.mean([np.abs(a[:, part] - b[:, part]).mean() for a, b in zip(dance, jacks)])
         assert least < apart <= most

@@ -9,11 +9,14 @@ from PIL import Image
 import dev
 from champ.server import Failure, Refused
 
-EXAMPLES = sorted(file.stem for file in (dev.ROOT / "example_workflows").glob("*.json"))
+FOLDER = dev.ROOT / "example_workflows"
+API = FOLDER / "api"
+EXAMPLES = sorted(file.stem for file in API.glob("*.json"))
 # Run in test_models.py.
-NEED_MODELS = {"calibrated_reference", "champ_video", "custom_sampling", "ksampler", "your_video_champ"}
+NEED_MODELS = {"calibrated_reference", "champ_video", "custom_sampling", "ksampler", "video_to_video",
+               "your_video_champ"}  # fmt: skip
+OTHER_MODELS = {"controlnet", "wan_animate", "wan_scail", "wan_vace"}  # tens of gigabytes
 NEEDS = {"load_motion": "save_motion", "reuse_maps": "render_maps"}  # whose results it starts from
-API = dev.ROOT / "example_workflows" / "api"
 
 
 ENOUGH = {"frames": 8, "count": 8, "steps": 4}  # to see whether it runs
@@ -37,15 +40,35 @@ def results(server, entry: dict) -> dict[str, bytes]:
     return {item["filename"]: server.view(item) for item in items}
 
 
-def test_the_quick_start_is_an_example():
-    assert "quick_start" in EXAMPLES
+def titles() -> list[str]:
+    """Returns the titles of the workflows for the editor, which their descriptions say."""
+    return [(API / f"{name}.md").read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for name in EXAMPLES]
 
 
-def test_only_the_editable_examples_are_offered(server):
-    assert sorted(server.json("/workflow_templates").get(dev.PACK, [])) == EXAMPLES
+def test_the_quick_start_is_the_first_example():
+    assert "nothing to download" in min(titles())
 
 
-@pytest.mark.parametrize("name", sorted(set(EXAMPLES) - NEED_MODELS))
+def test_only_the_editable_examples_are_offered_each_with_a_picture(server):
+    assert sorted(server.json("/workflow_templates").get(dev.PACK, [])) == sorted(titles())
+    assert {file.stem for file in FOLDER.glob("*.jpg")} == set(titles())
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_MODELS))
+def test_what_other_models_ask_for_is_there_but_for_their_files(server, name):
+    """Everything in the workflow is valid, except that no file is in the lists."""
+    known = server.json("/object_info")
+    prompt = load(name)
+    if unknown := {node["class_type"] for node in prompt.values()} - known.keys():
+        assert not any(kind.startswith("Champ") for kind in unknown)
+        pytest.skip(f"this ComfyUI has no {', '.join(unknown)}")
+    _, body = server.request("/prompt", {"prompt": prompt})
+    wrong = [error for node in json.loads(body)["node_errors"].values() for error in node["errors"]]
+    assert wrong and {error["type"] for error in wrong} == {"value_not_in_list"}, wrong
+    assert all(error["extra_info"]["received_value"].endswith((".safetensors", ".png")) for error in wrong), wrong
+
+
+@pytest.mark.parametrize("name", sorted(set(EXAMPLES) - NEED_MODELS - OTHER_MODELS))
 def test_example_runs(server, name):
     if name in NEEDS:
         server.run(load(NEEDS[name]))
