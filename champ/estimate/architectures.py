@@ -1,6 +1,7 @@
-"""YOLOX and RTMPose from the checkpoints of their training, which hold weights alone: what to do with them, as a graph.
+"""Builds the graphs of YOLOX and RTMPose for their training checkpoints, which hold only weights.
 
-Layers are found by their official names; how wide and how deep a network is, its tensors say."""
+Layers are found by their official names; the tensors show width and depth.
+"""
 
 import itertools
 import math
@@ -32,8 +33,8 @@ def read_checkpoint(file: Path) -> Graph:
 
 
 def _student(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What DWPose's training is about. Its second stage, in which both networks are of one size, teaches a new head for
-    the teacher's backbone."""
+    """Selects the student's weights from a DWPose checkpoint. The second stage of the training, where both networks
+    have one size, trains a new head for the teacher's backbone."""
     backbones = [
         {key.removeprefix(who): value.shape for key, value in state.items() if key.startswith(f"{who}backbone.")}
         for who in ("teacher.", "student.")
@@ -45,7 +46,7 @@ def _student(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class _Layers:
-    """Takes layers down as steps of a graph. Batch normalisation becomes a part of the convolution before it."""
+    """Records layers as steps of a graph. Batch normalisation is folded into the convolution before it."""
 
     def __init__(self, state: dict[str, Tensor], epsilon: float):
         self.state, self.epsilon = state, epsilon
@@ -73,16 +74,16 @@ class _Layers:
         return self.state[name].float()
 
     def count(self, name: str) -> int:
-        """How many layers are numbered below a name."""
+        """Counts the numbered layers below a name."""
         return next(i for i in itertools.count() if f"{name}.{i}" not in self.places)
 
     def conv(self, x: Ref, name: str, stride: int = 1) -> Ref:
-        """A convolution with a bias."""
+        """Adds a convolution with a bias."""
         weight, bias = self[f"{name}.weight"], self[f"{name}.bias"]
         return self._conv(x, name, weight, bias, stride)
 
     def block(self, x: Ref, name: str, stride: int = 1) -> Ref:
-        """Convolution, batch normalisation, SiLU."""
+        """Adds convolution, batch normalisation and SiLU."""
         scale = self[f"{name}.bn.weight"] / (self[f"{name}.bn.running_var"] + self.epsilon).sqrt()
         weight = self[f"{name}.conv.weight"]
         if weight.ndim != 4 or len(weight) != len(scale):
@@ -104,14 +105,14 @@ class _Layers:
         return self.step(functional.linear, x, self.tensor(f"{name}.weight"))
 
     def pyramid(self, x: Ref, name: str) -> Ref:
-        """The largest values around each pixel, in three sizes."""
+        """Adds max pooling of three sizes (spatial pyramid pooling)."""
         x = self.block(x, f"{name}.conv1")
         pools = [self.step(functional.max_pool2d, x, [size, size], 1, size // 2) for size in (5, 9, 13)]
         return self.block(self.joined(x, *pools), f"{name}.conv2")
 
 
 def _yolox(net: _Layers) -> Graph:
-    """Raw values, for `decode` of detect.py."""
+    """Builds YOLOX; its raw output is decoded in detect.py."""
 
     def stage(x: Ref, name: str, add: bool) -> Ref:
         """Cross-stage partial: a part of the channels goes through bottlenecks."""
@@ -148,12 +149,12 @@ def _yolox(net: _Layers) -> Graph:
 
 
 def _corners(pictures: Tensor) -> Tensor:
-    """Every second pixel of every second row, in four ways, as channels."""
+    """Moves blocks of 2x2 pixels to channels."""
     return torch.cat([pictures[..., top::2, left::2] for left in (0, 1) for top in (0, 1)], dim=1)
 
 
 def _rtmpose(net: _Layers) -> Graph:
-    """The backbone CSPNeXt and the head with a gated attention unit between the keypoints."""
+    """Builds RTMPose: the backbone CSPNeXt, and the head with a gated attention unit between the keypoints."""
 
     def stage(x: Ref, name: str, add: bool) -> Ref:
         long, short = net.block(x, f"{name}.main_conv"), net.block(x, f"{name}.short_conv")
@@ -189,7 +190,7 @@ def _attention(net: _Layers, x: Ref) -> Ref:
 
 
 def _scaled(tokens: Tensor, gain: Tensor) -> Tensor:
-    """Tokens by their root mean square."""
+    """Normalises tokens by their root mean square."""
     length = tokens.norm(dim=-1, keepdim=True) / math.sqrt(tokens.shape[-1])
     return tokens / length.clamp(min=LEAST_LENGTH) * gain
 

@@ -1,5 +1,5 @@
-"""The operators that traced TorchScript may call: torch's own, by their names, but for those that make something out of
-nothing, convert, or need a check."""
+"""The operators that traced TorchScript may call: torch's own by name, with wrappers for those that create tensors,
+convert types, or need a check."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from .graph import bounded, guarded, multiplied, reshaped, same, sigmoid
 
-# What computes with tensors.
+# Operators that compute with tensors.
 PLAIN = """
     abs adaptive_avg_pool2d add add_ addmm amax amin avg_pool2d baddbmm bmm cat ceil chunk clamp clamp_ clamp_max
     clamp_min clip constant_pad_nd contiguous conv2d convolution copy_ detach div div_ elu eq erf exp expand
@@ -37,7 +37,7 @@ def _type(code: int | None) -> torch.dtype | None:
 
 
 def _to(x: Tensor, *target: Any, dtype: int | None = None, **options: Any) -> Tensor:
-    """Only between floats and integers: ComfyUI decides on which device, and with how many bits."""
+    """Converts only between floats and integers: ComfyUI decides on device and precision."""
     if target and isinstance(target[0], Tensor):
         return _as(x, target[0])
     codes = [value for value in (*target, dtype) if type(value) is int]

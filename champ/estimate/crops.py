@@ -1,4 +1,4 @@
-"""The square around a person that HMR2 looks at, cut as 4D-Humans' ViTDetDataset does, and the way back."""
+"""Crops the square around a person for HMR2, exactly as 4D-Humans' ViTDetDataset does, and converts its camera back."""
 
 from dataclasses import dataclass
 
@@ -26,23 +26,24 @@ class Square:
 
     @classmethod
     def around(cls, box: np.ndarray) -> "Square":
-        """Whose middle three quarters hold the box (x0, y0, x1, y1, ...)."""
+        """Returns the square whose middle three quarters hold the box (x0, y0, x1, y1, ...)."""
         x0, y0, x1, y1 = (np.float32(value) for value in box[:4])
-        # In the official order of operations, which float32 tells apart: a size goes through 200ths.
+        # In the official order of operations, because float32 rounding depends on it: sizes pass through 200ths.
         width, height = ((side / np.float32(200)) * np.float32(200) for side in (x1 - x0, y1 - y0))
         size = max(height, width * np.float32(4) / np.float32(3))
         return cls(float((x0 + x1) / 2), float((y0 + y1) / 2), float(size))
 
 
 def crop_square(picture: np.ndarray, square: Square) -> Tensor:
-    """The normalised crop (3, 256, 256) of a uint8 RGB picture (H, W, 3), black where the picture ends.
+    """Returns the normalised crop (3, 256, 256) of a uint8 RGB picture (H, W, 3), black outside the picture.
 
-    A square of more than 563 pixels is blurred first. One that is not comes out in whole grey levels."""
+    Squares of more than 563 pixels are blurred first. Without blur, the crop has whole grey levels.
+    """
     shrink = square.size / CROP / 2
     blurred = shrink > 1.1
     (top, rows), (left, columns) = _samples(square)
     sigma = (shrink - 1) / 2
-    # All that is read lies in this part of the picture; beyond the picture's own edge the blur repeats that edge.
+    # Only this part of the picture is read; outside the picture, the blur repeats its border.
     margin = _radius(sigma) if blurred else 0
     height, width = picture.shape[:2]
     y0, y1 = max(0, top[0] - margin), min(height, top[-1] + 2 + margin)
@@ -59,15 +60,16 @@ def crop_square(picture: np.ndarray, square: Square) -> Tensor:
 
 
 def _samples(square: Square) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """For every row and for every column of the crop: the pixel before it, and how far on it is towards the next one.
+    """Returns, for every row and column of the crop, the pixel before it and the fraction towards the next one.
 
-    src = (dst - 128) * size / 256 + centre between pixel indices, in 1024ths, rounded down to 32nds a half on. OpenCV
-    rounds the place of a row, but of a column its distance from the first one and the place of that. Its transform
-    comes from three points in float32, and half of a 1024th is often met exactly, so that every rounding counts."""
+    src = (dst - 128) * size / 256 + centre between pixel indices, in 1024ths, rounded to 32nds (half up). OpenCV rounds
+    the place of a row; of a column, it rounds the distance from the first one and the place of that. Its transform
+    comes from three points in float32. Half of a 1024th often occurs exactly, so every rounding matters.
+    """
     centre, half, target = np.array([square.x, square.y]), square.size / 2, CROP // 2
     points = np.array([centre, centre + (0, half), centre + (half, 0)], dtype=np.float32)
     targets = np.array([[target, target], [target, CROP], [CROP, target]], dtype=np.float32)
-    (a, b, c), (d, e, f) = cv2.getAffineTransform(points, targets)  # b and d are next to nothing
+    (a, b, c), (d, e, f) = cv2.getAffineTransform(points, targets)  # b and d are almost 0
     ratio = 1 / (a * e - b * d)
     to_x, to_y = e * ratio, a * ratio
     left, top = -to_x * c + b * ratio * f, d * ratio * c - to_y * f
@@ -83,7 +85,7 @@ def _samples(square: Square) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.nd
 
 
 def _between(values: np.ndarray, index: np.ndarray, fraction: np.ndarray, axis: int) -> np.ndarray:
-    """Linear interpolation along an axis, with zeros outside."""
+    """Interpolates linearly along an axis, with zeros outside."""
     last = values.shape[axis] - 1
     shape = [1, 1, 1]
     shape[axis] = -1
@@ -100,7 +102,7 @@ def _radius(sigma: float) -> int:
 
 
 def _blur(values: np.ndarray, sigma: float) -> np.ndarray:
-    """A Gaussian cut off at four sigmas, as scipy.ndimage has it."""
+    """Blurs with a Gaussian truncated at four sigmas, like scipy.ndimage."""
     at = np.arange(-_radius(sigma), _radius(sigma) + 1)
     kernel = np.exp(-0.5 * (at / sigma) ** 2)
     kernel /= kernel.sum()
@@ -108,9 +110,11 @@ def _blur(values: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def cam_in_picture(camera: Tensor, squares: list[Square], width: int, height: int) -> tuple[Tensor, float]:
-    """Places (N, 3) of the bodies before the picture's own camera, and its focal length in pixels.
+    """Converts the camera of crops to places (N, 3) of the bodies in the picture's camera, and its focal length in
+    pixels.
 
-    camera (s, tx, ty) is of the crop: a body there is s times the size that it has in a square of its own."""
+    camera (s, tx, ty) is of the crop: a body there has s times its size in its own square.
+    """
     focal = FOCAL / CROP * max(width, height)
     x, y, size = torch.tensor([(s.x, s.y, s.size) for s in squares], dtype=torch.float32).unbind(-1)
     scale, tx, ty = camera.unbind(-1)

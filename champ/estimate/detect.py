@@ -1,4 +1,4 @@
-"""Where people are in a picture: YOLOX with the conventions of DWPose's own tool."""
+"""Detects people in a picture: YOLOX with the conventions of DWPose's own tool."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -14,8 +14,8 @@ STRIDES = (8, 16, 32)
 PERSON = 0  # of COCO's 80 classes
 CANDIDATE = 0.1  # score from which a box takes part in the suppression of overlapping ones
 OVERLAP = 0.45  # intersection over union from which the lower-scored of two boxes goes
-SCORE = 0.3  # of a person in the end
-MOST = 50  # people in a picture, so that a file that sees somebody everywhere does not run for ever
+SCORE = 0.3  # least score of a detected person
+MOST = 50  # people in a picture, which bounds the work if a file detects people everywhere
 
 
 class Detector(Protocol):
@@ -23,17 +23,18 @@ class Detector(Protocol):
 
     @property
     def batch(self) -> int:
-        """How many pictures it likes to take at once."""
+        """The preferred number of pictures at once."""
 
     def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
-        """(N, 8400, 85) of (N, 3, 640, 640)."""
+        """Returns (N, 8400, 85) for (N, 3, 640, 640)."""
 
 
 def find_people(pictures: Sequence[np.ndarray], detector: Detector) -> list[np.ndarray]:
-    """For each of several RGB pictures (N, 5) x0, y0, x1, y1, score in its pixels, best first; N is 0 for nobody.
+    """Returns, for each of several RGB pictures, boxes (N, 5) x0, y0, x1, y1, score in its pixels, best first; N is 0
+    for nobody.
 
-    DWPose's tool takes the whole picture when it finds nobody. A gap is better: it can be filled from the frames
-    around it, an invented person cannot be told from a real one.
+    DWPose's tool takes the whole picture when it finds nobody. A gap is better: it can be filled from its neighbours,
+    while an invented person cannot be distinguished from a real one.
     """
     squares, scales = zip(*map(letterbox, pictures))
     outputs = detector(np.stack(squares))
@@ -48,7 +49,7 @@ def find_people(pictures: Sequence[np.ndarray], detector: Detector) -> list[np.n
 
 
 def check_detector(shapes: Sequence[tuple[int, ...]], name: str) -> None:
-    """Whether what a network gives for pictures is what YOLOX does."""
+    """Checks that a network's output has YOLOX's shape."""
     cells = sum((SIZE // stride) ** 2 for stride in STRIDES)
     if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][1] != cells or shapes[0][2] <= 5 + PERSON:
         given = " and ".join(map(str, shapes))
@@ -56,8 +57,8 @@ def check_detector(shapes: Sequence[tuple[int, ...]], name: str) -> None:
 
 
 def letterbox(picture: np.ndarray) -> tuple[np.ndarray, float]:
-    """(3, 640, 640) float32 0..255 with the picture in its upper left, and the scale of that. The channels are BGR, as
-    in the training of YOLOX."""
+    """Scales the picture into the upper left of (3, 640, 640) float32 0..255; also returns the scale. The channels are
+    BGR, as in the training of YOLOX."""
     height, width = picture.shape[:2]
     scale = min(SIZE / height, SIZE / width)
     rows, columns = max(1, int(height * scale)), max(1, int(width * scale))
@@ -67,16 +68,16 @@ def letterbox(picture: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def decode_boxes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (8400, 4) x0, y0, x1, y1 and the person's scores (8400,) of the network's (8400, 85).
+    """Decodes boxes (8400, 4) x0, y0, x1, y1 and the person's scores (8400,) from the network's (8400, 85).
 
     In the raw form xy is the centre's offset from its cell, in cells, and wh is the logarithm of the size, in cells:
-    centre = (xy + cell) stride, size = exp(wh) stride. Some files have this done inside.
+    centre = (xy + cell) stride, size = exp(wh) stride. Some files already contain this step.
     """
     cells = [np.stack(np.meshgrid(np.arange(SIZE // s), np.arange(SIZE // s)), axis=-1).reshape(-1, 2) for s in STRIDES]
     strides = np.repeat(STRIDES, [len(cell) for cell in cells])[:, None]
     values = values.astype(np.float64)
     centre, size = values[:, :2], values[:, 2:4]
-    if centre.max() <= SIZE // STRIDES[0]:  # a raw offset is a few cells, and no more than all of them
+    if centre.max() <= SIZE // STRIDES[0]:  # a raw offset is a few cells, at most the whole grid
         centre, size = (centre + np.concatenate(cells)) * strides, np.exp(size) * strides
     return np.concatenate([centre - size / 2, centre + size / 2], axis=1), values[:, 4] * values[:, 5 + PERSON]
 

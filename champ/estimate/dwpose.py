@@ -1,4 +1,4 @@
-"""133 keypoints of every person in a clip: DWPose with the conventions of its own tool."""
+"""Finds 133 keypoints of every person in a clip: DWPose with the conventions of its own tool."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,25 +24,26 @@ class PoseNetwork(Protocol):
 
     @property
     def batch(self) -> int:
-        """How many crops it likes to take at once."""
+        """The preferred number of crops at once."""
 
     def __call__(self, crops: np.ndarray) -> list[np.ndarray]:
-        """(N, 133, 576) and (N, 133, 768), in any order, of (N, 3, 384, 288)."""
+        """Returns (N, 133, 576) and (N, 133, 768), in any order, for (N, 3, 384, 288)."""
 
 
 class _Frame(NamedTuple):
     picture: np.ndarray
     people: list[Pose]
-    boxes: np.ndarray  # (N, 5); those of people that are not in the list yet are waiting
+    boxes: np.ndarray  # (N, 5); those of people not yet in the list are waiting
 
 
 def find_poses(
     pictures: Iterable[np.ndarray], detector: Detector, pose_network: PoseNetwork
 ) -> Iterator[tuple[np.ndarray, list[Pose]]]:
-    """Each RGB picture (H, W, 3) uint8 with its people, best box first; none where nobody is found.
+    """Yields each RGB picture (H, W, 3) uint8 with its people, best box first; an empty list if nobody is found.
 
-    Several pictures go through the detector at once, and people of several pictures through the pose network. A few
-    pictures wait for that, and no more."""
+    Several pictures go through the detector at once, and people of several pictures through the pose network. Only a
+    few pictures wait in memory for that.
+    """
     source = iter(pictures)
     frames: deque[_Frame] = deque()
     waiting: deque[tuple[_Frame, np.ndarray, np.ndarray]] = deque()  # with the box and the crop
@@ -68,7 +69,7 @@ def _estimate(people: list[tuple[_Frame, np.ndarray, np.ndarray]], pose_network:
 
 
 def pose_window(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and size (..., 2) in pixels of what the crop shows: the box, padded and extended to the crop's shape."""
+    """Returns centre and size (..., 2) of the crop in pixels: the padded box, extended to the crop's aspect ratio."""
     centre = (boxes[..., :2] + boxes[..., 2:4]) / 2
     width, height = np.moveaxis((boxes[..., 2:4] - boxes[..., :2]) * PADDING, -1, 0)
     width = np.maximum(width, height * WIDTH / HEIGHT)
@@ -76,8 +77,8 @@ def pose_window(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def crop_person(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """(3, 384, 288) float32, normalised, black where the picture ends. The channels stay RGB, as in the network's
-    training; DWPose's own tool hands over BGR."""
+    """Returns the normalised crop (3, 384, 288) float32, black outside the picture. The channels stay RGB, as in the
+    network's training; DWPose's own tool passes BGR."""
     centre, size = pose_window(box)
     scale = WIDTH / size[0]
     left, top = np.array([WIDTH, HEIGHT]) / 2 - centre * scale
@@ -89,10 +90,11 @@ def crop_person(picture: np.ndarray, box: np.ndarray) -> np.ndarray:
 def decode_keypoints(
     outputs: list[np.ndarray], boxes: np.ndarray, name: str = "The network"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoints (N, 133, 2) in pixels and scores (N, 133) of SimCC outputs: for each point its likelihood along x,
-    (N, 133, 576), and along y, (N, 133, 768), with two bins for each pixel of the crop.
+    """Decodes keypoints (N, 133, 2) in pixels and scores (N, 133) from SimCC outputs: each point's likelihood along x,
+    (N, 133, 576), and along y, (N, 133, 768), with two bins per pixel of the crop.
 
-    A point is at the maxima and as certain as the smaller of them; one without certainty is at -1."""
+    A point lies at the maxima, and its score is the smaller of them; a point with score 0 or less is at -1.
+    """
     check_pose_network([output.shape for output in outputs], name)
     outputs = sorted(outputs, key=lambda output: output.shape[-1])
     scores = np.minimum(outputs[0].max(axis=-1), outputs[1].max(axis=-1))
@@ -103,7 +105,7 @@ def decode_keypoints(
 
 
 def check_pose_network(shapes: Sequence[tuple[int, ...]], name: str) -> None:
-    """Whether what a network gives for crops is what DWPose does."""
+    """Checks that a network's output has DWPose's shapes."""
     expected = [(shapes[0][0], POINTS, BINS * length) for length in (WIDTH, HEIGHT)]
     found = sorted(map(tuple, shapes), key=lambda shape: shape[-1])
     if found != expected:

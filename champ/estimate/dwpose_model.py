@@ -1,4 +1,5 @@
-"""DWPose in ComfyUI's hands: moved and cast as ComfyUI decides, run on batches that fit, and released after use."""
+"""DWPose under ComfyUI's memory management: moved and cast as ComfyUI decides, run in batches that fit, and unloaded
+after use."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -33,7 +34,7 @@ class Runner:
 
     @property
     def least(self) -> int:
-        """How many pictures are computed even if there are fewer."""
+        """The smallest batch that is computed, even for fewer pictures."""
         network = self.patcher.model
         return network.batch if network.takes_any is False else 1
 
@@ -43,7 +44,7 @@ class Runner:
 
     @torch.no_grad()
     def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
-        """In batches that halve when memory runs out."""
+        """Runs the network in batches, which are halved when memory runs out."""
         parts: list[list[Tensor]] = []
         start = 0
         while start < len(pictures):
@@ -57,7 +58,7 @@ class Runner:
         return [torch.cat(same).numpy() for same in zip(*parts)]
 
     def _finite(self, pictures: np.ndarray) -> list[Tensor]:
-        """With 32 bits where 16 are too few for the numbers on the way."""
+        """Runs the network, in 32 bits if its values overflow in 16."""
         network, device = self.patcher.model, self.patcher.load_device
         found = [output.float().cpu() for output in network(torch.from_numpy(pictures).to(device).to(self.dtype))]
         if all(bool(output.isfinite().all()) for output in found):
@@ -77,14 +78,14 @@ class DWPose:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Both networks are loaded in here, and make room afterwards, whatever happens."""
+        """Loads both networks for the block, and unloads them however it ends."""
         sizes = (detect.SIZE**2 * DETECTOR_BATCH, dwpose.HEIGHT * dwpose.WIDTH * POSE_BATCH)
         working = WORKING * max(sizes) * self.detector.dtype.itemsize
         with loaded(self.detector.patcher, self.pose_network.patcher, memory=working, whole=True):
             yield
 
     def find_poses(self, pictures: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, list[Pose]]]:
-        """Each RGB picture (H, W, 3) uint8 with its people, while the networks are in use."""
+        """Yields each RGB picture (H, W, 3) uint8 with its people, while the networks are loaded."""
         return dwpose.find_poses(pictures, self.detector, self.pose_network)
 
 

@@ -1,4 +1,4 @@
-"""From the pictures of a clip, and where its person is in them, to a motion, by HMR2."""
+"""Estimates a motion with HMR2 from the pictures of a clip and the boxes of its person."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,8 +14,8 @@ from ..progress import advance
 from .crops import Square, cam_in_picture, crop_square
 from .hmr2_model import HMR2, predict
 
-SHARED_BETAS = 2  # size and girth, which mean for the free body what they mean for SMPL
-LEAST = 0.01  # confidence of a frame in which the person was seen: 0 stands for a gap
+SHARED_BETAS = 2  # size and girth, which have the same meaning for the free body and for SMPL
+LEAST = 0.01  # least confidence of a frame in which the person was seen: 0 means a gap
 
 
 def estimate_motion(
@@ -27,11 +27,13 @@ def estimate_motion(
     fps: float,
     shot: np.ndarray | None = None,
 ) -> Motion:
-    """A frame for every picture (uint8 RGB, of `size` width x height), in the camera of 4D-Humans.
+    """Estimates one frame for every picture (uint8 RGB, of `size` width x height), in the camera of 4D-Humans.
 
-    `boxes` (x0, y0, x1, y1, score) are around the person, None where they are not; those frames are filled from
-    their neighbours in the shot. The one shape is the mean of all frames, weighted by their confidence. An SMPL body
-    takes all ten betas, any other body size and girth. Few pictures are in memory at once."""
+    `boxes` (x0, y0, x1, y1, score) are around the person, None where they are not; those frames are filled from their
+    neighbours in the shot. The shape is the mean of all frames, weighted by their confidence. An SMPL body takes all
+    ten betas, any other body size and girth. A `batch` of pictures is processed at once (None: as many as are fastest),
+    and hardly more are in memory.
+    """
     width, height = size
     squares = {i: Square.around(box) for i, box in enumerate(boxes) if box is not None}
     score = torch.tensor([float(box[4]) for box in boxes if box is not None]).clamp(LEAST, 1)
@@ -70,7 +72,7 @@ def estimate_motion(
 
 
 def shape_for(body: Body, betas: Tensor) -> Tensor:
-    """SMPL's betas for a body: another one than SMPL's keeps all that is its own."""
+    """Converts SMPL's betas for a body; a body other than SMPL keeps its own other components."""
     if isinstance(body, SmplBody):
         return betas
     return torch.cat([betas[:SHARED_BETAS], body.betas[SHARED_BETAS:].to(betas)])

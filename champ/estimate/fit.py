@@ -1,8 +1,8 @@
-"""A motion from 2D keypoints alone: the pose, place and shape that project onto them and look like a person.
+"""Fits a motion to 2D keypoints: the pose, place and shape that project onto them and are plausible for a person.
 
 Everything is one least-squares problem over the frames, solved by Gauss-Newton from a standing person who faces as the
-keypoints say. At first only large errors count, so that habit decides what a picture leaves open, such as whether a
-foreshortened arm points forwards or backwards; at last a point counts as exact to 16 mm.
+keypoints indicate. At first only large errors count, so the priors decide what a picture leaves open, such as whether a
+foreshortened arm points forwards or backwards. In the end a point counts as exact to 16 mm.
 """
 
 from collections.abc import Sequence
@@ -39,16 +39,16 @@ from .points import DIMENSIONS, MOVING, SEEN, PointBody
 from .priors import add_change, add_pose, add_shape, add_stance
 
 EXACT = 0.016  # metres at the person: the usual error of a keypoint
-SIZES = (0.25, 0.2, 0.15, 0.12, 0.09, 0.07, 0.05, 0.04, 0.03, 0.022, *[EXACT] * 12)  # and what counts as it, by step
-OUTLIER = 25.0  # squared error after which a keypoint is wrong rather than inexact
+SIZES = (0.25, 0.2, 0.15, 0.12, 0.09, 0.07, 0.05, 0.04, 0.03, 0.022, *[EXACT] * 12)  # the same for each step
+OUTLIER = 25.0  # squared error above which a keypoint is wrong rather than inexact
 CHUNK = 96  # frames that are solved at once
-OVERLAP, HELD = 12, 4  # frames of a chunk that are in the next one too, and how many of them are not moved again
+OVERLAP, HELD = 12, 4  # frames shared with the next chunk, and how many of them stay fixed there
 LIMBS = SHOULDERS + ELBOWS + WRISTS + HIPS + KNEES + ANKLES
 
 
 @dataclass
 class State:
-    """What is looked for."""
+    """The unknowns."""
 
     pose: Tensor  # (F, 24, 3) axis-angles; the root's comes before `facing`
     facing: Tensor  # (F, 3, 3)
@@ -70,7 +70,7 @@ class State:
 
 @dataclass(frozen=True)
 class Problem:
-    """What to fit: the keypoints of some frames, and everything that stays as it is."""
+    """The problem: the keypoints of some frames, and all constants."""
 
     seen: Observed
     size: Tensor  # (F,) pixels per metre, for the size of errors
@@ -84,7 +84,7 @@ class Problem:
         return replace(self, seen=self.seen[index], size=self.size[index], joined=joined)
 
     def around(self, state: State, size: float) -> Quadratic:
-        """How badly the keypoints and what is known about people are met, when points are exact to `size` metres."""
+        """Returns the energy of keypoints and priors around a state, when points are exact to `size` metres."""
         posed = self.body.pose(state.pose, state.facing, state.pelvis, state.betas)
         energy = Quadratic.zeros(len(self.seen), DIMENSIONS, len(self.betas))
         points, by_motion, by_betas = (x[:, : len(SEEN)] for x in posed)
@@ -104,7 +104,7 @@ class Problem:
         return energy
 
     def solve(self, state: State, held: int, shape: bool) -> State:
-        """Levenberg-Marquardt, one step for each of SIZES; the first `held` frames stay."""
+        """Solves by Levenberg-Marquardt, one step for each of SIZES; the first `held` frames stay fixed."""
         damping, last = 1e-3, None
         for i, size in enumerate(SIZES):
             advance(i, len(SIZES))
@@ -126,7 +126,7 @@ class Problem:
 def start_state(
     seen: Observed, size: Tensor, shots: list[slice], body: PointBody, betas: Tensor, focal: float
 ) -> State:
-    """Standing, facing as the keypoints say, at the distance of their size."""
+    """Returns the initial state: standing, facing as the keypoints indicate, at the distance given by their size."""
     pose = standing().repeat(len(seen), 1, 1)
     turn = facing(seen, size, shots, body, betas)
     pelvis = torch.zeros(len(seen), 3).double()
@@ -142,8 +142,8 @@ def start_state(
 
 
 def in_chunks(problem: Problem, state: State) -> State:
-    """Solves long clips piece by piece, each from what the one before found in their common frames, with the shape of
-    frames from everywhere."""
+    """Solves long clips chunk by chunk. Each starts from the previous result in the shared frames; the shape is fitted
+    to frames from everywhere."""
     count = len(problem.seen)
     if count <= CHUNK:
         return problem.solve(state, 0, True)
@@ -171,7 +171,8 @@ def fit_motion(
     shot: np.ndarray | None = None,
     focal: float | None = None,
 ) -> Motion:
-    """The motion of one person, with a frame for each of `people` and one shape, near the body's own, for the clip."""
+    """Fits the motion of one person, with one frame for each of `people` and one shape, near the body's own, for the
+    clip."""
     focal = focal or FOCAL_PER_PIXEL * max(width, height)
     frames = len(people)
     shots = torch.zeros(frames, dtype=torch.int64) if shot is None else torch.as_tensor(shot)

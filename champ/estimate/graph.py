@@ -1,5 +1,5 @@
-"""A network as a list of steps, each an operator of a fixed list: what the readers of ONNX and TorchScript make of a
-file. Only these operators ever run, and none before the memory and the work of all of them are known."""
+"""A network as a list of steps from a fixed set of operators, built by the readers of ONNX and TorchScript. Only these
+operators ever run, and none before the memory and the work of all of them are known."""
 
 import math
 from collections import Counter, deque
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from ..files.errors import DamagedError
 
-MAX_STEPS = 20_000  # YOLOX-L has 400, or 700 when it was converted and converted again
+MAX_STEPS = 20_000  # YOLOX-L has 400, or 700 after repeated conversion
 # For each picture:
-MAX_VALUES = 2**26  # numbers in memory at once; YOLOX-L has 2**24
-MAX_WORK = 2**40  # multiplications with an addition; YOLOX-L takes 2**36
-MAX_CONSTANT = 2**17  # numbers of a shape, an index or a grid, which is made of constants alone
+MAX_VALUES = 2**26  # numbers in memory at once; YOLOX-L needs 2**24
+MAX_WORK = 2**40  # multiply-adds; YOLOX-L takes 2**36
+MAX_CONSTANT = 2**17  # numbers of a shape, an index or a grid made only of constants
 
 CHECKING = ContextVar("CHECKING", default=False)  # whether only shapes are computed
 
-# Operators that take more than a moment for each number of their results, in ONNX and in torch.
+# Operators whose work per result is not constant, in ONNX and in torch.
 CONVOLUTIONS = {"Conv", "_convolution", "conv2d", "convolution"}
 PRODUCTS = {"Gemm", "MatMul", "addmm", "baddbmm", "bmm", "linear", "matmul", "mm"}
 NORMALIZATIONS = {"BatchNormalization", "batch_norm"}
@@ -36,7 +36,7 @@ class Ref(str):
 
 
 class Step(NamedTuple):
-    operator: str  # as the file calls it
+    operator: str  # its name in the file
     function: Callable[..., Any]
     args: Sequence[Any]  # constants, Refs, and lists of both
     kwargs: dict[str, Any]
@@ -44,10 +44,11 @@ class Step(NamedTuple):
 
 
 class Graph(nn.Module):
-    """Pictures in, a tuple of tensors out.
+    """Maps pictures to a tuple of tensors.
 
-    Floats are weights, which ComfyUI moves and casts, and a result is where its arguments are. Shapes, indices and
-    grids are small and stay on the CPU until they meet what was made of the pictures (see `together`)."""
+    Floats are weights, which ComfyUI moves and casts; a result is on the device of its arguments. Shapes, indices and
+    grids are small and stay on the CPU until they are combined with values from the pictures (see `together`).
+    """
 
     def __init__(self, steps: list[Step], picture: str, outputs: list[str], tensors: dict[str, Tensor]):
         super().__init__()
@@ -58,13 +59,13 @@ class Graph(nn.Module):
         self.steps, self.picture, self.outputs = steps, picture, outputs
         used = [list(_all(Ref, [step.args, *step.kwargs.values()])) for step in steps]
         tensors = {name: tensors[name] for name in dict.fromkeys(chain(*used)) if name in tensors}
-        # Copies, so that the file is not needed any more.
+        # Copied, so that the file is not needed any more.
         self.host = {name: tensor.clone() for name, tensor in tensors.items() if not tensor.is_floating_point()}
         self.names = [name for name in tensors if name not in self.host]
         floats = [tensors[name].to(torch.float32, copy=True) for name in self.names]
         self.weights = nn.ParameterList(nn.Parameter(tensor, requires_grad=False) for tensor in floats)
         last: dict[str, int] = {name: i for i, names in enumerate(used) for name in names}
-        self.done: list[list[str]] = [[] for _ in steps]  # values that nothing needs after a step
+        self.done: list[list[str]] = [[] for _ in steps]  # values that are not needed after a step
         for i, step in enumerate(steps):
             for name in {*step.outputs} - {*outputs}:
                 self.done[last.get(name, i)].append(name)
@@ -78,9 +79,11 @@ class Graph(nn.Module):
     @torch.inference_mode(False)  # in which tensors know whether they were changed
     @torch.no_grad()
     def check(self, shape: Sequence[int]) -> list[tuple[int, ...]]:
-        """Shapes of what it makes of pictures of a shape; nothing is computed but shapes.
+        """Returns the output shapes for pictures of a shape, without computing anything else.
 
-        Raises a DamagedError for what cannot be computed, or takes more memory or time than any network of its kind."""
+        Raises a DamagedError if the graph cannot be computed, or takes more memory or time than any network of its
+        kind.
+        """
         pictures = torch.empty(tuple(shape), device="meta")
         weights = {name: torch.empty(weight.shape, device="meta") for name, weight in zip(self.names, self.weights)}
         held = weights | {name: tensor.clone() for name, tensor in self.host.items()}
@@ -99,7 +102,7 @@ class Graph(nn.Module):
         return [tuple(result.shape) for result in results if isinstance(result, Tensor)]
 
     def _measure(self, values: dict[str, Any], count: int) -> None:
-        """Goes through the steps, and stops when they take more than `count` pictures may."""
+        """Walks through the steps, and raises if they exceed the limits for `count` pictures."""
         walk, size, work = self._walk(values), 0, 0
         for number, step in enumerate(self.steps, 1):
             try:
@@ -109,12 +112,12 @@ class Graph(nn.Module):
                 if size > MAX_VALUES * count or work > MAX_WORK * count:
                     raise ValueError("it needs more memory or time than any network of its kind")
                 size -= sum(map(_size, dropped))
-            except Exception as error:  # whatever an operator raises for arguments that make no sense
+            except Exception as error:  # operators raise anything for invalid arguments
                 reason = " ".join(str(error).split())[:200]
                 raise DamagedError(f"its step {number}, {step.operator}, fails ({reason})") from None
 
     def _walk(self, values: dict[str, Any]) -> Iterator[tuple[list[Any], list[Any], list[Any]]]:
-        """After each step its arguments, what it made, and what is not needed any more."""
+        """Yields, after each step, its arguments, its results, and the values that are not needed any more."""
         for step, done in zip(self.steps, self.done):
             args = [_filled(arg, values) for arg in step.args]
             result = step.function(*args, **{key: _filled(arg, values) for key, arg in step.kwargs.items()})
@@ -123,11 +126,11 @@ class Graph(nn.Module):
                 raise ValueError(f"it gives {len(made)} values instead of {len(step.outputs)}")
             values.update(zip(step.outputs, made))
             yield args, made, [values.pop(name) for name in done]
-            del args, result, made  # so that they take no memory during the next step
+            del args, result, made  # frees their memory before the next step
 
 
 def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """An operator whose arguments come together, and that makes no constant before its size is known."""
+    """Wraps an operator: its arguments are moved together, and constants are checked for size before they are made."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         args = together(args)
@@ -142,7 +145,7 @@ sigmoid, multiplied, silu = map(guarded, (torch.ops.aten.sigmoid, torch.ops.aten
 
 
 def fused(steps: list[Step], outputs: Sequence[str], tensors: dict[str, Tensor]) -> list[Step]:
-    """The same steps with fewer ways through the memory."""
+    """Fuses steps, which saves passes through memory."""
     users = Counter(ref for step in steps for ref in _all(Ref, [step.args, *step.kwargs.values()])) + Counter(outputs)
     found: list[Step] = []
     for step in steps:
@@ -156,7 +159,7 @@ def fused(steps: list[Step], outputs: Sequence[str], tensors: dict[str, Tensor])
 
 
 def _swish(before: Step, step: Step) -> Step | None:
-    """x sigmoid(x) as the one operator that it is."""
+    """Fuses x sigmoid(x) to SiLU."""
     if before.function is sigmoid and step.function is multiplied:
         x, weight = before.args[0], before.outputs[0]
         if list(step.args) in ([x, weight], [weight, x]):
@@ -165,7 +168,7 @@ def _swish(before: Step, step: Step) -> Step | None:
 
 
 def _normalized(before: Step, step: Step, tensors: dict[str, Tensor]) -> Step | None:
-    """A convolution with the batch normalisation that follows it in its weights."""
+    """Folds a batch normalisation into the weights of the convolution before it."""
     if before.operator not in CONVOLUTIONS or step.operator not in NORMALIZATIONS:
         return None
     x, kernel, bias, *rest = [*before.args, None] if len(before.args) == 2 else before.args
@@ -187,7 +190,7 @@ def _normalized(before: Step, step: Step, tensors: dict[str, Tensor]) -> Step | 
 
 
 def together(args: Any) -> Any:
-    """Tensors that were made of constants come to where those are that were made of pictures."""
+    """Moves tensors made of constants to the device of those made of pictures."""
     tensors = list(_all(Tensor, args))
     lead = next((tensor for tensor in tensors if tensor.device.type != "cpu"), None)
     lead = lead if lead is not None else next((tensor for tensor in tensors if tensor.is_floating_point()), None)
@@ -227,7 +230,7 @@ def same(value: Any) -> Any:
 
 
 def reshaped(x: Tensor, shape: Sequence[int], pictures: Tensor, batch: int) -> Tensor:
-    """`shape` may hold the size of the batch that the file was made with; that of the pictures takes its place."""
+    """Reshapes; if `shape` contains the batch size of the file, the batch size of the pictures replaces it."""
     shape = list(shape)
     if shape and shape[0] == batch and len(x) == len(pictures):
         shape[0] = len(pictures)
@@ -243,13 +246,13 @@ def _filled(arg: Any, values: dict[str, Any]) -> Any:
 
 
 def _size(value: Any) -> int:
-    """Numbers in a value; large constants are refused."""
+    """Counts the numbers in a value; large constants are refused."""
     bounded([tensor for tensor in _all(Tensor, value) if not tensor.is_meta])
     return sum(tensor.numel() for tensor in _all(Tensor, value))
 
 
 def _terms(step: Step, args: Sequence[Any]) -> int:
-    """How many products or values make one number of a result, at most."""
+    """Returns the largest number of products or values per number of a result."""
     if step.operator in CONVOLUTIONS:
         return args[1][0].numel()
     if step.operator in PRODUCTS:
