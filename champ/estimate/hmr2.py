@@ -1,7 +1,8 @@
-"""HMR2.0 of 4D-Humans: from a square crop of a person to SMPL's rotations and betas, and a weak camera.
+"""HMR2.0 of 4D-Humans: estimates SMPL's rotations and betas and a weak-perspective camera from a square crop.
 
-A ViT reads the crop, and one query token attends to its patches. The modules are called as in the official checkpoints.
-There is no dropout and no stochastic depth: those act in training only."""
+A ViT reads the crop, and one query token attends to its patches. The modules are named as in the official checkpoints.
+Dropout and stochastic depth are left out: they act only in training.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CROP = 256  # pixels; the network looks at the middle three quarters of its width
-SIDE = CROP // 8  # columns that it drops on each side
+SIDE = CROP // 8  # columns that the network drops on each side
 PATCH = 16
 ROWS, COLUMNS = CROP // PATCH, (CROP - 2 * SIDE) // PATCH
 HEADS, DECODER_HEADS = 16, 8  # of the official networks
@@ -34,7 +35,7 @@ class HMR2Sizes:
     def read(
         cls, shapes: Mapping[str, tuple[int, ...]], heads: int = HEADS, decoder_heads: int = DECODER_HEADS
     ) -> "HMR2Sizes":
-        """The sizes of the network whose tensors have these shapes; they do not tell the numbers of heads."""
+        """Reads the network's sizes from the shapes of its tensors; the numbers of heads are not among them."""
 
         def count(pattern: str) -> int:
             number = 0
@@ -57,7 +58,7 @@ class HMR2Sizes:
 
 
 class Prediction(NamedTuple):
-    """float32; `camera` is (s, tx, ty) of the crop, which `crops.cam_in_picture` turns into a place."""
+    """float32; `camera` is (s, tx, ty) of the crop, which `crops.cam_in_picture` converts to a place."""
 
     rotations: Tensor  # (N, 24, 3, 3); joint 0 turns the body into the camera frame
     betas: Tensor  # (N, 10)
@@ -65,7 +66,7 @@ class Prediction(NamedTuple):
 
 
 def multi_head(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """Softmax attention of tokens (N, T, heads * channels)."""
+    """Computes softmax attention of tokens (N, T, heads * channels)."""
     q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
 
@@ -119,7 +120,7 @@ class ViT(nn.Module):
     def forward(self, crops: Tensor) -> Tensor:
         x = self.patch_embed.proj(crops[..., SIDE:-SIDE]).flatten(2).transpose(1, 2)
         position = self.pos_embed.to(x)
-        x = x + position[:, 1:] + position[:, :1]  # the place of a class token, which there is not
+        x = x + position[:, 1:] + position[:, :1]  # the position of a class token, which does not exist here
         for block in self.blocks:
             x = block(x)
         return self.last_norm(x)
@@ -146,7 +147,7 @@ class DecoderLayer(nn.ModuleList):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         own, cross, feed = self
-        # The softmax over a single token is 1, so that its value is what it attends to.
+        # The softmax over a single token is 1, so the result is its value.
         value = own["fn"].to_qkv(own["norm"](x)).chunk(3, -1)[2]
         x = x + own["fn"].to_out[0](value)
         k, v = cross["fn"].to_kv(context).chunk(2, -1)
@@ -156,7 +157,7 @@ class DecoderLayer(nn.ModuleList):
 
 
 class SMPLHead(nn.Module):
-    """One query token reads the patches; what it says is added to the mean pose, shape and camera."""
+    """One query token reads the patches; its output is added to the mean pose, shape and camera."""
 
     def __init__(self, sizes: HMR2Sizes, kind: dict[str, Any], operations: Any):
         super().__init__()
@@ -193,7 +194,7 @@ class SMPLHead(nn.Module):
 
 
 def rotation_from_6d(values: Tensor) -> Tensor:
-    """(..., 6), two vectors one after the other, to rotations (..., 3, 3): their Gram-Schmidt basis as columns."""
+    """Converts (..., 6), two vectors, to rotations (..., 3, 3): their Gram-Schmidt basis as columns."""
     first, second = values.unflatten(-1, (2, 3)).unbind(-2)
     first = F.normalize(first, dim=-1)
     second = F.normalize(second - (first * second).sum(-1, keepdim=True) * first, dim=-1)
@@ -208,6 +209,6 @@ class HMR2Net(nn.Module):
         self.smpl_head = SMPLHead(sizes, kind, operations)
 
     def forward(self, crops: Tensor) -> Prediction:
-        """For crops (N, 3, 256, 256) of `crops.crop`, in the type of the computation."""
+        """Predicts for crops (N, 3, 256, 256) of `crops.crop_square`, in the dtype of the computation."""
         pose, betas, camera = self.smpl_head(self.backbone(crops))
         return Prediction(rotation_from_6d(pose.unflatten(-1, (24, 6))), betas, camera)

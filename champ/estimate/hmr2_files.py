@@ -15,9 +15,10 @@ OFFICIAL = "epoch=35-step=1000000.ckpt"
 
 
 def read_hmr2(path: str | Path) -> tuple[StateDict, dict[str, str]]:
-    """The tensors of a file, which stay on disk until they are used, and what a safetensors file says about itself.
+    """Reads the tensors of a file, which stay on disk until they are used, and the metadata of a safetensors file.
 
-    Of a training checkpoint only the weights are taken; nothing else in it is even made."""
+    Of a training checkpoint only the weights are read; nothing else in it is even created.
+    """
     path = Path(path)
     with reading(path, "a checkpoint of HMR2", f"download {OFFICIAL} of 4D-Humans again"):
         if path.suffix.lower() != ".safetensors":
@@ -30,7 +31,7 @@ def read_hmr2(path: str | Path) -> tuple[StateDict, dict[str, str]]:
 
 
 def half_copy(path: str | Path, write: Callable[[Path], None]) -> Path:
-    """The copy in half precision beside a checkpoint, made by `write` when it is not there or older."""
+    """Returns the half-precision copy beside a checkpoint; `write` makes it if it is missing or older."""
     path = Path(path)
     copy = path.with_name(f"{path.stem}_fp16.safetensors")
     if not copy.exists() or copy.stat().st_mtime < path.stat().st_mtime:
@@ -43,6 +44,6 @@ def half_copy(path: str | Path, write: Callable[[Path], None]) -> Path:
 
 
 def save_half(path: Path, state: StateDict, heads: int, decoder_heads: int) -> None:
-    """Weights as float16, with the numbers of heads, which no shape tells."""
+    """Saves weights as float16, with the numbers of heads, which no tensor shape shows."""
     halves = {key: value.to(torch.float16) for key, value in state.items()}
     write_tensors(path, halves, {"heads": str(heads), "decoder_heads": str(decoder_heads)})

@@ -1,4 +1,4 @@
-"""HMR2 in ComfyUI's hands: loaded, moved and cast as ComfyUI decides, and run on batches that fit."""
+"""HMR2 under ComfyUI's memory management: loaded, moved and cast as ComfyUI decides, and run in batches that fit."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from ..model.memory import if_it_fits, loaded
 from .hmr2 import COLUMNS, DECODER_HEADS, HEADS, ROWS, HMR2Net, HMR2Sizes, Prediction
 from .hmr2_files import OFFICIAL, half_copy, read_hmr2, save_half
 
-# How the weights are stored; ComfyUI decides whether they are computed with as they are.
+# How the weights are stored; ComfyUI decides whether they are cast for computing.
 WEIGHT_DTYPES = {"default": None, "fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 UNUSED = r"discriminator\.|smpl\.|initialized$"  # needed in training only
 BATCH = 16
@@ -40,10 +40,11 @@ def load_hmr2(
     heads: int = HEADS,
     decoder_heads: int = DECODER_HEADS,
 ) -> HMR2:
-    """The network in a checkpoint of 4D-Humans (2.0a, 2.0b), or in a copy of it as safetensors.
+    """Loads a checkpoint of 4D-Humans (2.0a, 2.0b), or a copy of it as safetensors.
 
-    With `half_precision_copy` the weights are read from a copy beside the file, which is made the first time.
-    No file but such a copy says how many heads the network has; the official ones are taken then."""
+    With `half_precision_copy`, the weights are read from a copy beside the file, which is made the first time. Only
+    such a copy contains the numbers of heads; otherwise the official ones are used.
+    """
     if weight_dtype not in WEIGHT_DTYPES:
         raise ValueError(f"There is no weight type {weight_dtype!r}; choose from {', '.join(WEIGHT_DTYPES)}.")
     file = Path(path)
@@ -64,14 +65,15 @@ def load_hmr2(
 
 
 def _fast_bf16(dtype: torch.dtype, device: torch.device) -> bool:
-    """Recent CPUs compute in bfloat16, several times faster than in float32, to which ComfyUI would cast."""
+    """Selects bfloat16 on recent CPUs, which compute in it several times faster than in float32, to which ComfyUI would
+    cast."""
     if dtype != torch.bfloat16 or device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _read(path: Path, heads: int, decoder_heads: int) -> tuple[StateDict, HMR2Sizes]:
-    """The weights of a file, after checking that they fit."""
+    """Reads the weights of a file, after checking that they fit."""
     state, about = read_hmr2(path)
     if "smpl_head.decpose.weight" not in state:
         raise ValueError(
@@ -89,9 +91,10 @@ def _read(path: Path, heads: int, decoder_heads: int) -> tuple[StateDict, HMR2Si
 
 @torch.no_grad()
 def predict(hmr2: HMR2, crops: Iterable[Tensor], batch: int | None = None) -> Iterator[Prediction]:
-    """What the network says about each crop (3, 256, 256), without an axis of crops and on the CPU.
+    """Yields the prediction for each crop (3, 256, 256), without a batch axis and on the CPU.
 
-    `batch` crops are taken at once (None: as many as are fastest), and half as many whenever memory runs out."""
+    `batch` crops are processed at once (None: as many as are fastest), and half as many whenever memory runs out.
+    """
     device = hmr2.patcher.load_device
     limit = batch or (1 if device.type == "cpu" else BATCH)
     tokens = limit * ROWS * COLUMNS

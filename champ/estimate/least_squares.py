@@ -1,4 +1,4 @@
-"""Gauss-Newton over a clip: a frame has to do with the two before and the two after it, and all with one shape."""
+"""Gauss-Newton over a clip: a frame is coupled to the two before and the two after it, and all frames to one shape."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,9 @@ from torch.linalg import cholesky_ex
 
 @dataclass
 class Quadratic:
-    """A sum of squared errors around a state, as its value, gradient and Gauss-Newton matrix: blocks (F, N, N) of a
-    frame with itself, the next and the one after, the border (F, N, B) with the betas, and their own (B, B)."""
+    """A sum of squared errors around a state: its value, gradient and Gauss-Newton matrix. The matrix has blocks (F, N,
+    N) of a frame with itself, the next and the one after, the border (F, N, B) with the betas, and their own block (B,
+    B)."""
 
     value: Tensor
     gradient: Tensor  # (F, N)
@@ -27,8 +28,8 @@ class Quadratic:
         return cls(*(torch.zeros(shape, dtype=torch.float64) for shape in shapes))
 
     def add(self, error: Tensor, rows: Tensor, over_betas: Tensor, weight: Tensor | float, cut: float) -> None:
-        """Errors (F, M, D) with derivatives (F, M, D, N) and (F, M, D, B): the sum of weight (F, M) times
-        e / (1 + e / cut), e the squared length. Gauss-Newton takes a robust error for a square of less weight."""
+        """Adds errors (F, M, D) with derivatives (F, M, D, N) and (F, M, D, B): the sum of weight (F, M) times e / (1 +
+        e / cut), where e is the squared length. Gauss-Newton treats a robust error as a square of less weight."""
         squared = error.square().sum(-1)
         robust = 1 + squared / cut
         self.value += (weight * squared / robust).sum()
@@ -42,13 +43,13 @@ class Quadratic:
         self.betas_gradient += (weight * error).flatten() @ over_betas.flatten(0, 1)
 
     def add_own(self, error: Tensor, slope: Tensor | float, index: list[int] | slice) -> None:
-        """Squared errors (F, M) of numbers of the state itself, by which they change with a slope (F, M)."""
+        """Adds squared errors (F, M) of components of the state, on which they depend with a slope (F, M)."""
         self.value += error.square().sum()
         self.gradient[:, index] += slope * error
         self.near.diagonal(dim1=1, dim2=2)[:, index] += slope * slope
 
     def add_change(self, values: Tensor, rows: Tensor, over_betas: Tensor, joined: Tensor) -> None:
-        """Squared second differences in time of values (F, M), for the triples of frames that are `joined`."""
+        """Adds squared second differences in time of values (F, M), for the triples of frames that are `joined`."""
         links = _links(joined)
         pulled, pulled_betas = links @ values, (links @ over_betas.flatten(1)).view_as(over_betas)
         self.value += (values * pulled).sum()
@@ -61,7 +62,7 @@ class Quadratic:
         self.betas_gradient += pulled.flatten() @ over_betas.flatten(0, 1)
 
     def add_own_change(self, values: Tensor, slope: float, joined: Tensor) -> None:
-        """The same for the first numbers of the state themselves, times a slope."""
+        """Adds the same for the first components of the state, times a slope."""
         links = slope**2 * _links(joined)
         pulled = links @ values
         self.value += (values * pulled).sum()
@@ -71,8 +72,8 @@ class Quadratic:
             block.diagonal(dim1=1, dim2=2)[: len(link), : values.shape[1]] += link
 
     def step(self, damping: float, held: int, shape: bool) -> tuple[Tensor, Tensor] | None:
-        """Where the quadratic, with its diagonal grown by the damping (Levenberg-Marquardt), is least: changes of the
-        state (F, N), none of the first `held` frames, and of the betas. None: it has no least place."""
+        """Minimises the quadratic, with its diagonal increased by the damping (Levenberg-Marquardt). Returns changes of
+        the state (F, N), zero for the first `held` frames, and of the betas; None if there is no minimum."""
         near = self.near.clone()
         diagonal = near.diagonal(dim1=1, dim2=2)
         diagonal *= 1 + damping
@@ -90,7 +91,7 @@ class Quadratic:
 
 
 def _links(joined: Tensor) -> Tensor:
-    """(F, F) D^T D of the second differences D, without the rows that are not joined."""
+    """Returns D^T D (F, F) of the second differences D, without the rows that are not joined."""
     frames = len(joined) + 2
     each = torch.eye(frames, dtype=torch.float64)
     second = (each[:-2] - 2 * each[1:-1] + each[2:]) * joined[:, None]
@@ -98,13 +99,14 @@ def _links(joined: Tensor) -> Tensor:
 
 
 def solve_clip(near: Tensor, next: Tensor, after: Tensor, right: Tensor) -> Tensor | None:
-    """x (F, N, R) with sum_s H_ts x_s = right_t (F, N, R), for a symmetric H given by its blocks (F, N, N): `near`
-    H_tt, `next` H_t,t+1 and `after` H_t,t+2, of which the last and the last two are not used.
+    """Solves sum_s H_ts x_s = right_t (F, N, R) for x, with a symmetric H given by its blocks (F, N, N): `near` H_tt,
+    `next` H_t,t+1 and `after` H_t,t+2; the last of `next` and the last two of `after` are not used.
 
-    Two frames at a time make H block tridiagonal, and Cholesky walks through it once. None: H is not positive.
+    In pairs of frames H is block tridiagonal, and one pass of Cholesky solves it. Returns None if H is not positive
+    definite.
     """
     frames, size, _ = near.shape
-    if frames % 2:  # an empty frame more, that leads to nothing
+    if frames % 2:  # one empty frame more, coupled to nothing
         near, next, after, right = (torch.nn.functional.pad(x, (0, 0, 0, 0, 0, 1)) for x in (near, next, after, right))
         near[-1] = torch.eye(size).to(near)
         next[-2], after[-3:] = 0, 0

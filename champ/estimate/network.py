@@ -1,5 +1,5 @@
-"""The networks of DWPose from files of any of their formats. A file is data: nothing in it is run, no path in it is
-opened."""
+"""Reads the networks of DWPose from files of any of their formats. A file is data: nothing in it is run, no path in it
+is opened."""
 
 from pathlib import Path
 
@@ -16,15 +16,15 @@ from .onnx import read_onnx
 from .torchscript import read_torchscript
 
 EXTENSIONS = {".onnx", ".pt", ".pth"}
-MAX_BATCH = 64  # pictures that a network may have been made for; the community's take 1 and 5
-ALIKE = 0.05  # of the difference between two pictures, that between two ways to compute what is made of one
+MAX_BATCH = 64  # largest batch that a network may be made for; the community's files have 1 and 5
+ALIKE = 0.05  # relative to the difference between two pictures: allowed difference between two ways to compute the same
 
 
 class Network(nn.Module):
-    """Pictures (N, 3, H, W) in, tensors (N, ...) out, which are in no certain order."""
+    """Maps pictures (N, 3, H, W) to tensors (N, ...), whose order is not defined."""
 
     def __init__(self, name: str, graph: Graph, batch: int | None):
-        """`batch` is how many pictures the graph was made for; None: any number."""
+        """`batch` is the number of pictures that the graph was made for; None means any number."""
         super().__init__()
         if batch is not None and not 1 <= batch <= MAX_BATCH:
             raise DamagedError(f"it was made for {batch} pictures at once")
@@ -33,7 +33,7 @@ class Network(nn.Module):
         self.checked: set[tuple[int, ...]] = set()
 
     def check(self, height: int, width: int) -> list[tuple[int, ...]]:
-        """Shapes of what it makes of one picture of this size; a ValueError for a network that takes none."""
+        """Returns the output shapes for one picture of this size; raises a ValueError if the network refuses it."""
         try:
             shapes = self.graph.check((self.batch, 3, height, width))
             if any(not shape or shape[0] != self.batch for shape in shapes):
@@ -53,7 +53,7 @@ class Network(nn.Module):
         return self._padded(pictures)
 
     def _run(self, pictures: Tensor) -> list[Tensor]:
-        """Nothing is run for a shape for which it was not looked at what it takes."""
+        """Runs the network; a new shape is checked first."""
         shape = tuple(pictures.shape)
         if shape not in self.checked:
             self.graph.check(shape)
@@ -61,14 +61,13 @@ class Network(nn.Module):
         return list(self.graph(pictures))
 
     def _padded(self, pictures: Tensor) -> list[Tensor]:
-        """In batches of the size that the network was made for, of which the last is filled up."""
+        """Runs batches of the size that the network was made for; the last one is padded."""
         padding = pictures.new_zeros(-len(pictures) % self.batch, *pictures.shape[1:])
         parts = [self._run(part) for part in torch.cat([pictures, padding]).split(self.batch)]
         return [torch.cat(same)[: len(pictures)] for same in zip(*parts)]
 
     def _takes_any(self, pictures: Tensor) -> bool:
-        """Whether several pictures at once give what each of them gives in a batch of the right size. Tried once, with
-        coloured clouds."""
+        """Tells whether the network also works with other batch sizes; tested once, with coloured clouds."""
         if self.takes_any is None:
             noise = torch.rand((3 if self.batch == 2 else 2, 3, 4, 4), generator=torch.Generator().manual_seed(0))
             clouds = functional.interpolate(noise, pictures.shape[2:], mode="bilinear").to(pictures)
@@ -83,7 +82,7 @@ class Network(nn.Module):
 
 
 def _alike(found: Tensor, expected: Tensor) -> bool:
-    """By the difference between the first two pictures, which must not vanish."""
+    """Compares results relative to the difference between the first two pictures, which must not vanish."""
     if found.shape != expected.shape:
         return False
     apart = (expected[0] - expected[1]).abs().max()
@@ -91,7 +90,7 @@ def _alike(found: Tensor, expected: Tensor) -> bool:
 
 
 def read_network(file: Path) -> Network:
-    """Told apart by what is in the file: ONNX, a TorchScript archive, or a checkpoint of the training."""
+    """Reads a network; its content shows the format: ONNX, a TorchScript archive, or a training checkpoint."""
     with reading(file, "a network of DWPose", "download it again"):
         with file.open("rb") as content:
             head = content.read(4)

@@ -1,4 +1,4 @@
-"""What a clip's keypoints say before any fitting: where the points are, how large the person is, which way it turns."""
+"""What the keypoints of a clip show before any fitting: the points, the person's size, and the facing direction."""
 
 import math
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from .points import POINTS, SEEN, PointBody
 
 KNUCKLE = 9  # of a hand's 21 points
 YAWS = 16
-PART = 1000  # frames that are compared at once
-WINDOW = 9  # frames, in some of which a limb shows its whole length
+PART = 1000  # frames compared at once
+WINDOW = 9  # frames; in some of them a limb shows its full length
 
 
 def rows(*names: str) -> list[int]:
@@ -49,7 +49,7 @@ class Observed:
 
 
 def observe(people: Sequence[Pose | None], width: int, height: int) -> Observed:
-    """Keypoints in the order of SEEN; frames without a person have no weight."""
+    """Collects keypoints in the order of SEEN; frames without a person have weight 0."""
     points = np.zeros((len(people), len(SEEN), 3))
     for row, pose in zip(points, people):
         if pose is None:
@@ -66,7 +66,7 @@ def observe(people: Sequence[Pose | None], width: int, height: int) -> Observed:
 
 
 def standing() -> Tensor:
-    """Axis-angles (24, 3) of a person who stands with hanging arms."""
+    """Returns axis-angles (24, 3) of a person who stands with hanging arms."""
     pose = torch.zeros(24, 3, dtype=torch.float64)
     for side, sign in SIDES:
         for part, axis, degrees in (
@@ -78,14 +78,14 @@ def standing() -> Tensor:
 
 
 def pixels_per_metre(seen: Observed, body: PointBody, betas: Tensor) -> Tensor:
-    """(F,) from trunk and legs, or where the hips are not seen from the longest of shoulders and limbs; NaN where
-    nothing has a length. A limb that points at the camera looks short, never long."""
+    """Estimates pixels per metre (F,) from trunk and legs, or, if the hips are not seen, from the longest of shoulders
+    and limbs; NaN if nothing has a length. A limb that points at the camera looks too short, never too long."""
     origin = torch.zeros(1, 3).double()
     real = body.pose(torch.zeros(1, 24, 3).double(), torch.eye(3)[None].double(), origin, betas).points[0]
     there = seen.weight > 0
 
     def length(*ends: list[int]) -> tuple[Tensor, Tensor]:
-        """Pixels (0 when a point is missing) and metres along a chain of points or of middles of points."""
+        """Returns pixels (0 if a point is missing) and metres along a chain of points or midpoints."""
         flat, solid = (
             sum((x[..., a, :].mean(-2) - x[..., b, :].mean(-2)).norm(dim=-1) for a, b in zip(ends, ends[1:]))
             for x in (seen.points, real)
@@ -107,7 +107,7 @@ def pixels_per_metre(seen: Observed, body: PointBody, betas: Tensor) -> Tensor:
 
 
 def steady_size(size: Tensor, shots: list[slice]) -> Tensor:
-    """The largest of 9 frames, then the mean of 9, inside each shot."""
+    """Takes the maximum over 9 frames, then the mean over 9, within each shot."""
     out = size.clone()
     for shot in shots:
         part = size[shot][None, None]
@@ -118,8 +118,8 @@ def steady_size(size: Tensor, shots: list[slice]) -> Tensor:
 
 
 def facing(seen: Observed, size: Tensor, shots: list[slice], body: PointBody, betas: Tensor) -> Tensor:
-    """Root rotations (F, 3, 3): lean in the picture from the trunk, turn about the vertical from the order of
-    shoulders, hips and face, as the best path through 16 turns for each shot (Viterbi)."""
+    """Estimates root rotations (F, 3, 3): the lean in the picture from the trunk, the turn about the vertical from the
+    order of shoulders, hips and face, as the best path through 16 turns for each shot (Viterbi)."""
     trunk = seen.points[:, SHOULDERS].mean(1) - seen.points[:, HIPS].mean(1)
     clear = (seen.weight[:, TRUNK] > 0).all(1) & (trunk.norm(dim=1) > 0.25 * size)
     lean = torch.where(clear, torch.rad2deg(torch.atan2(trunk[:, 0], -trunk[:, 1])), 0)
@@ -128,11 +128,11 @@ def facing(seen: Observed, size: Tensor, shots: list[slice], body: PointBody, be
     used = TRUNK + FACE
     cost = torch.empty(len(seen), YAWS, dtype=torch.float64)
     for part in torch.arange(len(seen)).split(PART):
-        # The models stand upright. A turn in the picture, where y is down, is the other way round in the world.
+        # The models stand upright. In the picture y points down, so a turn there has the opposite sign in the world.
         upright = rot_z(-lean[part])[:, None, :2, :2].double()
         apart = (upright @ (seen.points[part][:, used] / size[part, None, None])[..., None])[..., 0]
         cost[part] = _misfit(apart, seen.weight[part][:, used], models[:, used, :2])
-    # A nose belongs to a face that looks here; a trunk without one is mostly seen from behind.
+    # A visible nose means a face towards the camera; a trunk without one is mostly seen from behind.
     towards, nose = -turns[:, 2, 2], seen.weight[:, FACE[:1]]
     cost += 4 * nose * (-towards - 0.2).clamp(min=0) + 4 * (nose == 0) * (towards - 0.5).clamp(min=0)
     steps = torch.arange(YAWS)
@@ -143,7 +143,7 @@ def facing(seen: Observed, size: Tensor, shots: list[slice], body: PointBody, be
 
 
 def _misfit(points: Tensor, weight: Tensor, models: Tensor) -> Tensor:
-    """(F, M) how badly models (M, P, 2) fit points (F, P, 2), both in metres, wherever they are moved."""
+    """Returns the misfit (F, M) of models (M, P, 2) to points (F, P, 2), both in metres, up to translation."""
     apart = points[:, None] - models
     share = weight / weight.sum(1, keepdim=True).clamp(min=1e-6)
     apart = apart - (apart * share[:, None, :, None]).sum(2, keepdim=True)
@@ -152,7 +152,7 @@ def _misfit(points: Tensor, weight: Tensor, models: Tensor) -> Tensor:
 
 
 def _cheapest(cost: Tensor, change: Tensor) -> Tensor:
-    """The path (F,) through states with the least sum of costs (F, S) and of changes (S, S)."""
+    """Returns the path (F,) through states with the least sum of costs (F, S) and transition costs (S, S)."""
     total, back = cost[0], []
     for step in cost[1:]:
         least, origin = (total + change).min(1)

@@ -1,6 +1,7 @@
-"""Networks in ONNX files, read as data: a small reader of protocol buffers, and what each operator means in torch.
+"""Reads networks in ONNX files as data: a small reader of protocol buffers, and each operator in torch.
 
-Every length is checked against the bytes that are there; tensors in other files and subgraphs are refused."""
+Every length is checked against the available bytes; tensors in other files and subgraphs are refused.
+"""
 
 import math
 from collections import defaultdict
@@ -21,12 +22,12 @@ MAX_FIELDS = 1_000_000  # of all messages in a file; YOLOX-L has 10,000
 BOOL, BFLOAT16 = 9, 16
 INTEGERS = {2: "u1", 3: "i1", 4: "<u2", 5: "<i2", 6: "<i4", 7: "<i8", BOOL: "u1"}
 DTYPES = {**INTEGERS, 1: "<f4", 10: "<f2", 11: "<f8", BFLOAT16: "<i2"}
-# Inputs that say how an operator works: shapes, bounds, scales.
+# Inputs that configure an operator: shapes, bounds, scales.
 SETTINGS = {"Clip": (1, 2), "Pad": (1, 2, 3), "Range": (0, 1, 2), "Resize": (1, 2, 3), "Upsample": (1,)}
 
 
 def read_onnx(file: Path) -> tuple[Graph, int | None]:
-    """The network, and how many pictures it was made for, if the file says a number."""
+    """Reads the network, and its batch size if the file contains one."""
     reader = _Reader()
     content = memoryview(np.fromfile(file, dtype=np.uint8))  # type: ignore[arg-type]
     model = reader.message(content)
@@ -37,9 +38,10 @@ def read_onnx(file: Path) -> tuple[Graph, int | None]:
 
 
 class _Reader:
-    """Messages of protocol buffers, as the values of each field by its number.
+    """Reads messages of protocol buffers as the values of each field by its number.
 
-    Integers are ints; strings, messages, floats and packed numbers are views of the file's bytes."""
+    Integers are ints; strings, messages, floats and packed numbers are views of the file's bytes.
+    """
 
     def __init__(self) -> None:
         self.left = MAX_FIELDS
@@ -65,7 +67,7 @@ class _Reader:
         return found
 
     def ints(self, values: list[Any]) -> list[int]:
-        """Of a repeated integer, written one by one or packed."""
+        """Reads a repeated integer, written one by one or packed."""
         found = []
         for value in values:
             if isinstance(value, int):
@@ -79,7 +81,7 @@ class _Reader:
         return [number - 2**64 if number >= 2**63 else number for number in found]
 
     def tensor(self, content: memoryview) -> Tensor:
-        """Of its numbers in the file itself; a path in the file is never opened."""
+        """Reads a tensor whose numbers are in the file itself; a path in the file is never opened."""
         message = self.message(content)
         if message[13] or _int(message[14]):
             raise DamagedError("it keeps its numbers in other files, which are not opened; get it as a single file")
@@ -87,7 +89,7 @@ class _Reader:
         if kind not in DTYPES or any(length < 0 for length in shape):
             raise DamagedError("it has a tensor that no network needs")
         dtype = np.dtype(DTYPES[kind])
-        if message[5] or message[7]:  # halves are written as the integers that their bits make
+        if message[5] or message[7]:  # float16 values are written as integers with the same bits
             bits = dtype if kind in INTEGERS else np.dtype("<u2")
             numbers = np.array(self.ints(message[5] + message[7]), np.int64).astype(bits).view(dtype)
         else:
@@ -120,7 +122,7 @@ def _varint(content: memoryview, at: int) -> tuple[int, int]:
 
 
 def _int(values: list[Any]) -> int:
-    """Of a field that is there once or not at all."""
+    """Reads an optional integer field."""
     return values[-1] if values else 0
 
 
@@ -129,7 +131,7 @@ def _text(values: list[Any]) -> str:
 
 
 class _Network:
-    """One graph: its steps, and the tensors that it holds."""
+    """One graph: its steps and its tensors."""
 
     def __init__(self, reader: _Reader, content: memoryview, opset: int):
         self.reader, self.opset = reader, opset
@@ -151,7 +153,7 @@ class _Network:
         return Graph(steps, picture, outputs, self.tensors), batch
 
     def _batch(self, value: dict[int, list[Any]]) -> int | None:
-        """The first length of an input's shape; None when it is open."""
+        """Returns the first dimension of an input's shape; None if it is open."""
         for field in (2, 1, 2, 1):  # type, tensor's type, shape, length
             if not value[field]:
                 return None
@@ -201,7 +203,7 @@ class _Network:
 
 
 def _ints(value: Any) -> list[int]:
-    """A shape, or the like, which an operator takes as a tensor or as an attribute."""
+    """Reads a list of integers, such as a shape, from a tensor or an attribute."""
     return value.flatten().tolist() if isinstance(value, Tensor) else list(value or ())
 
 
@@ -212,7 +214,7 @@ def _number(value: Any) -> float | None:
 def _padded(
     x: Tensor, pads: Sequence[int], auto_pad: str, fill: float, limit: Sequence[int]
 ) -> tuple[Tensor, list[int]]:
-    """A picture with that part of its padding that torch's own (height, width, up to `limit`) cannot express."""
+    """Applies the part of a padding that torch's own (height, width, up to `limit`) cannot express."""
     if auto_pad not in ("NOTSET", "VALID") or x.ndim != 4:
         raise ValueError(f"padding {auto_pad!r} of {x.ndim} axes")
     top, left, bottom, right = pads or (0, 0, 0, 0)
@@ -292,7 +294,7 @@ def _resize(
     x: Tensor, *settings: Any, mode="nearest", coordinate_transformation_mode="half_pixel",
     nearest_mode="round_prefer_floor", antialias=0, keep_aspect_ratio_policy="stretch",
 ) -> Tensor:  # fmt: skip
-    """By scales (the second of three settings, or the only one), or to a size (the third)."""
+    """Resizes by scales (the second of three settings, or the only one), or to a size (the third)."""
     scales = _ints(settings[1] if len(settings) > 1 else settings[0])
     if scales:
         size = [length * scale for length, scale in zip(x.shape, scales, strict=True)]
@@ -446,7 +448,7 @@ def _over_channels(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _chained(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """An operator of two values as one of any number."""
+    """Extends an operator of two values to any number."""
 
     def chain(first: Tensor, *others: Tensor) -> Tensor:
         for other in others:

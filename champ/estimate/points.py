@@ -1,4 +1,4 @@
-"""Keypoints of a body in many poses, and their derivatives, without its vertices: skinning in a few numbers."""
+"""Keypoints of a posed body and their derivatives, without its vertices: skinning reduced to a few numbers."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,13 +15,13 @@ from ..motion.rotation import from_axis_angle
 # COCO's 17 points, joints of SMPL (its hands are middle knuckles), and a point 1 m above the pelvis as that is turned.
 SEEN = (*KEYPOINTS[:17], "left_hand", "right_hand")
 POINTS = (*SEEN, "left_foot", "right_foot", "pelvis", "above")
-# Joints that points can tell something about. Toes and fingers stay as they are at rest.
+# Joints that keypoints can determine. Toes and fingers stay at rest.
 MOVING = tuple(j for j, name in enumerate(JOINTS) if not name.endswith(("_foot", "_hand")))
 DIMENSIONS = 3 * len(MOVING) + 3  # of one frame: axis-angles of the moving joints, place of the pelvis
 
 
 def _above() -> Tensor:
-    """(24, 24) 1 where the column's joint is the row's or one between it and the root."""
+    """Returns (24, 24), 1 if the column's joint is the row's or one of its ancestors."""
     above = torch.eye(len(PARENTS))
     for joint, parent in enumerate(PARENTS[1:], start=1):
         above[joint] += above[parent]
@@ -29,7 +29,7 @@ def _above() -> Tensor:
 
 
 def _levels() -> list[list[int]]:
-    """Joints by their distance from the pelvis: a whole level is turned at once."""
+    """Groups joints by their distance from the pelvis; a level is rotated at once."""
     depth = (_above().sum(1) - 1).tolist()
     return [[j for j, d in enumerate(depth) if d == level] for level in range(int(max(depth)) + 1)]
 
@@ -42,7 +42,7 @@ class PosedPoints(NamedTuple):
 
 @dataclass(frozen=True)
 class PointBody:
-    """Point k of a posed body is sum_j R_j b_kj + c_kj t_j, with R_j and t_j of the joints in the world.
+    """Keypoints of a body: point k is sum_j R_j b_kj + c_kj t_j, with R_j and t_j of the joints in the world.
 
     b_kj = sum_v r_kv w_vj (v - J_j) and c_kj = sum_v r_kv w_vj for regressor r, skin weights w, rest vertices v and
     rest joints J; b and J are linear in the shape. SMPL's pose correctives, some millimetres here, are left out.
@@ -71,8 +71,8 @@ class PointBody:
         return self.joints[..., 0] + self.joints[..., 1:] @ betas
 
     def pose(self, pose: Tensor, facing: Tensor, pelvis: Tensor, betas: Tensor) -> PosedPoints:
-        """Points and derivatives for axis-angles (F, 24, 3), of which the root's comes before `facing` (F, 3, 3),
-        and the place of the pelvis (F, 3)."""
+        """Returns points and derivatives for axis-angles (F, 24, 3), of which the root's comes before `facing` (F, 3,
+        3), and the place of the pelvis (F, 3)."""
         frames = len(pose)
         local, above = from_axis_angle(pose), _above().to(pose)
         base = torch.empty_like(local)  # of each joint: the rotation of its parent
@@ -81,7 +81,7 @@ class PointBody:
         for level in _levels()[1:]:
             base[:, level] = turn[:, [PARENTS[j] for j in level]]
             turn[:, level] = (base[:, level, :, :, None] * local[:, level, None]).sum(-2)
-        # Positions and their derivatives by the betas in one go: the last axis is (now, by beta 0, by beta 1, ...).
+        # Positions and their derivatives by the betas together: the last axis is (value, by beta 0, by beta 1, ...).
         one = torch.cat([betas.new_ones(1), betas])[:, None]
         columns = torch.cat([one, torch.eye(len(one))[:, 1:].to(one)], dim=1)  # (1 + B, 1 + B)
         bones = self.joints - self.joints[list(PARENTS)]
@@ -91,10 +91,11 @@ class PointBody:
         carried = torch.einsum("fjxy,kjyb->fkjxb", turn, self.arms @ columns)
         carried = carried + self.shares[..., None, None] * places[:, None]
         points = carried.sum(2)  # (F, P, 3, 1 + B)
-        # A joint that turns by w moves what hangs below it by w x (lever): its share of the point, from the joint.
+        # A joint that turns by w moves the parts below it by w x (lever): their share of the point, relative to the
+        # joint.
         lever = torch.einsum("ij,fkix->fkjx", above, carried[..., 0])
         lever = lever - (self.shares @ above)[None, :, :, None] * places[:, None, :, :, 0]
-        axes = base @ _turning(pose)  # columns: the w of one radian more in each number of the axis-angle
+        axes = base @ _turning(pose)  # columns: the w of one radian more in each component of the axis-angle
         turning = cross(axes[:, None, MOVING, :, :], lever[:, :, MOVING, :, None], dim=-2)  # (F, P, J, 3, 3)
         moving = torch.eye(3).to(pose).expand(frames, len(POINTS), -1, -1)
         by_motion = torch.cat([turning.transpose(2, 3).flatten(3), moving], dim=3)
@@ -102,7 +103,7 @@ class PointBody:
 
 
 def _turning(vector: Tensor) -> Tensor:
-    """The w(...) (..., 3, 3) with exp(v + dv) = exp(w dv) exp(v): SO(3)'s left Jacobian."""
+    """Returns w (..., 3, 3) with exp(v + dv) = exp(w dv) exp(v): the left Jacobian of SO(3)."""
     angle = (vector.square().sum(-1) + 1e-8).sqrt()
     x, y, z = vector.unbind(-1)
     zero = torch.zeros_like(x)

@@ -1,6 +1,6 @@
-"""What is known about people before looking: how joints bend, how bodies stand, how fast things change.
+"""Priors about people: how joints bend, how bodies stand, how fast they move.
 
-Every term is a squared error over its usual size, so that terms add up as they are.
+Every term is a squared error over its usual size, so terms can be added.
 """
 
 import math
@@ -13,7 +13,7 @@ from .least_squares import Quadratic
 from .observed import ANKLES, SIDES, rows, standing
 from .points import MOVING, POINTS, PointBody, PosedPoints
 
-# Usual distance in degrees from standing, about x, y and z of the rest pose.
+# Usual deviation from standing in degrees, about x, y and z of the rest pose.
 SPREAD = {
     "spine1": (7, 6, 5), "spine2": (7, 6, 5), "spine3": (7, 6, 5), "neck": (9, 12, 9), "head": (11, 16, 11),
     "hip": (45, 17, 24), "knee": (80, 6, 6), "ankle": (16, 9, 9),
@@ -23,15 +23,15 @@ FREE = (1e4, 1e4, 1e4)  # the root
 HYPEREXTENSION = math.radians(4)  # of an elbow or knee bent the wrong way
 TILT = math.radians(40), math.radians(10)  # of the trunk in the picture and in depth
 BALANCE = {"pelvis": 0.12, "left_ear": 0.15, "right_ear": 0.15}  # metres in depth from the lower foot
-FLAT = 0.03  # metres that the toes of the lower foot are above or below a flat sole
-LOWER = 0.05  # metres: a foot so much higher than the other counts a third
-SHAPE = 0.25  # how much each frame counts for the betas; not 1, because all frames have the same ones
+FLAT = 0.03  # metres of the toes of the lower foot above or below a flat sole
+LOWER = 0.05  # metres: a foot that is higher than the other by this counts a third
+SHAPE = 0.25  # weight of each frame for the betas; not 1, because all frames share them
 # Accelerations in m/s^2 and rad/s^2.
 ACCELERATION = {"elbow": 24.0, "knee": 24.0, "wrist": 40.0, "hand": 40.0, "ankle": 40.0, "foot": 40.0}
 TRUNK_ACCELERATION = 12.0
 DEPTH_ACCELERATION = 2.0  # of the pelvis
 TURN_ACCELERATION = 300.0
-RARE = 20.0  # squared error after which a stance is rare (sitting, lying) rather than wrong
+RARE = 20.0  # squared error above which a stance is rare (sitting, lying) rather than wrong
 NEVER = math.inf
 
 PELVIS, ABOVE = rows("pelvis", "above")
@@ -39,7 +39,7 @@ FEET = rows("left_foot", "right_foot")
 
 
 def add_pose(energy: Quadratic, pose: Tensor) -> None:
-    """For axis-angles (F, 24, 3)."""
+    """Adds the priors of axis-angles (F, 24, 3)."""
     angles, usual = pose[:, list(MOVING)].flatten(1), standing()[list(MOVING)].flatten()
     spread = torch.tensor([SPREAD.get(JOINTS[j].rpartition("_")[2], FREE) for j in MOVING], dtype=torch.float64)
     spread = torch.deg2rad(spread).flatten()
@@ -52,14 +52,15 @@ def add_pose(energy: Quadratic, pose: Tensor) -> None:
 
 
 def add_stance(energy: Quadratic, posed: PosedPoints, body: PointBody, betas: Tensor, size: float) -> None:
-    """A person seen from near the horizon: the trunk upright, pelvis and head above the lower foot, its sole flat.
+    """Adds the priors of a person seen near eye level: trunk upright, pelvis and head above the lower foot, its sole
+    flat.
 
-    Soles are no flatter than the points are exact (`size`), or they would decide how the legs go.
+    Soles are no flatter than the points are exact (`size`); otherwise they would decide the legs.
     """
     shares = torch.softmax(posed.points[:, ANKLES, 1] / LOWER, dim=1)
 
     def add(terms: list[tuple[Tensor, Tensor | None, int, float]], cut: float) -> None:
-        """Terms: a sum over points with shares (P,) or (F, P), its usual value, the axis, and the usual error."""
+        """Adds terms: a sum over points with shares (P,) or (F, P), its usual value, the axis, and the usual error."""
         for share, usual, axis, wide in terms:
             error, by_motion, by_betas = (
                 torch.einsum("fp,fp...->f...", share.expand(len(posed.points), -1), x[:, :, axis])[:, None, None] / wide
@@ -88,7 +89,7 @@ def add_shape(energy: Quadratic, betas: Tensor, usual: Tensor, frames: int) -> N
 
 
 def add_change(energy: Quadratic, posed: PosedPoints, pose: Tensor, joined: Tensor, fps: float) -> None:
-    """Accelerations, second differences times fps^2, inside the triples of frames that are `joined`."""
+    """Adds accelerations, second differences times fps^2, within the triples of frames that are `joined`."""
     if len(joined) == 0:
         return
     usual = [[ACCELERATION.get(name.rpartition("_")[2], TRUNK_ACCELERATION)] * 3 for name in POINTS]
@@ -96,7 +97,7 @@ def add_change(energy: Quadratic, posed: PosedPoints, pose: Tensor, joined: Tens
     scale = fps**2 / torch.tensor(usual, dtype=torch.float64)
 
     def scaled(x: Tensor) -> Tensor:
-        """Depth is counted from the pelvis: how far away a person is says little, how it moves says much."""
+        """Measures depth from the pelvis: the distance of the person says little, its change says much."""
         other = torch.arange(len(POINTS)) != PELVIS
         depth = x[:, :, 2] - other.view(-1, *[1] * (x.ndim - 3)) * x[:, PELVIS, None, 2]
         x = torch.cat([x[:, :, :2], depth[:, :, None]], dim=2)

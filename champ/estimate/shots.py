@@ -1,4 +1,4 @@
-"""Where one shot of a clip ends and the next begins."""
+"""Detects shots: where one ends and the next begins."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -9,8 +9,8 @@ import numpy as np
 SIDE = 32  # of the thumbnails whose layout is compared, in pixels
 PLAIN = 3.0  # grey levels of deviation below which a channel has no layout, only noise
 CHANGED = 0.4  # of a layout: a close-up of a fast dance reaches this, but in frame after frame
-LASTING = 0.35  # what is more alike than this a few frames apart is the same shot
-STANDS_OUT = 1.65  # how far a cut lies above the change of the frames around it
+LASTING = 0.35  # frames a few apart that differ by less than this are of the same shot
+STANDS_OUT = 1.65  # factor by which a cut exceeds the change of the frames around it
 SHORTEST = 3  # frames of a shot; what is shorter is a flash
 
 
@@ -20,11 +20,11 @@ class FrameLook(NamedTuple):
 
 
 def find_shots(pictures: Iterable[np.ndarray]) -> np.ndarray:
-    """Number of the shot of each frame (F,), from 0, of uint8 RGB pictures (H, W, 3).
+    """Returns the shot number (F,) of each frame, from 0, for uint8 RGB pictures (H, W, 3).
 
-    A cut changes the layout at once, far more than the frames around it do (a fast movement or a pan goes on), and
-    for three frames at least (a flash does not). Brightness and tint of the light do not count; plain pictures belong
-    to the shot before them. A fade from one scene into the next is not found. Keeps 7 kilobytes for a frame.
+    A cut changes the layout at once, far more than the frames around it do (a fast movement or a pan continues), and
+    for at least three frames (a flash does not). Brightness and tint of the light do not count; plain pictures belong
+    to the shot before them. Fades between scenes are not found. Memory: 7 kilobytes per frame.
     """
     looks = [look(picture) for picture in pictures]
     told = [t for t, seen in enumerate(looks) if seen.layout.any()]
@@ -46,7 +46,7 @@ def find_shots(pictures: Iterable[np.ndarray]) -> np.ndarray:
 def look(picture: np.ndarray) -> FrameLook:
     layout = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     layout -= layout.mean((0, 1))
-    # Each channel by itself, so that a coloured light makes no difference.
+    # Each channel separately, so that coloured light makes no difference.
     deviation = layout.std((0, 1))
     layout *= (deviation > PLAIN) / np.maximum(deviation, PLAIN)
     length = np.linalg.norm(layout)
@@ -56,5 +56,5 @@ def look(picture: np.ndarray) -> FrameLook:
 
 
 def change(a: FrameLook, b: FrameLook) -> float:
-    """1 - correlation of the layouts: 0 = the same, 1 = nothing in common."""
+    """Returns 1 - correlation of the layouts: 0 = the same, 1 = nothing in common."""
     return 1 - float(np.vdot(a.layout.astype(np.float32), b.layout.astype(np.float32)))

@@ -1,8 +1,9 @@
-"""Networks in TorchScript archives, read as data: the calls in a traced network's code become the steps of a graph, and
-the code itself never runs.
+"""Reads networks in TorchScript archives as data: the calls in a traced network's code become the steps of a graph; the
+code itself never runs.
 
 Traced code calls torch's operators and parts of the network, one after the other. Only a fixed list of operators is
-known here, and what traced code does not have, such as loops and conditions, is refused."""
+accepted. Constructs that traced code does not have, such as loops and conditions, are refused.
+"""
 
 import math
 import re
@@ -20,7 +21,7 @@ from .aten import OPERATORS
 from .graph import MAX_STEPS, Graph, Ref, Step, same
 
 MAX_CODE = 1 << 24  # characters of one file of code
-MAX_DEPTH = 60  # parts within parts, or brackets within brackets
+MAX_DEPTH = 60  # nested parts, or nested brackets
 TOKEN = re.compile(
     r"\s*(?:(?P<number>-?(?:\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?))|(?P<name>[A-Za-z_]\w*)"
     r"|(?P<text>\"[^\"\\]*\"|'[^'\\]*')|(?P<sign>[()\[\],.=:-]))"
@@ -29,7 +30,7 @@ CONSTANTS = {"True": True, "False": False, "None": None, "inf": math.inf, "nan":
 
 
 def read_torchscript(file: Path) -> tuple[Graph, int]:
-    """The network, and how many pictures it was traced with."""
+    """Reads the network, and the batch size that it was traced with."""
     archive = TorchArchive(mapped(file))
     network = archive.load(names=rf"{NAMES}|__torch__\.[\w.]+")
     if not isinstance(network, Node):
@@ -40,8 +41,8 @@ def read_torchscript(file: Path) -> tuple[Graph, int]:
 
 
 def _traced_with(archive: TorchArchive, name: str) -> int:
-    """Newer versions of torch keep the pictures that a network was traced with; the community's
-    dw-ll_ucoco_384_bs5.torchscript.pt has their number in its name."""
+    """Returns the batch size that a network was traced with. Newer versions of torch store the pictures; the
+    community's dw-ll_ucoco_384_bs5.torchscript.pt has the number in its name."""
     if "traced_inputs.pkl" in archive:
         for node in _nodes(_Outlines(archive.read("traced_inputs.pkl"), NAMES).load()):
             return node.args[2][0]
@@ -50,7 +51,7 @@ def _traced_with(archive: TorchArchive, name: str) -> int:
 
 
 class _Outlines(Unpickler):
-    """Reads what tensors are like; their numbers need not be there."""
+    """Reads shapes and types of tensors; their numbers may be missing."""
 
     def persistent(self, pid: Any) -> Any:
         return None
@@ -99,7 +100,7 @@ class _Code:
         self.files: dict[str, dict[tuple[str, str], ScriptMethod]] = {}
 
     def method(self, kind: str, name: str) -> ScriptMethod:
-        """Of a class that a pickle mentions, such as __torch__.yolox.models.YOLOX."""
+        """Returns a method of a class that a pickle mentions, such as __torch__.yolox.models.YOLOX."""
         place, _, short = kind.rpartition(".")
         file = f"code/{place.replace('.', '/')}.py"
         if file not in self.files:
@@ -126,7 +127,7 @@ class _Code:
 
 
 def _joined(text: str) -> Iterator[str]:
-    """The lines, with those in one whose brackets are open at the end."""
+    """Yields the lines; a line with open brackets is joined with the next ones."""
     line: list[str] = []
     depth = 0
     for part in text.splitlines():
@@ -138,7 +139,7 @@ def _joined(text: str) -> Iterator[str]:
 
 
 class _Expression:
-    """What one expression says, as constants, Names, Attributes, Items, Calls, and lists and tuples of them."""
+    """Parses one expression into constants, Names, Attributes, Items, Calls, and lists and tuples of them."""
 
     def __init__(self, text: str):
         self.text, self.at, self.depth = text, 0, 0
@@ -146,7 +147,7 @@ class _Expression:
         self.advance()
 
     def advance(self) -> str:
-        """Goes on to the next token and gives the one before."""
+        """Advances to the next token and returns the one before."""
         token = self.token
         found = TOKEN.match(self.text, self.at)
         if not found and self.text[self.at :].strip():
@@ -195,7 +196,7 @@ class _Expression:
         raise DamagedError(f"its code contains something that traced code does not: {self.text[:60]!r}")
 
     def arguments(self, end: str) -> tuple[list[Any], dict[str, Any]]:
-        """Up to a closing bracket."""
+        """Parses arguments up to a closing bracket."""
         values, named = [], {}
         while self.token != end:
             value = self.value()
@@ -213,7 +214,7 @@ class _Expression:
 
 
 class _Tracer:
-    """Follows the code from a network's `forward` on and takes down the operators that it calls."""
+    """Follows the code from a network's `forward` and records the operators that it calls."""
 
     def __init__(self, archive: TorchArchive, constants: Any, batch: int):
         self.code, self.constants, self.batch = _Code(archive), constants, batch
@@ -252,7 +253,7 @@ class _Tracer:
         return result
 
     def assign(self, targets: str, value: Any, scope: dict[str, Any]) -> None:
-        """Of `x` or of `x, y, `, where the parts of a list are meant."""
+        """Assigns to `x`, or the parts of a list to `x, y, `."""
         names = re.findall(r"\w+", targets)
         if "," not in targets:
             scope[names[0]] = value
@@ -264,7 +265,7 @@ class _Tracer:
         scope.update(zip(names, value))
 
     def step(self, operator: str, function: Any, args: list[Any], kwargs: dict[str, Any], parts: int = 0) -> Any:
-        """Takes a step down, and gives the name of its result or the names of its parts."""
+        """Records a step, and returns the name of its result or the names of its parts."""
         names = [Ref(f"{len(self.steps)}.{i}") for i in range(max(parts, 1))]
         self.steps.append(Step(operator, function, args, kwargs, names))
         if len(self.steps) > MAX_STEPS:
@@ -272,7 +273,7 @@ class _Tracer:
         return names if parts else names[0]
 
     def value(self, expression: Any, scope: dict[str, Any]) -> Any:
-        """What an expression stands for: a constant, a part of the network, or the name of a value."""
+        """Evaluates an expression to a constant, a part of the network, or the name of a value."""
         if isinstance(expression, Identifier):
             if expression not in scope:
                 raise DamagedError(f"its code mentions {str(expression)[:40]!r}, which no network has")
@@ -299,7 +300,7 @@ class _Tracer:
         return self.known(module.state[name])
 
     def known(self, value: Any) -> Any:
-        """A part of the network as it is, a tensor by its name."""
+        """Returns a part of the network as it is, and a tensor by its name."""
         if not is_tensor(value):
             return value
         if id(value) not in self.names:

@@ -1,4 +1,4 @@
-"""Who is who in a clip: each person's way through the frames, and the choice of one."""
+"""Tracks people through a clip, and chooses one of them."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from ..keypoints.pose import THRESHOLD, Pose
 
 CHOICES = ("largest", "central", "number", "marked")
 MARGIN = 0.08  # from the eyes to the top of the head and from the ankles to the soles, of the longer side
-PATIENCE = 60  # frames after which a person who is not seen is no longer expected where they were going
+PATIENCE = 60  # frames after which the position of an unseen person is no longer predicted
 SLOWING = 0.9  # of the speed that an unseen person keeps per frame
 
 
@@ -22,17 +22,18 @@ class Track:
 
     @property
     def seen(self) -> np.ndarray:
-        """The frames in which the person is."""
+        """The frames in which the person appears."""
         return np.flatnonzero(self.member >= 0)
 
     @property
     def weight(self) -> float:
-        """How long and how large the person is seen: the sides of boxes (the root of their area), summed."""
+        """Weight by duration and size: the sum of the sides of the boxes (roots of their areas)."""
         return float(_side(self.boxes).sum())
 
 
 def person_box(pose: Pose) -> np.ndarray | None:
-    """(5,) x0, y0, x1, y1, score: the detector's box, else one around the seen keypoints; None if nothing is seen."""
+    """Returns (5,) x0, y0, x1, y1, score: the detector's box, else one around the seen keypoints; None if nothing is
+    seen."""
     if pose.box is not None:
         return pose.box
     parts = [part for part in (pose.body, pose.left_hand, pose.right_hand, pose.face) if part is not None]
@@ -48,7 +49,7 @@ def person_box(pose: Pose) -> np.ndarray | None:
 
 
 def track(people: list[list[Pose]], shot: np.ndarray) -> list[Track]:
-    """Everybody's way through every shot, the longest and largest first; short gaps are bridged, cuts are not."""
+    """Tracks everybody through every shot, the longest and largest first; short gaps are bridged, cuts are not."""
     tracks: list[Track] = []
     for frames in np.split(np.arange(len(people)), np.flatnonzero(np.diff(shot)) + 1):
         tracks += [_as_track(way, shot) for way in _follow(people, frames)]
@@ -56,10 +57,11 @@ def track(people: list[list[Pose]], shot: np.ndarray) -> list[Track]:
 
 
 def link(tracks: list[Track]) -> list[Track]:
-    """The people of the whole clip, the longest and largest first: those are people 0, 1, 2...
+    """Links the tracks of shots to people of the whole clip, the longest and largest first: people 0, 1, 2...
 
-    Pictures of people are not compared. After a cut or a long absence a track continues the person who, of those not
-    there meanwhile, was nearest in place and size; in every shot the longest and largest track chooses first."""
+    Appearance is not compared. After a cut or a long absence, a track continues the person who was nearest in place and
+    size, among those not present meanwhile. In every shot, the longest and largest track chooses first.
+    """
     people: list[list[Track]] = []
     for t in sorted(tracks, key=lambda t: (t.shot[t.seen[0]], -t.weight)):
         nearest = min(people, key=lambda pieces: _between(pieces, t), default=[])
@@ -77,11 +79,11 @@ def choose_person(
     mask: np.ndarray | None = None,
     size: tuple[int, int] | None = None,
 ) -> Track:
-    """One person for the whole clip.
+    """Chooses one person for the whole clip.
 
-    "largest" (with the largest boxes, summed) and "central" (nearest to the middle of a picture of `size`, among those
-    who are there half of the longest time) choose again in every shot; "number" counts the people of `link`;
-    "marked" is who first stands in the `mask` (H, W) of all frames, or (M, H, W) of the first M.
+    "largest" (largest sum of boxes) and "central" (nearest to the middle of a picture of `size`, among those seen at
+    least half as long as the longest) choose again in every shot. "number" counts the people of `link`. "marked" is the
+    first one in the `mask`, (H, W) for all frames or (M, H, W) for the first M.
     """
     if person not in CHOICES:
         raise ValueError(f"There is no choice of person called {person!r}; choose from {', '.join(CHOICES)}.")
@@ -112,7 +114,7 @@ def choose_person(
 
 
 def one_person(people: list[list[Pose]], shot: np.ndarray) -> list[Pose | None]:
-    """The largest person of every shot, followed through the clip; None in the frames without."""
+    """Follows the largest person of every shot; None in the frames without one."""
     tracks = track(people, shot)
     if not tracks:
         return [None] * len(people)
@@ -131,8 +133,8 @@ class _Way:
     speed: np.ndarray = field(default_factory=lambda: np.zeros(2))  # pixels per frame
 
     def cost(self, frame: int, body: np.ndarray, box: np.ndarray) -> float:
-        """How far, in their size, a person is from where this one is expected: root mean square over the keypoints that
-        both show and the corners of the boxes; inf when nobody gets there or changes size so fast."""
+        """Returns the distance of a person from the expected position, relative to the size: root mean square over the
+        keypoints that both show and the corners of the boxes; inf if the move or the change of size is too fast."""
         gap = frame - self.frames[-1]
         shift = self.speed * (1 - SLOWING**gap) / (1 - SLOWING)
         expected = self.boxes[-1][:4] + np.tile(shift, 2)
@@ -149,7 +151,7 @@ class _Way:
         both = _shared(self.body, body)
         step = _centre(box) - _centre(self.boxes[-1])
         if both.sum() >= 3:
-            step = np.median(body[both, :2] - self.body[both, :2], axis=0)  # an arm that waves does not count
+            step = np.median(body[both, :2] - self.body[both, :2], axis=0)  # a waving arm does not count
         self.speed = step / (frame - self.frames[-1])
         self.frames.append(frame)
         self.members.append(member)
@@ -158,12 +160,13 @@ class _Way:
 
 
 def _shared(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Which of the keypoints are seen in both."""
+    """Returns which keypoints are seen in both."""
     return (a[:, 2] >= THRESHOLD) & (b[:, 2] >= THRESHOLD)
 
 
 def _follow(people: list[list[Pose]], frames: np.ndarray) -> list[_Way]:
-    """The ways through the frames of one shot; in each frame the best pairs of way and person go first."""
+    """Tracks people through the frames of one shot; in each frame, the best pairs of track and person are matched
+    first."""
     ways: list[_Way] = []
     for frame in frames.tolist():
         boxes = {i: box for i, pose in enumerate(people[frame]) if (box := person_box(pose)) is not None}
@@ -190,19 +193,19 @@ def _as_track(way: _Way, shot: np.ndarray) -> Track:
 
 
 def _join(tracks: list[Track]) -> Track:
-    """One track of several that are never in the same frame."""
+    """Joins tracks that are never in the same frame."""
     member = np.max([t.member for t in tracks], axis=0)
     return Track(member, np.sum([t.boxes for t in tracks], axis=0), tracks[0].shot)
 
 
 def _within(t: Track, frames: np.ndarray) -> Track:
-    """The part of a track in some frames."""
+    """Returns the part of a track in some frames."""
     inside = np.isin(np.arange(len(t.member)), frames)
     return Track(np.where(inside, t.member, -1), t.boxes * inside[:, None], t.shot)
 
 
 def _between(pieces: list[Track], t: Track) -> float:
-    """How far a track is from the pieces of a person just before and after it; inf when they overlap."""
+    """Returns the distance of a track from a person's pieces just before and after it; inf if they overlap."""
     start, end = t.seen[[0, -1]]
     before = [p for p in pieces if p.seen[-1] < start]
     after = [p for p in pieces if p.seen[0] > end]
@@ -229,7 +232,8 @@ def _marked(people: list[Track], mask: np.ndarray | None) -> int:
 
 
 def _overlap(mask: np.ndarray, box: np.ndarray) -> float:
-    """Part of the mask inside the box times part of the box inside the mask; 0 when neither is half."""
+    """Returns the overlap ratio: the part of the mask inside the box times the part of the box inside the mask; 0 if
+    neither is half."""
     x0, y0, x1, y1 = np.clip(np.round(box[:4]), 0, np.tile(mask.shape[::-1], 2)).astype(int)
     inside, whole, area = mask[y0:y1, x0:x1].sum(), mask.sum(), (x1 - x0) * (y1 - y0)
     if not inside or max(inside / whole, inside / area) < 0.5:
@@ -243,7 +247,7 @@ def _off_centre(t: Track, size: tuple[int, int]) -> float:
 
 
 def _apart(a: np.ndarray, b: np.ndarray) -> float:
-    """Distance of two boxes in their size, plus the logarithm of how much larger one is."""
+    """Returns the distance of two boxes relative to their size, plus the log ratio of their sizes."""
     side = np.sqrt(_side(a) * _side(b))
     return float(np.linalg.norm(_centre(a) - _centre(b)) / side + abs(np.log(_side(b) / _side(a))))
 
