@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# VGG16's convolutions, by the number that torchvision gives them, and where LPIPS looks: behind the last of each group.
+# VGG16's convolutions, by their numbers in torchvision, and the features that LPIPS compares: after the last of each
+# group.
 VGG = ((0, 3, 64), (2, 64, 64)), ((5, 64, 128), (7, 128, 128)), ((10, 128, 256), (12, 256, 256), (14, 256, 256)), \
     ((17, 256, 512), (19, 512, 512), (21, 512, 512)), ((24, 512, 512), (26, 512, 512), (28, 512, 512))  # fmt: skip
 
@@ -31,7 +32,7 @@ class VGG16(nn.Module):
 
 
 def pad_as_tensorflow(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    """Zeros around x so that ceil(size / stride) results come out, the odd one behind, as TensorFlow pads."""
+    """Pads x with zeros to ceil(size / stride) results like TensorFlow: an odd zero goes to the end."""
     pads: list[int] = []
     for size, k, s in reversed(list(zip(x.shape[2:], kernel, stride))):
         total = max(k - (size % s or s), 0)
@@ -105,7 +106,7 @@ class I3D(nn.Sequential):
 
 
 class Logits(nn.Module):
-    """Means over 7x7 windows, a linear layer, and the mean over what is left of time and space."""
+    """Means over 7x7 windows, a linear layer, and the mean over the remaining time and space."""
 
     def __init__(self):
         super().__init__()
@@ -133,7 +134,7 @@ class Bottleneck3D(nn.Module):
 
 
 class ResNet3D(nn.Module):
-    """The 2048 features that FID-VID compares, for clips (B, 3, 16, 112, 112) with the mean colour taken off."""
+    """The 2048 features that FID-VID compares, for clips (B, 3, 16, 112, 112) minus the mean colour."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""LPIPS (arXiv 1801.03924), FID-VID and FVD (arXiv 1812.01717): distances between what networks see."""
+"""LPIPS (arXiv 1801.03924), FID-VID and FVD (arXiv 1812.01717): distances between features of networks."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from .networks import I3D, VGG, VGG16, ResNet3D
 
 # LPIPS's own normalisation of colours in -1..1.
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-CLIP = 16  # frames that the video networks look at
+CLIP = 16  # frames of a clip for the video networks
 SMALLEST = 16  # pixels of a side that VGG16 can halve four times
 KINETICS_MEAN = (114.7748, 107.7354, 99.4750)
 CLIPS_AT_ONCE = 4

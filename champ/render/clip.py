@@ -1,14 +1,14 @@
-"""Cutting a mesh at the near plane of the camera."""
+"""Clips a mesh at the near plane of the camera."""
 
 import torch
 from torch import Tensor
 
 
 def clip_near(points: Tensor, corners: Tensor, near: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The part beyond Z = near of triangles with corners (3, K) in points (3, M).
+    """Clips triangles with corners (3, K) in points (3, M) to the part beyond Z = near.
 
-    Returns new points and corners, and for each new triangle the old one (K',) that it is a part of and the
-    barycentric coordinates (K', 3, 3) of its corners there. Triangles are cut at the same places as their neighbours.
+    Returns new points and corners, and for each new triangle its old one (K',) and the barycentric coordinates (K', 3,
+    3) of its corners there. Neighbouring triangles are cut at the same points.
     """
     ahead = (points[2] >= near)[corners]
     count = ahead.sum(0)

@@ -1,5 +1,5 @@
-"""Folders of guidance maps as the official tools lay them out: depth/ normal/ semantic_map/ dwpose/ mask/, for training
-beside the images/ that they belong to."""
+"""Reads and writes folders of guidance maps in the official layout: depth/ normal/ semantic_map/ dwpose/ mask/, and for
+training the images/ that they belong to."""
 
 import re
 from collections.abc import Callable
@@ -25,9 +25,10 @@ def load_maps(
     start: int = 0,
     count: int | None = None,
 ) -> dict[str, Tensor]:
-    """The maps of a folder by name: uint8 RGB (F, H, W, 3), the mask (F, H, W); those not in the folder are left out.
+    """Loads the maps of a folder by name: uint8 RGB (F, H, W, 3), the mask (F, H, W); maps not in the folder are left
+    out.
 
-    Takes at most `count` frames from `start` on, in the order of the numbers in their names. As in the official
+    Loads at most `count` frames from `start` on, in the order of the numbers in their names. As in the official
     inference, the semantic map is black where the mask is 0.
     """
     frames = {name: files for name in MAP_FOLDERS if (files := list_frames(Path(folder) / name))}
@@ -65,9 +66,10 @@ def save_maps(
     maps: dict[str, Tensor],
     finish: Callable[[Path], None] = lambda made: None,
 ) -> None:
-    """Makes a folder of maps as load_maps returns them, perhaps with images, frame by frame: 0000.png, 0001.png, ...
+    """Saves maps as load_maps returns them, optionally with images, frame by frame: 0000.png, 0001.png, ...
 
-    It is not there before it is complete. `finish` may add to it, and is given where it is being made."""
+    The folder appears when it is complete. `finish` may add to it; it is called with the temporary folder.
+    """
     for name in maps:
         if name not in (*MAP_FOLDERS, IMAGES):
             raise ValueError(f"There is no guidance map called {name!r}; choose from {', '.join(MAP_FOLDERS)}.")
@@ -95,7 +97,7 @@ def save_maps(
 
 
 def list_frames(folder: Path) -> list[Path]:
-    """The pictures of a folder in the order of the numbers in their names: 2 before 10."""
+    """Lists the pictures of a folder in the order of the numbers in their names: 2 before 10."""
     if not folder.is_dir():
         return []
     files = [f for f in folder.iterdir() if f.suffix.lower() in PICTURES and not f.name.startswith(".") and f.is_file()]
@@ -114,7 +116,7 @@ def _room_for(frames: int, picture: np.ndarray) -> Tensor:
 
 
 def _check_same_frames(frames: dict[str, list[Path]]) -> None:
-    """Every map must have the same frames, told by the last number in their names: a gap in one would shift it."""
+    """Checks that all maps have the same frames, by the last number in their names: a gap in one map would shift it."""
     numbers = {name: [_number(f) for f in files] for name, files in frames.items()}
     for name, own in numbers.items():
         for previous, file, number in zip(own, frames[name][1:], own[1:]):

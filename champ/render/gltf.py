@@ -1,6 +1,7 @@
-"""A motion as an animated, skinned body in one binary glTF 2.0 file, for Blender and every 3D viewer.
+"""Writes a motion as an animated, skinned body in one binary glTF 2.0 file, for Blender and 3D viewers.
 
-The scene has y up and z towards the viewer: the camera frame turned by half about x. The camera is lost."""
+The scene has y up and z towards the viewer: the camera frame rotated by 180 degrees about x. The camera is lost.
+"""
 
 import json
 import struct
@@ -23,11 +24,11 @@ from .preview import CLAY
 
 COMPONENTS = {"uint8": 5121, "uint16": 5123, "uint32": 5125, "float32": 5126}
 KINDS = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
-VERTICES, INDICES = 34962, 34963  # what a graphics card does with a buffer
+VERTICES, INDICES = 34962, 34963  # glTF's targets of buffers
 
 
 class _Content:
-    """The numbers of the file, and the tables that say where each array lies."""
+    """The binary data of the file, and the tables with the place of each array."""
 
     def __init__(self) -> None:
         self.bytes = bytearray()
@@ -35,7 +36,7 @@ class _Content:
         self.accessors: list[dict[str, Any]] = []
 
     def add(self, array: np.ndarray, target: int | None = None, bounds: bool = False) -> int:
-        """The index of the accessor for an array whose first axis counts the elements."""
+        """Adds an array whose first axis counts the elements; returns the index of its accessor."""
         view = {"buffer": 0, "byteOffset": len(self.bytes), "byteLength": array.nbytes}
         self.views.append(view if target is None else {**view, "target": target})
         self.bytes += array.tobytes() + bytes(-array.nbytes % 4)  # every array begins at a multiple of 4
@@ -54,9 +55,9 @@ class _Content:
 def save_glb(path: str | Path, motion: Motion, body: Body) -> None:
     """Writes the body with the motion's shape, and its joints' rotations as an animation.
 
-    The person begins over the origin, and the lowest point of the clip is the floor. Skinning is glTF's, which is
-    smplx's without pose correctives. A vertex may follow more than four joints: the four that move it most stand in
-    JOINTS_0, and viewers that read no other set leave the rest out.
+    The person begins above the origin, and the lowest point of the clip is the floor. Skinning is linear, as in glTF:
+    smplx's without pose correctives. A vertex may follow more than four joints. The four with the largest weights are
+    in JOINTS_0; viewers that read no other set ignore the rest.
     """
     motion, body = motion.to("cpu"), body.to("cpu")
     shaped = body.with_betas(motion.betas)
@@ -78,7 +79,7 @@ def save_glb(path: str | Path, motion: Motion, body: Body) -> None:
         attributes[f"WEIGHTS_{i}"] = content.add(weight, VERTICES)
     faces = content.add(body.faces.numpy().astype(np.uint32).reshape(-1), INDICES)
     inverse_bind = np.tile(np.eye(4, dtype=np.float32), (24, 1, 1))
-    inverse_bind[:, 3, :3] = -_floats(joints)  # glTF's matrices stand column by column
+    inverse_bind[:, 3, :3] = -_floats(joints)  # glTF stores matrices by columns
     bind = content.add(inverse_bind)
 
     animation = _animation(content, motion, path_of_root, quaternions)
@@ -131,7 +132,7 @@ def _floats(values: Tensor) -> np.ndarray:
 
 
 def _influences(weights: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Joints and weights of each vertex by falling weight, in as many sets of four as the skin needs."""
+    """Returns joints and weights of each vertex by decreasing weight, in as many sets of four as the skin needs."""
     count = int((weights > 0).sum(1).max())
     weight, joint = weights.topk(-(-count // 4) * 4, dim=1)
     joint = joint.where(weight > 0, 0).to(torch.uint8)
@@ -139,7 +140,7 @@ def _influences(weights: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def _write(path: Path, scene: dict[str, Any], content: bytearray) -> None:
-    """A GLB: 12 bytes of header, then the scene as JSON and the numbers, each behind its length and kind."""
+    """Writes a GLB: 12 bytes of header, then the scene as JSON and the binary data, each after its length and type."""
     text = json.dumps(scene, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(content), b"BIN\0") + content

@@ -1,13 +1,15 @@
-"""Clips side by side."""
+"""Puts clips side by side."""
 
 import torch
 from torch import Tensor
 
 
 def side_by_side(clips: list[Tensor], columns: int = 0) -> Tensor:
-    """Clips (F or 1, H, W, 3) in rows of `columns` (0: one row), as high as the first; pictures stand still.
+    """Arranges clips (F or 1, H, W, 3) in rows of `columns` (0: one row), scaled to the height of the first; single
+    pictures are repeated.
 
-    Width and height come out even, as video files want them."""
+    Width and height are even, as video files need.
+    """
     frames = max(len(clip) for clip in clips)
     if not frames:
         raise ValueError("There are no pictures to put side by side; connect at least one.")

@@ -1,4 +1,4 @@
-"""All guidance maps of a motion, in one pass over its frames."""
+"""Renders all guidance maps of a motion in one pass over its frames."""
 
 from typing import NamedTuple
 
@@ -30,7 +30,8 @@ def render_guidance(
     detected: list[Pose | None] | None = None,
     device: torch.device | str = "cpu",
 ) -> GuidanceMaps:
-    """The maps of every frame; `detected` are people of the driving video, whose hands and faces the skeleton takes."""
+    """Renders the maps of every frame; `detected` are people of the driving video, whose hands and faces go onto the
+    skeleton."""
     if detected is not None and len(detected) != len(motion):
         raise ValueError(
             f"There are keypoints for {len(detected)} frames but the motion has {len(motion)}; use the keypoints of "

@@ -1,4 +1,4 @@
-"""Champ's depth, normal and semantic maps and the mask, encoded as in the renders that its weights were trained on.
+"""Champ's depth, normal and semantic maps and the mask, encoded as in the renders of its training.
 
 One ray per pixel, no anti-aliasing, background 0, byte = floor(255 x + 0.5).
 """
@@ -17,7 +17,7 @@ from .srgb import to_levels, to_linear, to_srgb
 
 # Frames skinned together, because they share the work on the shape.
 POSED_FRAMES = 16
-# Pixels drawn together. A CPU is fastest when pictures and meshes stay in its cache: few frames, and small ones.
+# Pixels drawn together. A CPU is fastest if pictures and meshes stay in its cache: few frames, and small ones.
 GPU_PIXELS = 1 << 22
 CPU_PIXELS, CPU_FRAMES = 1 << 16, 4
 
@@ -37,7 +37,8 @@ class Maps(NamedTuple):
 
 
 def motion_hits(body: Body, motion: Motion) -> Iterator[tuple[Motion, Posed, Hits]]:
-    """A motion on the body's device, in runs of consecutive frames: the frames, the posed body, what its pixels see."""
+    """Poses and rasterises a motion on the body's device; yields runs of consecutive frames, the posed body, and the
+    hits."""
     device = body.template.device
     size = motion.width * motion.height
     run = max(1, min(CPU_PIXELS // size, CPU_FRAMES) if device.type == "cpu" else GPU_PIXELS // size)
@@ -52,7 +53,7 @@ def motion_hits(body: Body, motion: Motion) -> Iterator[tuple[Motion, Posed, Hit
 
 
 def hit_maps(hits: Hits, vertices: Tensor, faces: Tensor, labels: Tensor, width: int, height: int) -> Maps:
-    """Maps, on the mesh's device, of what `rasterize` found for vertices (F, V, 3) with part labels (V,)."""
+    """Makes maps on the mesh's device from the hits of `rasterize` for vertices (F, V, 3) with part labels (V,)."""
     maps = Maps.blank(len(vertices), height, width, vertices.device)
     maps.depth.view(-1, 3)[hits.pixel] = depthto_levels(hits, len(vertices))[:, None]
     maps.normal.view(-1, 3)[hits.pixel] = normalto_levels(hit_normals(hits, vertices, faces))
@@ -62,15 +63,15 @@ def hit_maps(hits: Hits, vertices: Tensor, faces: Tensor, labels: Tensor, width:
 
 
 def depthto_levels(hits: Hits, frames: int) -> Tensor:
-    """1 - (Z - min) / (max - min) as bytes (N,), the range taken over the visible pixels of each frame."""
+    """Encodes depth as bytes (N,): 1 - (Z - min) / (max - min), with the range of the visible pixels of each frame."""
     near = hits.z.new_zeros(frames).scatter_reduce_(0, hits.frame, hits.z, "amin", include_self=False)
     far = hits.z.new_zeros(frames).scatter_reduce_(0, hits.frame, hits.z, "amax", include_self=False)
-    extent = (far - near).clamp_min(torch.finfo(torch.float32).tiny)  # what has one depth is all nearest
+    extent = (far - near).clamp_min(torch.finfo(torch.float32).tiny)  # a surface of constant depth counts as nearest
     return to_levels(1 - (hits.z - near.index_select(0, hits.frame)) / extent.index_select(0, hits.frame))
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Unit normals (F, V, 3): the sum of the faces' unit normals, weighted by the face's angle at the vertex."""
+    """Returns unit normals (F, V, 3): sums of the faces' unit normals, weighted by the face's angle at the vertex."""
     frames, count = vertices.shape[:2]
     index = corner_vertices(faces, frames, count).flatten()
     points = vertices.float().permute(2, 0, 1).reshape(3, -1)
@@ -84,7 +85,7 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
 
 
 def hit_normals(hits: Hits, vertices: Tensor, faces: Tensor) -> Tensor:
-    """Unit normals (N, 3) interpolated between the vertices', negated where a face is seen from its inner side."""
+    """Interpolates normals (N, 3) between vertices, at unit length; negated where a face shows its inner side."""
     normals = vertex_normals(vertices, _around(hits, faces, vertices.shape[1])).permute(2, 0, 1).reshape(3, -1)
 
     def at(hits: Hits) -> Tensor:
@@ -95,7 +96,7 @@ def hit_normals(hits: Hits, vertices: Tensor, faces: Tensor) -> Tensor:
 
 
 def _around(hits: Hits, faces: Tensor, count: int) -> Tensor:
-    """The faces (T', 3) at the vertices of those that are seen, on which alone the normals there depend."""
+    """Returns the faces (T', 3) around the vertices of visible faces: only they affect the visible normals."""
     shown = faces.new_zeros(len(faces), dtype=torch.bool).index_fill_(0, hits.face, True)
     near = faces.new_zeros(count, dtype=torch.bool).index_fill_(0, faces[shown].flatten(), True)
     a, b, c = (near.index_select(0, corner) for corner in faces.t())
@@ -103,12 +104,12 @@ def _around(hits: Hits, faces: Tensor, count: int) -> Tensor:
 
 
 def normalto_levels(normals: Tensor) -> Tensor:
-    """(0.5 + 0.5 x, 0.5 - 0.5 y, 0.5 - 0.5 z) as bytes: red to the right, green up, blue to the camera."""
+    """Encodes normals as bytes (0.5 + 0.5 x, 0.5 - 0.5 y, 0.5 - 0.5 z): red right, green up, blue to the camera."""
     return to_levels(0.5 + normals * normals.new_tensor((0.5, -0.5, -0.5)))
 
 
 def semanticto_levels(hits: Hits, faces: Tensor, labels: Tensor) -> Tensor:
-    """Part colours as bytes (N, 3), blended in linear light across a face whose corners differ."""
+    """Encodes part colours as bytes (N, 3), blended in linear light across faces whose corners differ."""
     linear = to_linear(torch.from_numpy(PART_COLORS).to(faces.device).float() / 255)
     colors = linear[labels.long()].t().contiguous()
 
@@ -119,12 +120,12 @@ def semanticto_levels(hits: Hits, faces: Tensor, labels: Tensor) -> Tensor:
 
 
 def _interpolate(values: Tensor, first: Tensor | int, faces: Tensor, hits: Hits) -> Tensor:
-    """Values (3, N) between those of the corners, `values` (3, V) holding a frame's from column `first` on."""
+    """Interpolates values (3, N) between the corners; `values` (3, V) holds a frame's from column `first` on."""
     corners = faces.index_select(0, hits.face).t() + first
     a, b, c = (values.index_select(1, corner) * weight for corner, weight in zip(corners, hits.barycentric))
     return a + b + c
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """Vectors (3, ...) at length 1; a zero vector stays zero. (`normalize` takes 30 times as long across axis 0.)"""
+    """Normalises vectors (3, ...), but not zeros. (torch's `normalize` takes 30 times as long along axis 0.)"""
     return vectors * vectors.square().sum(0).clamp_min(torch.finfo(torch.float32).tiny).rsqrt()

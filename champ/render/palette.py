@@ -1,4 +1,4 @@
-"""A check that a semantic map has the 24 part colours on which Champ was trained."""
+"""Checks that a semantic map has the 24 part colours of Champ's training."""
 
 import math
 
@@ -12,13 +12,13 @@ FOREGROUND = 42  # brightest channel: half of the darkest part colour, above com
 FLAT = 3  # levels within a 3x3 neighbourhood; smooth borders between parts, from rendering or resizing, are steeper
 DITHER = 2  # levels; official pictures carry Blender's dither of up to +1
 COLOUR = 24  # levels between the channels of a pixel; compression of grey pictures leaves less
-FRAMES = 16  # looked at; the others are only checked for being empty
+FRAMES = 16  # frames checked for colours; the others are only checked for being empty
 
 FIX = "Champ knows only its own 24 part colours on black; make this map with this pack or the official tools"
 
 
 def palette_report(semantic_map: Tensor, mask: Tensor | None = None) -> str | None:
-    """What is wrong with a semantic map (F, H, W, 3) uint8, or None; a mask (F, H, W) tells where the person is."""
+    """Returns the problem of a semantic map (F, H, W, 3) uint8, or None; a mask (F, H, W) shows where the person is."""
     frames = semantic_map.cpu().numpy()
     if mask is not None and (mask.shape[1:] != semantic_map.shape[1:3] or len(mask) not in (1, len(frames))):
         raise ValueError(
@@ -72,7 +72,7 @@ def palette_report(semantic_map: Tensor, mask: Tensor | None = None) -> str | No
 
 
 def exchange_report(depth: Tensor | None, normal: Tensor | None) -> str | None:
-    """Whether depth or normal maps, uint8 (F, H, W, 3), look like another kind: depth is grey and normals are not."""
+    """Returns a warning if depth or normal maps, uint8 (F, H, W, 3), look swapped: depth is grey, normals are not."""
     if depth is not None and (share := _coloured(depth)) > 0.05:
         return (
             f"{share:.0%} of the depth maps is coloured, but Champ's depth maps are grey; check that no other map is "
@@ -87,14 +87,14 @@ def exchange_report(depth: Tensor | None, normal: Tensor | None) -> str | None:
 
 
 def _coloured(maps: Tensor) -> float:
-    """Which share of the pixels that are not black has a colour; NaN if all are black."""
+    """Returns the coloured share of the pixels that are not black; NaN if all are black."""
     frames = maps.cpu().numpy()
     shown = frames[frames.max(-1) > FOREGROUND].astype(int)
     return float((np.ptp(shown, axis=-1) > COLOUR).mean()) if len(shown) else math.nan
 
 
 def _near(colors: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Whether each colour (..., 3) is within the dither of one of the palette's."""
+    """Tells whether each colour (..., 3) is within the dither of a palette colour."""
     table = np.zeros((256, 256, 256), dtype=bool)
     for color in palette.astype(int):
         red, green, blue = (slice(max(0, level - DITHER), level + DITHER + 1) for level in color)
@@ -113,5 +113,5 @@ def _on_purple(frame: np.ndarray) -> bool:
 
 
 def _viridis() -> np.ndarray:
-    """The colour map from which the part colours are taken at every tenth level."""
+    """Returns the colour map whose every tenth level is a part colour."""
     return cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]

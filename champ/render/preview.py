@@ -1,4 +1,4 @@
-"""Pictures of a motion for people to look at: a clay figure over a plain colour or over video frames."""
+"""Previews of a motion: a clay figure over a plain colour or over video frames."""
 
 import contextlib
 import os
@@ -37,7 +37,8 @@ def preview(
     background: Tensor | tuple[int, int, int] = BACKDROP,
     backend: str = "torch",
 ) -> Tensor:
-    """Shaded pictures (F, H, W, 3) uint8 RGB over one colour, one picture or as many pictures (1 or F, H, W, 3)."""
+    """Draws shaded pictures (F, H, W, 3) uint8 RGB over a plain colour, or over one or as many pictures (1 or F, H, W,
+    3)."""
     if backend not in BACKENDS:
         raise ValueError(f"There is no preview backend called {backend!r}; choose from {', '.join(BACKENDS)}.")
     size = (len(motion), motion.height, motion.width, 3)
@@ -62,8 +63,8 @@ DrawnFigure = tuple[slice, slice, Tensor, Tensor]
 
 
 def _clay(body: Body, motion: Motion) -> Iterator[DrawnFigure]:
-    """The figure of consecutive runs of frames: the rows and columns that it is in, premultiplied linear light
-    (f, h, w, 3) and coverage (f, h, w, 1) there."""
+    """Yields the figure of consecutive runs of frames: its rows and columns, and there premultiplied linear light (f,
+    h, w, 3) and coverage (f, h, w, 1)."""
     fine = replace(motion, focal=motion.focal * SAMPLES, width=motion.width * SAMPLES, height=motion.height * SAMPLES)
     for frames, posed, hits in motion_hits(body, fine):
         normals = hit_normals(hits, posed.vertices, body.faces)
@@ -76,7 +77,7 @@ def _clay(body: Body, motion: Motion) -> Iterator[DrawnFigure]:
 
 
 def _cropped(frames: Motion, hits: Hits) -> tuple[slice, slice, Motion, Hits]:
-    """Rows and columns of the small picture that hold all hits, and frames and hits inside them."""
+    """Crops to the rows and columns of the small picture that contain all hits; also returns frames and hits."""
     line = hits.pixel.div(frames.width, rounding_mode="floor")
     row, column = line - hits.frame * frames.height, hits.pixel - line * frames.width
 
@@ -91,7 +92,7 @@ def _cropped(frames: Motion, hits: Hits) -> tuple[slice, slice, Motion, Hits]:
 
 
 def shade(normals: Tensor) -> Tensor:
-    """Linear light (N, 3) that a surface with unit normals (N, 3) sends to the camera."""
+    """Returns the linear light (N, 3) that a surface with unit normals (N, 3) sends to the camera."""
     color = normals.new_tensor
     up = 0.5 - 0.5 * normals[:, 1:2]
     light = color(GROUND) + up * (color(SKY) - color(GROUND))
@@ -103,10 +104,10 @@ def shade(normals: Tensor) -> Tensor:
 
 
 def openness(hits: Hits, motion: Motion) -> Tensor:
-    """Share of light (N,) that reaches a point: less the farther it lies behind what surrounds it in the picture."""
+    """Returns the share of light (N,) that reaches a point: less if it lies far behind its surroundings."""
     if len(hits.z) == 0:
         return hits.z
-    # The mean around a pixel is smooth: a quarter of the resolution will do.
+    # The mean around a pixel is smooth: a quarter of the resolution is enough.
     height, width = -(-motion.height // 4), -(-motion.width // 4)
     line = hits.pixel.div(motion.width, rounding_mode="floor")
     row, column = line - hits.frame * motion.height, hits.pixel - line * motion.width
@@ -118,7 +119,7 @@ def openness(hits: Hits, motion: Motion) -> Tensor:
     reach = min(int(CREASE * motion.focal / hits.z.mean() / 4), min(height, width) // 4)
     for size, padding in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
         picture = avg_pool2d(picture, size, stride=1, padding=padding)
-    # Between the centres of four cells, those at the border repeated.
+    # Bilinear between the centres of four cells; border cells are repeated.
     picture = pad(picture, (1, 1, 1, 1), "replicate").flatten(1)
     corner = (hits.frame * (height + 2) + (row + 2 >> 2)) * (width + 2) + (column + 2 >> 2)
     down, across = ((row + 2 & 3) * 0.25 + 0.125), ((column + 2 & 3) * 0.25 + 0.125)
@@ -129,12 +130,12 @@ def openness(hits: Hits, motion: Motion) -> Tensor:
 
 
 def _pyrender(body: Body, motion: Motion) -> Iterator[DrawnFigure]:
-    """The same with OpenGL, one frame at a time; the torch backend is prettier and needs nothing."""
+    """Draws the same with OpenGL, one frame at a time; the torch backend looks better and needs nothing."""
     pyrender, trimesh = import_pyrender()
     body, motion = body.to("cpu"), motion.to("cpu")
     try:
         renderer = pyrender.OffscreenRenderer(motion.width, motion.height)
-    except Exception as error:  # each GL library has its own kinds
+    except Exception as error:  # each GL library has its own exceptions
         raise ValueError(
             f"pyrender finds no OpenGL here ({error}); install EGL or OSMesa, or set renderer to torch."
         ) from error
@@ -160,10 +161,10 @@ def _pyrender(body: Body, motion: Motion) -> Iterator[DrawnFigure]:
 
 
 def import_pyrender():
-    """The modules pyrender and trimesh; on Linux without a display OpenGL comes from EGL unless the user chose."""
+    """Imports pyrender and trimesh; on Linux without a display, OpenGL comes from EGL unless the user chose."""
     if sys.platform == "linux" and "DISPLAY" not in os.environ:
         os.environ.setdefault("PYOPENGL_PLATFORM", "egl")  # read when pyrender is imported
-    # Mesa brings LLVM, and triton, which torch imports when it likes, crashes the process if it comes after that.
+    # Mesa loads LLVM, and triton crashes the process if torch imports it after that.
     with contextlib.suppress(ImportError):
         import triton  # noqa: F401
     try:
@@ -177,7 +178,7 @@ def import_pyrender():
 
 
 def _towards(direction: tuple[float, float, float]) -> np.ndarray:
-    """OpenGL pose (4, 4) of a lamp that shines from a direction of the camera frame: its z axis points there."""
+    """Returns the OpenGL pose (4, 4) of a lamp that shines from a direction of the camera frame, its z axis."""
     z = np.array(direction) * (1, -1, -1) / np.linalg.norm(direction)
     x = np.cross((0, 1, 0), z)
     x = x / np.linalg.norm(x)

@@ -1,7 +1,7 @@
-"""Which face of a mesh each pixel centre sees, as a list of hits; the same torch code on CPU and CUDA.
+"""Rasterises a mesh: the face that each pixel centre sees, as a list of hits; the same torch code on CPU and CUDA.
 
-Camera frame and projection: u = focal * X / Z + width / 2, v = focal * Y / Z + height / 2, a pixel is
-sampled at its centre. What is nearer than Z = NEAR is cut off, the nearest face wins, no face is culled.
+Camera frame and projection: u = focal * X / Z + width / 2, v = focal * Y / Z + height / 2; a pixel is sampled at its
+centre. Everything nearer than Z = NEAR is clipped, the nearest face wins, and no face is culled.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from torch import Tensor
 from .clip import clip_near
 
 NEAR = 0.05  # metres
-FAR = 1e6  # metres; whatever is beyond is no person but a mistake
-# Items worked on at once, which bounds the working memory; those of a CPU fit into its cache.
+FAR = 1e6  # metres; anything beyond is an error, not a person
+# Items processed at once, which bounds the working memory; on a CPU they fit into its cache.
 CPU_BLOCK = 1 << 17
 GPU_BLOCK = 1 << 21
 
 
 def rasterizer_device(preferred: torch.device) -> torch.device:
-    """CUDA or the CPU, because other devices lack some of the integer operations."""
+    """Returns CUDA or the CPU, because other devices lack some integer operations."""
     return preferred if preferred.type == "cuda" else torch.device("cpu")
 
 
@@ -39,7 +39,7 @@ class Hits(NamedTuple):
     outward: Tensor  # (N,) bool: seen from the side to which the face's right-hand normal points
 
     def blocks(self) -> Iterator["Hits"]:
-        """The hits in bounded parts; an empty list of hits is one part."""
+        """Yields the hits in bounded parts; an empty list is one part."""
         size = block_size(self.pixel.device)
         return (Hits(*part) for part in zip(*(column.split(size, -1) for column in self)))
 
@@ -76,7 +76,7 @@ class _Triangles(NamedTuple):
 
 
 def rasterize(vertices: Tensor, faces: Tensor, focal: float, width: int, height: int) -> Hits:
-    """The nearest face at every pixel centre, for camera-frame vertices (F, V, 3) and faces (T, 3)."""
+    """Finds the nearest face at every pixel centre, for camera-frame vertices (F, V, 3) and faces (T, 3)."""
     triangles = _project(vertices, faces, focal, width, height)
     nearest = torch.zeros(len(vertices) * height * width, dtype=torch.int64, device=vertices.device)
     _splat(nearest, triangles, width, height)
@@ -86,7 +86,7 @@ def rasterize(vertices: Tensor, faces: Tensor, focal: float, width: int, height:
 
 
 def _project(vertices: Tensor, faces: Tensor, focal: float, width: int, height: int) -> _Triangles:
-    """The triangles whose bounding boxes hold a pixel centre, ready to be drawn."""
+    """Projects the triangles whose bounding boxes contain a pixel centre."""
     frames, count = vertices.shape[:2]
     points = vertices.float().permute(2, 0, 1).reshape(3, -1)
     sane, ahead = torch.stack([(points.abs() < FAR).all(), (points[2] >= NEAR).all()]).tolist()
@@ -101,10 +101,10 @@ def _project(vertices: Tensor, faces: Tensor, focal: float, width: int, height: 
         points, corners, source, clipped = clip_near(points, corner_vertices(faces, frames, count), NEAR)
         alike = 1
 
-    q = 1 / points[2].clamp_min(NEAR)  # no triangle is left that has a corner nearer than this
+    q = 1 / points[2].clamp_min(NEAR)  # all remaining corners are at least this far
     u = focal * points[0] * q + width / 2
     v = focal * points[1] * q + height / 2
-    # First column and row whose centres do not precede the vertex: a box that holds no centre has no extent in these.
+    # First column and row whose centres are not before the vertex: a box without a centre has no extent in these.
     column = (u - 0.5).ceil_().clamp_(0, width).int()
     row = (v - 0.5).ceil_().clamp_(0, height).int()
     extents = (_extent(index.view(alike, -1), corners) for index in (column, row))
@@ -138,20 +138,20 @@ def _project(vertices: Tensor, faces: Tensor, focal: float, width: int, height: 
 
 
 def corner_vertices(faces: Tensor, frames: int, count: int) -> Tensor:
-    """Indices (3, F * T) of the faces' corners into the vertices (F * V) of all frames."""
+    """Returns indices (3, F * T) of the faces' corners into the vertices (F * V) of all frames."""
     first = torch.arange(frames, device=faces.device)[:, None] * count
     return (faces.t()[:, None] + first).reshape(3, -1)
 
 
 def _extent(index: Tensor, corners: Tensor) -> Tensor:
-    """Largest minus smallest value (F, T), over each triangle's corners (3, T), of an integer per vertex (F, V)."""
+    """Returns the range (F, T), over each triangle's corners (3, T), of an integer per vertex (F, V)."""
     a, b, c = (index.index_select(1, corner) for corner in corners)
     return torch.maximum(torch.maximum(a, b), c) - torch.minimum(torch.minimum(a, b), c)
 
 
 def _order_by_height(v0: Tensor, v1: Tensor, v2: Tensor) -> tuple[Tensor, Tensor]:
-    """Corner numbers (3, N) from top to bottom, and whether that order is an odd permutation."""
-    code = (v0 > v1).int() + 2 * (v1 > v2).int() + 4 * (v0 > v2).int()  # 3 and 4 cannot be
+    """Returns corner numbers (3, N) from top to bottom, and whether that order is an odd permutation."""
+    code = (v0 > v1).int() + 2 * (v1 > v2).int() + 4 * (v0 > v2).int()  # 3 and 4 cannot occur
     orders = ((0, 1, 2), (1, 0, 2), (0, 2, 1), (0, 1, 2), (0, 1, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
     odd = (False, True, True, False, False, False, False, True)
     table = torch.tensor(orders, device=code.device).t().contiguous()
@@ -159,9 +159,9 @@ def _order_by_height(v0: Tensor, v1: Tensor, v2: Tensor) -> tuple[Tensor, Tensor
 
 
 def _splat(nearest: Tensor, triangles: _Triangles, width: int, height: int) -> None:
-    """Raise `nearest` to (bits of q, number of the half) at every pixel that a half covers.
+    """Raises `nearest` to (bits of q, number of the half) at every pixel that a half covers.
 
-    q = 1 / Z is positive, so that its bits order as it does and the largest key is the nearest half.
+    q = 1 / Z is positive, so its bits sort like q, and the largest key is the nearest half.
     """
     frame_row = (triangles.frame * height).repeat(2)
     for half, step in _repeat(triangles.rows):
@@ -180,7 +180,7 @@ def _splat(nearest: Tensor, triangles: _Triangles, width: int, height: int) -> N
 
 
 def _repeat(counts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each index as often as its count says, with the number of the repetition, a block at a time."""
+    """Repeats each index by its count, with the number of the repetition, a block at a time."""
     ends = counts.cumsum(0)
     starts = ends - counts
     total = int(ends[-1]) if len(ends) else 0
@@ -193,14 +193,14 @@ def _repeat(counts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _at(edges: _Edges, half: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
-    """u and q where the centres of a row cross an edge."""
+    """Returns u and q where the centre line of a row crosses an edge."""
     u, v, q, _, du_dv, dq_dv = (plane.index_select(0, half) for plane in edges)
     down = line + 0.5 - v
     return u + down * du_dv, q + down * dq_dv
 
 
 def _look_up(pixel: Tensor, nearest: Tensor, triangles: _Triangles, faces: int, width: int, height: int) -> Hits:
-    """What was drawn last at some pixels."""
+    """Looks up what was drawn last at some pixels."""
     key = nearest.index_select(0, pixel)
     half = key & 0xFFFFFFFF
     lower = half >= len(triangles.face)
@@ -218,8 +218,8 @@ def _look_up(pixel: Tensor, nearest: Tensor, triangles: _Triangles, faces: int, 
 
 
 def _weights(triangles: _Triangles, half: Tensor, lower: Tensor, column: Tensor, line: Tensor) -> tuple[Tensor, Tensor]:
-    """Screen weights (3, N) of the top, middle and bottom corner at pixel centres, in 0..1 however thin the triangle;
-    and whether the middle corner lies right of the long edge."""
+    """Returns screen weights (3, N) of the top, middle and bottom corner at pixel centres, in 0..1 even for thin
+    triangles; and whether the middle corner lies right of the long edge."""
 
     def crossing(edges: _Edges) -> tuple[Tensor, Tensor]:
         u, v, dv, du_dv = (plane.index_select(0, half) for plane in (edges.u, edges.v, edges.dv, edges.du_dv))

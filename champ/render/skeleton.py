@@ -1,4 +1,4 @@
-"""The skeleton map in DWPose's drawing style, and the skeleton of a motion."""
+"""Draws skeleton maps in DWPose's style, and projects the skeleton of a motion."""
 
 import math
 
@@ -37,18 +37,19 @@ NOSE, R_ELBOW, R_WRIST, L_ELBOW, L_WRIST, R_EYE, L_EYE, R_EAR, L_EAR = 0, 3, 4, 
 FACE = (NOSE, R_EYE, L_EYE, R_EAR, L_EAR)
 FOREARMS = {"left_hand": (L_ELBOW, L_WRIST), "right_hand": (R_ELBOW, R_WRIST)}
 
-# How far behind the nearest surface, metres, a point of COCO's 17 counts as seen. Measured on the free body of several
-# shapes, turning: the nose is 0.014 deep while visible and 0.06 when not, eyes 0.016 and 0.037, the points in limbs are
-# 0.08 deep, hips and shoulders 0.18.
+# Depth in metres behind the nearest surface up to which a COCO keypoint counts as seen. Measured on the free body of
+# several shapes, turning: the nose is 0.014 deep while visible and 0.06 when not, eyes 0.016 and 0.037, the points in
+# limbs are 0.08 deep, hips and shoulders 0.18.
 DEPTH_TOLERANCE = (0.03, 0.03, 0.03, 0.011, 0.011, 0.2, 0.2, *(0.1,) * 4, 0.2, 0.2, *(0.1,) * 4)
-EAR = 0.02  # metres that the ear stands out from its opening, which is the keypoint
-HIDDEN = 0.5  # score of a body point behind something: drawn, as DWPose guesses those too, but nothing hangs on it
+EAR = 0.02  # metres by which the ear stands out from its opening, which is the keypoint
+HIDDEN = 0.5  # score of a hidden body point: it is drawn, as DWPose guesses those too, but nothing depends on it
 
 
 def draw_skeleton(
     people: list[Pose], width: int, height: int, body: bool = True, hands: bool = True, face: bool = True
 ) -> np.ndarray:
-    """(height, width, 3) uint8 RGB; line widths do not grow with the picture, so draw at the final size."""
+    """Draws people as (height, width, 3) uint8 RGB; line widths do not grow with the picture, so draw at the final
+    size."""
     canvas = np.zeros((height, width, 3), dtype=np.uint8)
     if body:
         _draw_bodies(canvas, [pose.body for pose in people])
@@ -94,16 +95,16 @@ def _draw_dots(canvas: np.ndarray, pixels: list[tuple[int, int] | None], radius:
 
 
 def _pixels(points: np.ndarray) -> list[tuple[int, int] | None]:
-    """Integer positions of hand or face points; None for the missing ones and, as in DWPose, for those on or
-    before the first row or column."""
+    """Returns integer positions of hand or face points; None for missing ones and, as in DWPose, for those on or before
+    the first row or column."""
     return [(int(x), int(y)) if score >= THRESHOLD and x >= 1 and y >= 1 else None for x, y, score in points]
 
 
 def project_poses(body: Body, motion: Motion, posed: Posed, hits: Hits) -> list[Pose]:
-    """The skeleton of every frame of a motion, from the keypoints of its posed body and what its pixels see.
+    """Projects the skeleton of every frame of a motion, from the keypoints of its posed body and the hits.
 
-    A point of the face that something hides, or that is outside the picture, is missing; so is a point behind the
-    camera. Other hidden points get the score HIDDEN.
+    A point of the face that is hidden or outside the picture is missing; so is a point behind the camera. Other hidden
+    points get the score HIDDEN.
     """
     points = body.keypoints(posed)[:, :17]
     ahead = points[..., 2] > NEAR
@@ -125,10 +126,10 @@ def project_poses(body: Body, motion: Motion, posed: Posed, hits: Hits) -> list[
 
 
 def _turned_ears(points: Tensor) -> tuple[Tensor, Tensor]:
-    """COCO points with the ears where they stand out, and which ears (F, 2) turn their back to the camera.
+    """Moves the ears of COCO points outwards, and returns which ears (F, 2) face away from the camera.
 
-    Without the first the far ear would vanish at the least turn of the head; without the second the back of a head
-    would keep its ears.
+    Without the first, the far ear would vanish at the slightest turn of the head; without the second, the back of a
+    head would keep its ears.
     """
     left, right = points[:, 3], points[:, 4]
     outward = normalize(left - right, dim=-1)
@@ -140,16 +141,16 @@ def _turned_ears(points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def attach_hands_and_face(projected: Pose, detected: Pose) -> Pose:
-    """The body of `projected` with the hands and the face of `detected`.
+    """Attaches the hands and the face of `detected` to the body of `projected`.
 
-    A hand moves from wrist to wrist with the scale and turn of its forearm; the face moves by the similarity that
-    fits eyes, ears and nose. A part is left out where its wrist or face was not detected, or is hidden here.
+    A hand moves from wrist to wrist, scaled and turned with its forearm. The face moves by the similarity that fits
+    eyes, ears and nose. A part is left out if its wrist or face was not detected, or is hidden here.
     """
     target, source = _complex(projected.body), _complex(detected.body)
     seen = (projected.body[:, 2] >= THRESHOLD) & (detected.body[:, 2] >= THRESHOLD)
     limbs = [(a, b) for a, b in LIMBS[:12] if seen[a] and seen[b] and source[a] != source[b]]
     sizes = [abs(target[a] - target[b]) / abs(source[a] - source[b]) for a, b in limbs]
-    # A limb that points at one of the two cameras says little about size: stay near that of the whole body.
+    # A limb that points at one of the two cameras shows little of its size, so the scale stays near the body's.
     limits = (np.median(sizes) / 1.5, np.median(sizes) * 1.5) if sizes else (0, np.inf)
 
     def moved(points: np.ndarray, anchors: list[int], pivot: complex, goal: complex) -> np.ndarray | None:
@@ -166,15 +167,15 @@ def attach_hands_and_face(projected: Pose, detected: Pose) -> Pose:
         if seen[elbow] and seen[wrist] and projected.body[wrist, 2] > HIDDEN:
             parts[name] = moved(hand, [elbow], source[wrist], target[wrist])
     anchors = [i for i in FACE if seen[i]]
-    # Two ears alone are also what the back of a head shows.
+    # The back of a head also shows two ears.
     if detected.face is not None and len(anchors) >= 2 and seen[[NOSE, R_EYE, L_EYE]].any():
         parts["face"] = moved(detected.face, anchors, source[anchors].mean(), target[anchors].mean())
     return Pose(projected.body, **parts)
 
 
 def _hands_by_wrist(pose: Pose) -> dict[str, np.ndarray]:
-    """The hands, exchanged when they begin nearer to each other's wrist: ComfyUI's SDPose nodes name the left hand
-    right and the right one left."""
+    """Returns the hands, swapped if they begin nearer to each other's wrist: ComfyUI's SDPose nodes swap the names of
+    left and right hand."""
     hands = {name: hand for name in FOREARMS if (hand := getattr(pose, name)) is not None}
     other = {"left_hand": "right_hand", "right_hand": "left_hand"}
 
