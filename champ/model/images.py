@@ -11,8 +11,9 @@ FITS = ("stretch", "crop", "pad")
 BICUBIC, LANCZOS = Image.Resampling.BICUBIC, Image.Resampling.LANCZOS
 CLIP_SIZE = 224
 SMALLEST = 16  # pixels of a side; below it, the networks would normalise over a single number
-TOO_SMALL = f"which is too small for the networks; use {SMALLEST}x{SMALLEST} or more, and at least 256x256 for a "
-"useful picture"
+TOO_SMALL = (
+    f"which is too small for the networks; use {SMALLEST}x{SMALLEST} or more, and at least 256x256 for a useful picture"
+)
 
 
 class Box(NamedTuple):
