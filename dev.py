@@ -45,6 +45,7 @@ DEVICES = {  # in the order in which they are preferred
     "mps": "the Mac's graphics",
     "cpu": "the CPU",
 }
+WORKERS = 2  # processes for the tests, each with a ComfyUI server: more do not fit into 8 GB
 DISK_GB = {"cuda": 12, "cpu": 4}  # venv, pip's cache and its unpacking together
 
 
@@ -365,7 +366,13 @@ def in_venv(comfyui: Path, *command: str) -> int:
 
 
 def test(options: argparse.Namespace, extra: list[str]) -> int:
-    return in_venv(set_up(options, develop=True), "-m", "pytest", *extra)
+    """All tests in two processes that share the cores between them; what is named, as pytest does it."""
+    comfyui = set_up(options, develop=True)
+    if extra:
+        return in_venv(comfyui, "-m", "pytest", *extra)
+    threads = max(1, (os.cpu_count() or 1) // WORKERS)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    return in_venv(comfyui, "-m", "pytest", "-n", str(WORKERS), "--dist", "loadfile")
 
 
 def bench(options: argparse.Namespace, extra: list[str]) -> int:
