@@ -39,13 +39,13 @@ NODES: dict[str, type[io.ComfyNode]] = {
 Step = Callable[..., tuple]
 
 
-def run(kind: str) -> Step:
+def step_of(kind: str) -> Step:
     return lambda **inputs: NODES[kind].execute(**inputs).args
 
 
 # What a view may make of which node; nothing here writes a file or takes long.
 STEPS: dict[str, Step] = {
-    kind: run(kind)
+    kind: step_of(kind)
     for kind in (
         "ChampFreeBody", "ChampLoadSMPL", "ChampExamplePerson", "ChampBuiltInMotion", "ChampCamera",
         "ChampRetimeMotion", "ChampSmoothMotion", "ChampLoadMotion",
@@ -97,7 +97,7 @@ def checked_value(kind: str, given: io.Input, value: object) -> object:
     return value
 
 
-class Graph:
+class ViewedGraph:
     """The nodes that lead to a motion, as the page describes them: {"class_type", "inputs"} as in a prompt, or
     {"token"} for what a node made in its last run."""
 
@@ -194,7 +194,7 @@ def scene(motion: Motion, body: Body, have: list) -> dict:
     return about
 
 
-def look(about: dict) -> dict:
+def answer_to(about: dict) -> dict:
     """The answer to a page; runs in a thread."""
     deadline = time.monotonic() + SECONDS
 
@@ -206,7 +206,7 @@ def look(about: dict) -> dict:
     have = about.get("have")
     try:
         with torch.inference_mode(), listening(stop_when_late):
-            motion, body = Graph(about.get("nodes")).motion(str(about.get("node")))
+            motion, body = ViewedGraph(about.get("nodes")).motion(str(about.get("node")))
             return scene(motion, body, have if isinstance(have, list) else [])
     except NotYet as why:
         return {"not_yet": str(why)}
@@ -217,7 +217,7 @@ def look(about: dict) -> dict:
 async def show(request: web.Request) -> web.Response:
     about = await asked(request)
     async with one_at_a_time:
-        return web.json_response(await asyncio.to_thread(look, about))
+        return web.json_response(await asyncio.to_thread(answer_to, about))
 
 
 def add_routes() -> None:

@@ -5,8 +5,8 @@ from collections import defaultdict
 from pathlib import Path
 
 PACK = Path(__file__).parents[1]
-# Each program has a main; both pose networks are asked alike.
-SHARED = {"main", "find_poses"}
+# Each program has a main; both pose networks are asked alike; both servers of pages have routes.
+SHARED = {"main", "find_poses", "add_routes"}
 
 
 def public(file: Path) -> set[str]:

@@ -15,7 +15,7 @@ INFLUENCES = 4  # joints that move a vertex; the rest is too small to be seen
 FLOOR_FRAMES = 12  # of which the lowest point is looked for
 
 
-def standing(motion: Motion) -> Tensor:
+def to_y_up(motion: Motion) -> Tensor:
     """The rotation (3, 3) from the camera frame to one with y up and z towards the camera.
 
     A motion does not say where up is: it is where the pelvis points on average."""
@@ -59,7 +59,7 @@ def stage(body: Body, motion: Motion) -> dict:
     shown = motion[numbers]
     shaped = body.with_betas(motion.betas)
     rest = shaped.rest()
-    turn = standing(motion)
+    turn = to_y_up(motion)
     posed, world, offset = forward_kinematics(shown.rotations, rest.joints[0], PARENTS, shown.cam_t)
     world, offset, joints = turn @ world, offset @ turn.T, posed @ turn.T
     some = torch.linspace(0, len(shown) - 1, min(FLOOR_FRAMES, len(shown))).round().long()
