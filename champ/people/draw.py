@@ -1,4 +1,4 @@
-"""Random draws that repeat for the same numbers, and that keep what training sees apart from what is held out."""
+"""Repeatable random draws, which keep training and held-out samples apart."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -8,8 +8,8 @@ import numpy as np
 T = TypeVar("T")
 
 SPLITS = ("train", "held_out")
-PARTS = 8  # of the range of a quantity that tells training from held-out samples
-HELD_OUT = (2, 5)  # the parts that training never draws from
+PARTS = 8  # parts of the range of a quantity that separates training from held-out samples
+HELD_OUT = (2, 5)  # parts that training never draws from
 
 
 class Draw:
@@ -23,11 +23,11 @@ class Draw:
         self.parts = [i for i in range(PARTS) if (i in HELD_OUT) == (split == "held_out")]
 
     def between(self, low: float, high: float) -> float:
-        """Uniform, and the same for both splits."""
+        """Draws uniformly, the same for both splits."""
         return float(self.rng.uniform(low, high))
 
     def own(self, low: float, high: float) -> float:
-        """Uniform over those eighths of the range that belong to this split."""
+        """Draws uniformly from the eighths of the range that belong to this split."""
         part = self.choice(self.parts) + self.rng.random()
         return float(low + (high - low) * part / PARTS)
 

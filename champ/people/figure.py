@@ -1,7 +1,8 @@
-"""The dressed figure of a look: the free body, pushed out where cloth and hair lie on it, with shoes, skirt and locks.
+"""Builds the dressed figure of a look: the free body, offset where cloth and hair lie on it, with shoes, skirt and
+locks.
 
-Everything is built on the free body at betas 0, whose T-pose coordinates stay with each point ("canonical"), and
-carried to the person's shape together with the skin around it.
+Everything is built on the free body at betas 0. Each point keeps its T-pose coordinates there ("canonical"), and is
+moved to the person's shape together with the skin around it.
 """
 
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from ..render.maps import vertex_normals
 from .looks import Look
 
 BODY, SHOE, HAIR, SKIRT, HAT = range(5)  # kinds of faces
-NEAR_SKIN = 0.05  # metres around a point of cloth whose skin carries it to another shape
-SPARSE = 12  # every how manieth vertex of the body carries
+NEAR_SKIN = 0.05  # metres around a point of cloth: the skin within moves it to another shape
+SPARSE = 12  # one of this many vertices of the body moves cloth
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Figure:
     kind: Tensor  # (T,)
 
     def pose(self, rotations: Tensor, transl: Tensor) -> tuple[Tensor, Tensor]:
-        """Vertices and normals, each (F, V, 3), for rotations (F, 24, 3, 3) and root translations (F, 3)."""
+        """Returns vertices and normals, each (F, V, 3), for rotations (F, 24, 3, 3) and root translations (F, 3)."""
         frames = len(rotations)
         _, world, offset = forward_kinematics(rotations, self.joints, PARENTS, transl)
         matrices = torch.cat([world, offset[..., None]], dim=3)  # (F, 24, 3, 4)
@@ -48,7 +49,7 @@ class Figure:
 
 
 def hairline(look: Look, point: Tensor) -> Tensor:
-    """Height above the hairline, metres, of canonical points (3, N) of the head; negative on face and neck."""
+    """Returns the height in metres above the hairline of canonical points (3, N) of the head; negative below it."""
     front = {"fringe": 0.413, "bob": 0.425, "cropped": 0.45, "beanie": 0.428}.get(look.hair, 0.44)
     if look.hair == "beanie":
         line = [(-0.04, 0.385), (0.04, 0.39), (0.12, 0.41), (0.19, front)]
@@ -60,7 +61,7 @@ def hairline(look: Look, point: Tensor) -> Tensor:
 
 
 def in_top(look: Look, point: Tensor) -> Tensor:
-    """Whether canonical points (3, N) lie under the top: below its neckline, above its hem, within its sleeves."""
+    """Tells whether canonical points (3, N) lie under the top: below its neckline, above its hem, in its sleeves."""
     x, y, z = point
     across = x.abs()
     drop = (0.235 - look.neckline) * (z > 0.05)
@@ -79,7 +80,7 @@ def in_bottoms(look: Look, point: Tensor) -> Tensor:
 
 
 def dress(body: Body, look: Look) -> Figure:
-    """The figure of a look on the free body, which must have the look's betas."""
+    """Builds the figure of a look on the free body, which must have the look's betas."""
     rest = body.rest()
     skin = rest.vertices[0]
     canonical = body.template
@@ -108,7 +109,7 @@ def dress(body: Body, look: Look) -> Figure:
 
 
 def _carried(points: Tensor, skin: Tensor, moves: Tensor) -> Tensor:
-    """Points (N, 3) moved with the skin around them: its mean move, weighted by exp(-distance^2 / (2 s^2))."""
+    """Moves points (N, 3) with the skin around them: its mean move, weighted by exp(-distance^2 / (2 s^2))."""
     low, high = points.amin(0) - 5 * NEAR_SKIN, points.amax(0) + 5 * NEAR_SKIN
     near = ((skin > low) & (skin < high)).all(1)
     share = torch.softmax(-torch.cdist(points, skin[near]).square() / (2 * (NEAR_SKIN / 2) ** 2), dim=1)
@@ -121,7 +122,7 @@ def _step(x: Tensor, start: float, end: float) -> Tensor:
 
 
 def _stand_off(look: Look, point: Tensor, labels: Tensor) -> Tensor:
-    """Metres (V,) that what a person wears stands off the skin."""
+    """Returns the distance (V,) of clothes and hair from the skin in metres."""
     x, y, z = point
     off = torch.zeros_like(x)
     legs = in_bottoms(look, point)
@@ -150,7 +151,7 @@ def _stand_off(look: Look, point: Tensor, labels: Tensor) -> Tensor:
 
 
 def _hidden(look: Look, point: Tensor, body: Body) -> Tensor:
-    """Faces (T,) of the body that shoes or a skirt cover whatever the pose."""
+    """Returns the faces (T,) of the body that shoes or a skirt cover in every pose."""
     x, y, _ = point.t()
     covered = torch.zeros_like(x, dtype=torch.bool)
     if look.shoes is not None:
@@ -165,7 +166,7 @@ Part = tuple[int, Tensor, Tensor, Tensor]  # kind, canonical points, weights, fa
 
 
 def _parts(look: Look) -> list[Part]:
-    """What is not skin-tight."""
+    """Builds the parts that are not skin-tight."""
     parts: list[Part] = []
     if look.shoes is not None:
         parts += [(SHOE, *shoe(1.0)), (SHOE, *shoe(-1.0))]
@@ -194,7 +195,8 @@ def _parts(look: Look) -> list[Part]:
 
 
 def _net(rows: int, columns: int, closed: bool) -> Tensor:
-    """Faces of a grid of points, row by row, wound outward for columns that run from x to z; `closed` around."""
+    """Returns the faces of a grid of points, row by row, wound outward for columns from x to z; `closed` joins its
+    ends."""
     index = torch.arange(rows * columns).view(rows, columns)
     right = index.roll(-1, 1)
     if not closed:
@@ -215,7 +217,7 @@ def _table(x: Tensor, knots: list[float], values: list[float]) -> Tensor:
 
 
 def ball(centre: tuple[float, float, float], radii: tuple[float, float, float]) -> tuple[Tensor, Tensor, Tensor]:
-    """An ellipsoid that moves with the head."""
+    """Builds an ellipsoid that moves with the head."""
     rows, columns = 9, 14
     polar, around = torch.linspace(0, np.pi, rows), torch.arange(columns) / columns * 2 * np.pi
     ring = torch.stack([around.cos(), torch.zeros(columns), around.sin()], dim=1)
@@ -225,7 +227,7 @@ def ball(centre: tuple[float, float, float], radii: tuple[float, float, float]) 
 
 
 def curtain(end: float, size: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Hair that hangs around the back of the head down to the height `end`."""
+    """Builds hair around the back of the head down to the height `end`."""
     rows, columns = 14, 25
     y = torch.linspace(0.47, end, rows)
     knots = [-0.1, 0.1, 0.18, 0.24, 0.3, 0.36, 0.42, 0.47]
@@ -249,7 +251,7 @@ def curtain(end: float, size: float) -> tuple[Tensor, Tensor, Tensor]:
 
 @cache
 def shoe(sign: float) -> tuple[Tensor, Tensor, Tensor]:
-    """A shoe around the left (1) or right (-1) foot, from slices across it; its sole is flat."""
+    """Builds a shoe with a flat sole around the left (1) or right (-1) foot, from slices across it."""
     columns = 20
     z = torch.tensor([-0.082, -0.078, -0.065, -0.04, -0.01, 0.03, 0.07, 0.1, 0.13, 0.155, 0.18, 0.2, 0.212, 0.216])
     knots = [-0.08, -0.06, -0.02, 0.04, 0.08, 0.12, 0.16, 0.2]
@@ -275,7 +277,7 @@ def shoe(sign: float) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def skirt(end: float, flare: float, pleats: int) -> tuple[Tensor, Tensor, Tensor]:
-    """A skirt from the waist down to the height `end`, wider there by `flare`."""
+    """Builds a skirt from the waist down to the height `end`, wider there by `flare`."""
     rows, columns = 12, 40
     start = -0.115
     y = torch.linspace(start, end, rows)

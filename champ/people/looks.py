@@ -1,6 +1,6 @@
-"""How one synthetic person looks: shape, skin, hair and clothes, all from one stream of random draws.
+"""The look of a synthetic person: shape, skin, hair and clothes, from one stream of random draws.
 
-Lengths are metres in the T-pose of the free body at betas 0 (x to the body's left, y up, z to the front); garments are
+Lengths are metres in the T-pose of the free body at betas 0 (x to the body's left, y up, z to the front). Garments are
 bands of it: the top by height and, on the arms, by distance from the middle; trousers and skirts by height.
 """
 
@@ -19,7 +19,7 @@ Color: TypeAlias = Tensor  # (3,) linear light
 
 PATTERNS = ("plain", "stripes", "rings", "check", "half", "dots", "band", "emblem", "raglan")
 HAIR = ("short", "cropped", "fringe", "bob", "long", "bun", "ponytail", "pigtails", "afro", "beanie", "bald")
-HAIR_OF_WOMEN = (0, 1, 2, 4, 4, 3, 2, 2, 1.5, 1, 0.2)  # how often
+HAIR_OF_WOMEN = (0, 1, 2, 4, 4, 3, 2, 2, 1.5, 1, 0.2)  # relative frequencies
 HAIR_OF_MEN = (5, 3, 2, 0, 0.7, 0.3, 0.3, 0, 1, 1.5, 1)
 SKIN = ((255, 219, 190), (241, 194, 155), (224, 172, 125), (198, 134, 86), (161, 102, 62), (118, 72, 44), (84, 52, 36))
 HAIR_COLORS = (
@@ -55,12 +55,12 @@ class Look:
     neckline: float  # y of its lowest point in front
     vee: float  # 0 round, 1 pointed
     trim: Color | None  # of cuffs, hem and neckline
-    top_volume: float  # metres that the top stands off the body
+    top_volume: float  # metres of the top from the body
     bottom: str  # "trousers" or "skirt"
     bottoms: Pattern
     leg: float  # y where trousers or skirt end
     bottom_volume: float
-    flare: float  # metres that trousers or skirt widen towards their end
+    flare: float  # metres by which trousers or skirt widen towards their end
     side_stripe: bool
     belt: Color | None
     shoes: Color | None  # None = barefoot
@@ -92,7 +92,7 @@ def _pattern(draw: Draw, hue: float, kind: str) -> Pattern:
 
 
 def draw_look(draw: Draw) -> Look:
-    """A person; those of the two splits differ in height, in how the colours are combined and in their patterns."""
+    """Draws a person; the two splits differ in heights, combinations of colours, and patterns."""
     female = draw.chance(0.5)
     betas = free_body_betas(
         gender=draw.between(0.7, 1.0) if female else draw.between(0.0, 0.3),

@@ -1,4 +1,4 @@
-"""What synthetic people do: the built-in motions in other sizes and speeds, and walks between random poses."""
+"""Motions of synthetic people: the built-in motions at other sizes and speeds, and paths between random poses."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ def draw_move(draw: Draw) -> Move:
 
 
 def _preset(draw: Draw, preset: Preset, amplitude: bool) -> Move:
-    """A built-in motion from any moment on: faster or slower, larger or smaller, and with a habit in every joint."""
+    """Draws a built-in motion from a random start: other speed and size, with an offset in every joint."""
     start, rate = draw.between(0, 1), draw.own(0.7, 1.3) / preset.seconds
     size = draw.own(0.65, 1.25)
     habit = from_axis_angle(torch.from_numpy(draw.rng.normal(0, 0.05, (24, 3))).float())
@@ -52,7 +52,7 @@ def _stand(x: Tensor) -> Joints:
 
 
 def _poses(draw: Draw) -> Move:
-    """From one random pose to the next, the angles along quintic steps."""
+    """Draws a path from one random pose to the next, with angles along quintic steps."""
     pace = draw.own(0.45, 1.1)  # seconds from pose to pose
     start = draw.between(0, 1)
     poses: list[Tensor] = []
@@ -71,7 +71,7 @@ def _poses(draw: Draw) -> Move:
 
 
 def _random_pose(draw: Draw) -> Tensor:
-    """Angles in degrees in the order that `_joints` takes them: the trunk, then both arms, then both legs."""
+    """Draws angles in degrees in the order of `_joints`: the trunk, then both arms, then both legs."""
     angles = [draw.between(-a, a) for a in (25, 7, 25, 12)] + [draw.between(-4, 22), draw.between(-35, 35)]
     angles += [draw.between(-10, 15)]
     for _ in SIDES:
@@ -132,6 +132,6 @@ def _joints(angles: Tensor) -> Joints:
 
 
 def _mirrored(move: Move) -> Move:
-    """Left and right exchanged: S R S with S = diag(-1, 1, 1)."""
+    """Mirrors left and right: S R S with S = diag(-1, 1, 1)."""
     sign = torch.tensor([-1.0, 1.0, 1.0])
     return lambda seconds: move(seconds)[:, MIRRORED] * (sign[:, None] * sign)

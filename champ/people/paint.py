@@ -1,4 +1,4 @@
-"""The colour of a dressed figure at canonical points: skin, face, hair and clothes stick to the body."""
+"""Colours of a dressed figure at canonical points, so that skin, face, hair and clothes stick to the body."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ Paint = Callable[[Look, Tensor], Tensor]  # colours (3, N) at canonical points (
 
 
 def albedo(look: Look, point: Tensor, kind: Tensor) -> Tensor:
-    """Linear colour (3, N) of canonical points (3, N) on faces of a kind (N,)."""
+    """Returns the linear colour (3, N) of canonical points (3, N) on faces of a kind (N,)."""
     body = kind == BODY
     x, y, z = point
     out = look.skin[:, None].repeat(1, point.shape[1])
@@ -52,7 +52,7 @@ def _top(look: Look, point: Tensor) -> Tensor:
 
 
 def _cloth(pattern: Pattern, point: Tensor) -> Tensor:
-    """The pattern (3, N) of a top: rings go around trunk and sleeves, stripes along them."""
+    """Returns the pattern (3, N) of a top: rings go around trunk and sleeves, stripes along them."""
     x, y, z = point
     across = x.abs()
     sleeve = across > 0.205
@@ -109,7 +109,7 @@ def _shoe(look: Look, point: Tensor) -> Tensor:
 
 
 def _strands(look: Look, point: Tensor) -> Tensor:
-    """Hair (3, N) with lighter and darker strands that run down from the crown."""
+    """Returns hair (3, N) with lighter and darker strands that run down from the crown."""
     x, y, z = point
     turn = torch.atan2(x, z - 0.06)
     wave = (23 * turn + 2 * (40 * y).sin()).sin() + 0.6 * (61 * turn + 5).sin()
@@ -119,7 +119,7 @@ def _strands(look: Look, point: Tensor) -> Tensor:
 
 
 def _head(look: Look, point: Tensor) -> Tensor:
-    """Face, beard and scalp; sizes are a little larger than life, to be seen in small pictures."""
+    """Paints face, beard and scalp; features are slightly larger than in life, so that small pictures show them."""
     x, y, z = point
     out = look.skin[:, None].expand_as(point)
     across = x.abs()

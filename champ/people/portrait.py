@@ -1,4 +1,4 @@
-"""The pack's own reference pictures: invented people who stand in a room, always the same for a number."""
+"""The pack's own reference images: invented people in a room, always the same for a number."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from .looks import Look, Pattern, draw_look, paint
 from .samples import UP, draw_pictures, make_actor
 
 ROOM = 9  # the number of the room that suits the clothes
-SITTERS = 1_000_003  # keeps the others' streams of random numbers from those of samples
+SITTERS = 1_000_003  # keeps the other portraits' random streams apart from those of samples
 
 
 class Portrait(NamedTuple):
@@ -26,8 +26,8 @@ class Portrait(NamedTuple):
 
 
 def portrait(width: int = 512, height: int = 512, number: int = 0) -> Portrait:
-    """Number 0 is a woman in a striped top and blue trousers; the others look as chance has it, like nobody on whom
-    the tiny model was trained. They stand almost facing the camera."""
+    """Draws a portrait. Number 0 is a woman in a striped top and blue trousers; the others are random, and unlike
+    anybody on whom the tiny model was trained. They stand almost facing the camera."""
     look = draw_look(Draw("held_out", SITTERS, number)) if number else _look()
     room = Draw("held_out", SITTERS, number, 1) if number else Draw("held_out", ROOM)
     actor = make_actor(look, room, width, height)

@@ -1,4 +1,4 @@
-"""Synthetic people: pictures of dressed free bodies, with the guidance maps that the render nodes make of them."""
+"""Synthetic people: pictures of dressed free bodies, with the guidance maps of the render nodes."""
 
 from dataclasses import dataclass, replace
 
@@ -21,10 +21,10 @@ from .moves import Move, draw_move
 from .paint import albedo
 from .scene import Light, cast_shadow, draw_background, draw_light
 
-FRAMING_STREAM = 5  # of random numbers, beside a sample's four others; 4 are the rooms of silhouettes.py
-SPARSE = 7  # every how manieth vertex is looked at to find floor and frame
+FRAMING_STREAM = 5  # random stream, besides a sample's four others; stream 4 is for the rooms of silhouettes.py
+SPARSE = 7  # one of this many vertices is used to find floor and framing
 UP = torch.tensor([0.0, -1.0, 0.0])
-RUN_PIXELS = 1 << 18  # of the supersampled picture that are painted together
+RUN_PIXELS = 1 << 18  # pixels of the supersampled picture painted together
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class Framing:
-    """How much closer than the whole body a picture shows its person, and which part of the body: 1 is the head at the
-    upper edge, -1 the feet at the lower one."""
+    """How much closer than the whole body a picture shows its person, and which part: 1 puts the head at the upper
+    edge, -1 the feet at the lower one."""
 
     closer: float = 1.0
     part: float = 0.95
@@ -67,13 +67,14 @@ WHOLE = Framing()
 
 
 class SyntheticPeople:
-    """Endless samples; each depends on the seed, the split, its index and the share of close framings alone."""
+    """Endless samples; each depends only on the seed, the split, its index and the share of close framings."""
 
     def __init__(self, size: int = 128, split: str = "train", frames: int = 1, seed: int = 0, close: float = 0.0):
         self.size, self.split, self.frames, self.seed, self.close = size, split, frames, seed, close
 
     def _framing(self, draw: Draw) -> Framing:
-        """The same for a sample's pictures and its reference; mostly the upper half of the body where it is close."""
+        """Draws a framing, the same for a sample's pictures and its reference; close framings show mostly the upper
+        half."""
         if not draw.chance(self.close):
             return WHOLE
         return Framing(draw.between(1.2, 2.4), 0.95 if draw.chance(0.65) else draw.between(-0.95, 0.95))
@@ -121,8 +122,8 @@ def place_actor(
     turned: float = 0.35,
     framing: Framing = WHOLE,
 ) -> tuple[Motion, Tensor]:
-    """A clip of a move on the floor, before a camera that looks mostly from the front; `turned` is the share of
-    clips from anywhere around. Also returns the direction up in the camera frame."""
+    """Draws a clip of a move on the floor, filmed mostly from the front; `turned` is the share of clips from any side.
+    Also returns the up direction in the camera frame."""
     width, height = size
     fps = draw.between(8, 25)
     seconds = draw.between(0, 20) + torch.arange(frames) / fps
@@ -143,7 +144,7 @@ def place_actor(
     low, high = vertices.amin(0), vertices.amax(0)
     extent = high - low
     focal = FOCAL_PER_PIXEL * max(width, height)
-    # Metres that the picture shows; all of the person's height is on `fill` of it, and the width if that fits.
+    # Metres that the picture shows; the person's height takes `fill` of it, and so does the width if it fits.
     shown = max(extent[1].item() / (fill * height), extent[0].item() / (max(fill, 1.0) * 0.96 * width))
     frame = torch.tensor([width, height]) * shown
     margin = (frame - extent[:2]) / 2
@@ -157,13 +158,13 @@ def place_actor(
 
 
 def _thinned(figure: Figure, rows: Tensor | slice) -> Figure:
-    """Some of the figure's points, without its surface."""
+    """Returns the figure reduced to some of its points, without faces."""
     return replace(figure, vertices=figure.vertices[rows], normals=figure.normals[rows], weights=figure.weights[rows])
 
 
 def stand(figure: Figure, rotations: Tensor) -> Tensor:
-    """World root translations (F, 3) that keep the lowest point on the floor and what touches it mostly in place;
-    the drift over the clip is taken out."""
+    """Returns world root translations (F, 3) that keep the lowest point on the floor and what touches it mostly in
+    place; the drift over the clip is removed."""
     skin = _thinned(figure, figure.canonical[:, 1] < -1.1).pose(rotations, torch.zeros(len(rotations), 3))[0]
     low = skin[..., 1].amin(1)
     above = skin[..., 1] - low[:, None]
@@ -176,8 +177,8 @@ def stand(figure: Figure, rotations: Tensor) -> Tensor:
 
 
 def draw_pictures(actor: Actor, motion: Motion, up: Tensor = UP) -> tuple[Tensor, Tensor]:
-    """Pictures (F, H, W, 3) and masks (F, H, W) of an actor, with SAMPLES x SAMPLES samples a pixel; `up` is the
-    floor's normal in the camera frame."""
+    """Draws pictures (F, H, W, 3) and masks (F, H, W) of an actor, with SAMPLES x SAMPLES samples per pixel; `up` is
+    the floor's normal in the camera frame."""
     figure, width, height = actor.figure, motion.width * SAMPLES, motion.height * SAMPLES
     fine = replace(motion, focal=motion.focal * SAMPLES, width=width, height=height)
     canonical = figure.canonical.t().contiguous()
@@ -201,15 +202,15 @@ def draw_pictures(actor: Actor, motion: Motion, up: Tensor = UP) -> tuple[Tensor
 
 
 def draw_room(actor: Actor, motion: Motion, up: Tensor = UP) -> Tensor:
-    """Pictures (F, H, W, 3) of the room without the actor, but with their shadow."""
+    """Draws pictures (F, H, W, 3) of the room without the actor, but with the actor's shadow."""
     vertices = actor.figure.pose(motion.rotations, motion.cam_t)[0]
     behind = cast_shadow(actor.background, *_shadows(actor.figure, vertices, motion, up))
     return to_pixels(behind)
 
 
 def draw_surface(actor: Actor, motion: Motion, block: int) -> Tensor:
-    """For blocks of so many pixels, (F, H / block, W / block, 4): where on the figure the person in it is, as mean
-    canonical coordinates, and the share of the block that the person covers."""
+    """Returns, for blocks of `block` pixels, (F, H / block, W / block, 4): the mean canonical coordinates of the person
+    in the block, and the share of the block that the person covers."""
     coarse = replace(motion, focal=motion.focal / block, width=motion.width // block, height=motion.height // block)
     figure, width, height = actor.figure, coarse.width * SAMPLES, coarse.height * SAMPLES
     vertices = figure.pose(motion.rotations, motion.cam_t)[0]
@@ -220,13 +221,13 @@ def draw_surface(actor: Actor, motion: Motion, block: int) -> Tensor:
 
 
 def _between(values: Tensor, corners: Tensor, hits: Hits) -> Tensor:
-    """Values (3, N) between those of the corners (3, N), columns of `values`."""
+    """Interpolates values (3, N) between the corners (3, N), columns of `values`."""
     a, b, c = (values.index_select(1, corner) * weight for corner, weight in zip(corners, hits.barycentric))
     return a + b + c
 
 
 def _pixels(light: Tensor, hits: Hits, motion: Motion) -> tuple[Tensor, Tensor]:
-    """Mean light (F, H, W, 3) and coverage (F, H, W) of the motion's pixels, each of SAMPLES x SAMPLES hits."""
+    """Averages light (F, H, W, 3) and coverage (F, H, W) of pixels over SAMPLES x SAMPLES hits."""
     line = hits.pixel.div(motion.width * SAMPLES, rounding_mode="floor")
     column = hits.pixel - line * (motion.width * SAMPLES)
     pixel = line.div(SAMPLES, rounding_mode="floor") * motion.width + column.div(SAMPLES, rounding_mode="floor")
@@ -238,7 +239,8 @@ def _pixels(light: Tensor, hits: Hits, motion: Motion) -> tuple[Tensor, Tensor]:
 
 
 def _shadows(figure: Figure, vertices: Tensor, motion: Motion, up: Tensor) -> tuple[Tensor, Tensor]:
-    """For cast_shadow: spots (F, 3, 4) under either foot and, wide and faint, under the body; pixels in a metre."""
+    """Returns, for cast_shadow, spots (F, 3, 4) under either foot and, wide and faint, under the body; and pixels per
+    metre."""
     sides = [(figure.canonical[:, 1] < -1.1) & (sign * figure.canonical[:, 0] > 0) for sign in (1, -1)]
     pelvis = figure.joints[0] + motion.cam_t
     feet = [vertices[:, side.nonzero()[:, 0]] for side in sides]

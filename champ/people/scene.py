@@ -1,4 +1,4 @@
-"""Where a synthetic person is seen: a room in one picture, two lamps, and the shadow under the feet."""
+"""The scene of a synthetic person: a room in one picture, two lamps, and the shadow under the feet."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ class Light:
     ground: Color
 
     def __call__(self, normals: Tensor) -> Tensor:
-        """Light (3, N) that falls on unit normals (3, N); lamps are large, so that it fades beyond the edge."""
+        """Returns the light (3, N) on unit normals (3, N); lamps are large, so the light fades beyond the edge."""
         up = 0.5 - 0.5 * normals[1]
         light = self.ground[:, None] + up * (self.sky - self.ground)[:, None]
         for towards, lamp in ((self.key, self.key_color), (self.fill, self.fill_color)):
@@ -50,7 +50,7 @@ def draw_light(draw: Draw) -> Light:
 
 
 def draw_background(draw: Draw, width: int, height: int) -> Tensor:
-    """A wall and, mostly, a floor: linear light (height, width, 3)."""
+    """Draws a wall and usually a floor: linear light (height, width, 3)."""
     v, u = torch.meshgrid((torch.arange(2 * height) + 0.5) / 2, (torch.arange(2 * width) + 0.5) / 2, indexing="ij")
     u, v = u / width, v / height
     hue = draw.own(0, 1)
@@ -84,7 +84,7 @@ def draw_background(draw: Draw, width: int, height: int) -> Tensor:
 
 
 def _mix(draw: Draw, kind: str, u: Tensor, v: Tensor, period: float) -> Tensor:
-    """How much of the second colour is where, 0..1."""
+    """Returns the share of the second colour at each place, 0..1."""
     match kind:
         case "gradient":
             a = draw.between(-0.6, 0.6)
@@ -106,7 +106,7 @@ def _mix(draw: Draw, kind: str, u: Tensor, v: Tensor, period: float) -> Tensor:
 
 
 def cast_shadow(background: Tensor, spots: Tensor, metre: Tensor) -> Tensor:
-    """Backgrounds (F, H, W, 3), that of one picture (H, W, 3) darker under what is near the floor.
+    """Darkens a background (H, W, 3) under what is near the floor; returns (F, H, W, 3).
 
     `spots` (F, K, 4): column and row of the place on the floor, height above it in metres, radius in metres; `metre`
     (F,) is in pixels.

@@ -1,4 +1,4 @@
-"""What a step of training is given, drawn from packs of prepared samples whose pictures are encoded once."""
+"""Batches of a training step, drawn from packs of prepared samples whose pictures are encoded once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Batch:
 
 
 class Samples(Protocol):
-    """Something to train on. `read` runs in a thread of its own, ahead of time; `batch` where the networks are."""
+    """A source of training data. `read` runs ahead in its own thread; `batch` runs where the networks are."""
 
     def __len__(self) -> int: ...
 
@@ -40,7 +40,7 @@ class Samples(Protocol):
 
 
 def encode_packs(files: Sequence[Path], codec: ImageCodec) -> None:
-    """Writes beside each pack the latents of its pictures and references; those that this codec has made stay."""
+    """Writes the latents of pictures and references beside each pack; latents that this codec has made are kept."""
     for done, file in enumerate(files, 1):
         latents = file.with_suffix(".latents")
         if _maker(latents) != codec.digest:
@@ -59,12 +59,12 @@ def _maker(latents: Path) -> str | None:
 
 
 class PreparedSamples:
-    """The samples of packs that encode_packs has seen; their maps are read from the files when they are asked for."""
+    """Samples of encoded packs; their maps are read from the files on request."""
 
     def __init__(self, folder: Path, split: str, frames: int):
         self.packs: list[Pack] = []
         self.latents: list[dict[str, Tensor]] = []
-        self.where: list[tuple[int, int]] = []  # of each sample: pack and row
+        self.where: list[tuple[int, int]] = []  # pack and row of each sample
         for file in packs(folder, split, frames):
             if not (latents := file.with_suffix(".latents")).exists():
                 continue
@@ -73,7 +73,7 @@ class PreparedSamples:
             self.where += [(len(self.packs), row) for row in range(rows)]
             self.packs.append(read_pack(file)[0])
         if not self.where:
-            raise ValueError(f"No samples in {folder} are encoded; run `encode` on it first.")
+            raise ValueError(f"No samples in {folder} are encoded; run `encode` on this folder first.")
         self.names = set.intersection(*(set(pack) for pack in self.packs))
 
     def __len__(self) -> int:

@@ -1,12 +1,13 @@
 """The image codec of the tiny model: 8x8 pixels to four numbers and back, in the format of TAESD.
 
-The encoder begins as the four principal components of blocks of pictures, scaled to variance 1, which is what a
-diffusion model likes; the decoder as the inverse, drawn as flat blocks. Both learn from there together, and a penalty
-holds mean and variance of the latents at 0 and 1.
+The encoder is initialised with the four principal components of blocks of pictures, scaled to variance 1, as a
+diffusion model needs. The decoder is initialised with the inverse, drawn as flat blocks. Both are then trained
+together, and a penalty keeps mean and variance of the latents at 0 and 1.
 
-ComfyUI builds TAESD's two networks 64 channels wide throughout. Most of that is spent where pictures are large, so what
-is trained here is narrower there and has fewer blocks; `to_taesd` lays its weights into the full-size networks, whose
-other weights are zero: ReLU keeps zeros, and a block without weights changes nothing."""
+ComfyUI builds TAESD's two networks 64 channels wide throughout. Most of that is spent on large feature maps, so the
+network trained here is narrower there and has fewer blocks. `to_taesd` puts its weights into the full-size networks,
+whose other weights are zero: ReLU keeps zeros, and a block without weights changes nothing.
+"""
 
 import copy
 import math
@@ -26,12 +27,12 @@ CHANNELS = 4  # of SD1.5's latents
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 WIDTHS = (32, 48, 64, 64)  # channels at full size, and after each halving
 FULL = 64  # TAESD's
-BLOCKS, FULL_BLOCKS = 2, 3  # between two changes of size
-SCALE = 0.18215  # SD1.5's latents are this much larger than what the UNet sees; ComfyUI divides and multiplies
+BLOCKS, FULL_BLOCKS = 2, 3  # blocks between two changes of size
+SCALE = 0.18215  # scale of latents: the UNet sees SD1.5's latents times this; ComfyUI converts
 NOISE = 0.05  # added to latents in training, because a sampler's latents are never exact
-COUNTS, HEAD_COUNTS = 2, 8  # how much more than the room persons count, and their heads
+COUNTS, HEAD_COUNTS = 2, 8  # weight of persons, and of their heads, relative to the room
 CHIN = 0.25  # metres above the origin of the free body at betas 0
-SPREAD = 1e-3  # how much mean and variance of the latents count beside the error of the colours
+SPREAD = 1e-3  # weight of mean and variance of the latents, relative to the error of the colours
 
 
 def conv(inputs: int, outputs: int, **options: Any) -> nn.Conv2d:
@@ -142,7 +143,7 @@ def _start(network: nn.Sequential) -> list[nn.Conv2d]:
 
 
 def _carry(layer: nn.Conv2d, channels: int) -> None:
-    """Makes room for what passes in the first channels."""
+    """Clears a layer for the values that pass in the first channels."""
     layer.weight[:channels] = 0
 
 
@@ -154,7 +155,7 @@ def block_basis(pictures: Tensor) -> tuple[Tensor, Tensor]:
     covariance = (blocks - mean).T @ (blocks - mean) / len(blocks)
     values, vectors = torch.linalg.eigh(covariance)
     basis = (vectors * values.clamp(min=0).sqrt()).T.flip(0)[:CHANNELS]
-    sign = basis.sum(1, keepdim=True).sign()  # so that the same pictures give the same basis on every machine
+    sign = basis.sum(1, keepdim=True).sign()  # the same pictures give the same basis on every machine
     return mean.view(3, 8, 8), (basis * torch.where(sign == 0, 1, sign)).view(CHANNELS, 3, 8, 8)
 
 
@@ -196,7 +197,7 @@ def read_surfaces(files: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def in_head(surface: Tensor) -> Tensor:
-    """Which blocks of (N, h, w, 4) show the head."""
+    """Tells which blocks of (N, h, w, 4) show the head."""
     return (surface[..., 3] > 0.2) & (surface[..., 1] > CHIN) & (surface[..., 0].abs() < 0.13)
 
 
@@ -215,7 +216,7 @@ def cropped(pictures: Tensor, counts: Tensor, side: int, generator: torch.Genera
 
 
 def spread_loss(latents: Tensor) -> Tensor:
-    """Zero for latents of mean 0 and variance 1 in each channel."""
+    """Penalty that is zero for latents of mean 0 and variance 1 in each channel."""
     power, mean = latents.square().mean((0, 2, 3)), latents.mean((0, 2, 3))
     return (power - 1 - power.log() + mean.square()).sum()
 
@@ -289,7 +290,7 @@ def from_taesd(state: Mapping[str, Tensor]) -> Codec | None:
 
 
 def _corner(large: Tensor, small: Tensor) -> Tensor:
-    """As much of the large one as the small one has."""
+    """Returns the corner of the large layer with the size of the small one."""
     return large[tuple(map(slice, small.shape))]
 
 

@@ -55,15 +55,19 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("codec", help="make the tiny model's image codec from prepared samples")
     command.add_argument("--out", type=Path, required=True, help="the codec's weights; beside it a VAE for ComfyUI")
     start = command.add_mutually_exclusive_group()
-    start.add_argument("--decoder-of", type=Path, help="a codec whose encoder stays and whose decoder learns on")
-    start.add_argument("--init", type=Path, help="a codec, or its file for ComfyUI, both of whose halves learn on")
-    command.add_argument("--keep", type=float, default=0.0, help="how firmly latents stay as those of --init are")
-    command.add_argument("--crop", type=int, default=0, help="train on squares of so many pixels; 0: whole pictures")
+    start.add_argument(
+        "--decoder-of", type=Path, help="a codec whose encoder stays fixed and whose decoder is trained further"
+    )
+    start.add_argument("--init", type=Path, help="a codec, or its file for ComfyUI, to be trained further as a whole")
+    command.add_argument("--keep", type=float, default=0.0, help="weight that keeps the latents near those of --init")
+    command.add_argument(
+        "--crop", type=int, default=0, help="train on square crops of this many pixels; 0: whole pictures"
+    )
     command.add_argument("--rates", type=float, nargs=2, default=[1e-3, 2e-3], help="of encoder and decoder")
     add_small_network(command)
     command.set_defaults(run=run_codec)
 
-    command = commands.add_parser("silhouettes", help="make the network by which `evaluate` finds the person")
+    command = commands.add_parser("silhouettes", help="train the network that finds the person for `evaluate`")
     command.add_argument("--vae", type=Path, required=True, help="a VAE that ComfyUI loads, or a Codec's weights")
     command.add_argument("--out", type=Path, required=True, help="the network's weights")
     add_small_network(command)
@@ -83,30 +87,30 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("export", help="write a stage's networks for ComfyUI, in 16 bits")
     command.add_argument("--networks", type=Path, required=True, help="the folder `model` of a stage")
     command.add_argument("--out", type=Path, required=True, help="a new folder, in models/champ for example")
-    command.add_argument("--about", nargs="*", default=[], metavar="NAME=TEXT", help="what else the files shall say")
+    command.add_argument("--about", nargs="*", default=[], metavar="NAME=TEXT", help="further metadata of the files")
     command.set_defaults(run=run_export)
 
     evaluate.add_evaluate(commands)
 
 
 def add_small_network(command: argparse.ArgumentParser) -> None:
-    """How a small network learns from prepared pictures."""
+    """Adds the options of training a small network on prepared pictures."""
     command.add_argument("--data", type=Path, required=True, help="the folder of the files")
     command.add_argument("--steps", type=int, required=True, help="of its training")
     command.add_argument("--packs", type=int, default=8, help="files to train on")
     command.add_argument("--batch", type=int, default=8, help="pictures a step")
-    command.add_argument("--seed", type=int, default=0, help="another one shuffles and begins in another way")
+    command.add_argument("--seed", type=int, default=0, help="seed of the order and the initial weights")
     command.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
 
 
 def add_stage(command: argparse.ArgumentParser, stage: str) -> None:
     command.add_argument("--data", type=Path, required=True, help="prepared samples, or videos in the official layout")
     command.add_argument("--vae", type=Path, required=True, help="the VAE, as for `encode`")
-    command.add_argument("--out", type=Path, required=True, help="for the run; one that is in it goes on")
+    command.add_argument("--out", type=Path, required=True, help="folder of the run; a run in it is resumed")
     command.add_argument("--frames", type=int, default=OFFICIAL_FRAMES[stage], help="length of a clip")
     command.add_argument("--size", type=int, default=OFFICIAL_SIZE[stage], help="of the pictures cut from videos")
-    command.add_argument("--around-person", action="store_true", help="cut videos around the person's mask")
-    command.add_argument("--clip-vision", type=Path, help="a CLIP vision model that looks at the references of videos")
+    command.add_argument("--around-person", action="store_true", help="crop videos around the person's mask")
+    command.add_argument("--clip-vision", type=Path, help="a CLIP vision model for the references of videos")
     command.add_argument("--held-out", type=Path, help="videos for previews")
     command.add_argument("--checkpointing", action="store_true", help="less memory, a third more time")
     command.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the processor")
@@ -115,9 +119,13 @@ def add_stage(command: argparse.ArgumentParser, stage: str) -> None:
     command.add_argument("--preview-cfg", type=float, default=2.0, help="guidance scale of previews")
     if stage == "stage1":
         command.add_argument("--init", type=Path, help="a checkpoint set to start from")
-        command.add_argument("--transformers", action="store_true", help="give the set of --init those that it lacks")
+        command.add_argument(
+            "--transformers", action="store_true", help="add the transformers that the set of --init lacks"
+        )
         command.add_argument("--unet", type=Path, help="SD1.5's UNet, with the names of diffusers, to start both from")
-        command.add_argument("--freeze", action="store_true", help="keep ReferenceNet's finest level, as the official")
+        command.add_argument(
+            "--freeze", action="store_true", help="freeze ReferenceNet's finest level, as the official stage 1 does"
+        )
         command.add_argument("--channels", type=int, nargs="+", default=[64, 128], help="of a new UNet's levels")
         command.add_argument("--resnets", type=int, default=1, help="residual blocks at each level of a new UNet")
         command.add_argument("--plain", type=int, default=0, help="finest levels of a new UNet without transformers")
@@ -133,7 +141,7 @@ def add_stage(command: argparse.ArgumentParser, stage: str) -> None:
         command.add_argument("--init", type=Path, required=True, help="the checkpoint set of stage 1")
         command.add_argument("--motion", type=Path, help="motion modules of AnimateDiff to start from")
         command.add_argument("--positions", type=int, default=32, help="longest window of new motion modules")
-        command.add_argument("--middle", action="store_true", help="new motion modules: one in the middle, too")
+        command.add_argument("--middle", action="store_true", help="new motion modules: also one in the middle")
     for group in (Settings, Objective):
         for field in fields(group):
             command.add_argument(
@@ -206,7 +214,7 @@ def run_stage(options: argparse.Namespace) -> None:
     samples = find_samples(options, codec)
     trainer = Trainer(model, samples, chosen(Objective, options), chosen(Settings, options), options.out)
     if options.precision == "bf16" and trainer.accelerator.device.type == "cpu" and (times := bf16_slowdown()) > 1.5:
-        print(f"This processor takes {times:.0f} times as long in bf16 as in float32: leave out --precision bf16.")
+        print(f"This CPU takes {times:.0f} times as long in bf16 as in float32; leave out --precision bf16.")
     held_out = find_held_out(options, codec)
     shown = held_out and first(held_out, 6 if options.frames == 1 else 2)
     how = Sampling(options.preview_steps, options.preview_cfg, options.betas)
@@ -225,7 +233,7 @@ def chosen(group: Callable[..., Group], options: argparse.Namespace) -> Group:
 
 
 def pictures_start(options: argparse.Namespace) -> Networks:
-    """The networks at the beginning of stage 1."""
+    """Makes the networks at the start of stage 1."""
     if options.init:
         networks = load_networks(options.init, "none")
         return with_transformers(networks, options.seed) if options.transformers else networks
@@ -239,7 +247,7 @@ def pictures_start(options: argparse.Namespace) -> Networks:
 
 
 def clips_start(options: argparse.Namespace) -> Networks:
-    """The networks at the beginning of stage 2: those of stage 1 with motion modules of AnimateDiff or new ones."""
+    """Makes the networks at the start of stage 2: those of stage 1 with motion modules of AnimateDiff or new ones."""
     if options.motion:
         return load_networks(options.init, options.motion)
     return with_new_motion(load_networks(options.init, "none"), options.positions, options.middle, options.seed)
@@ -264,13 +272,13 @@ def find_held_out(options: argparse.Namespace, codec: ImageCodec) -> Samples | N
 
 
 def first(samples: Samples, count: int) -> Batch:
-    """The samples of previews, always the same."""
+    """Returns the samples of previews, always the same."""
     indices = range(min(count, len(samples)))
     return samples.batch(samples.read(indices, torch.Generator().manual_seed(0)))
 
 
 def meter(name: str, steps: int) -> Callable[[int, float, float], None]:
-    """Prints the mean of a measure over some steps."""
+    """Returns a callback that prints the mean of a metric over some steps."""
     values: list[float] = []
 
     def on_step(step: int, loss: float, value: float) -> None:
@@ -283,7 +291,7 @@ def meter(name: str, steps: int) -> Callable[[int, float, float], None]:
 
 
 def speedometer() -> Callable[[int, float], None]:
-    """Prints the mean loss of some steps and how many there are in a second."""
+    """Returns a callback that prints the mean loss and the steps per second."""
     losses: list[float] = []
     since = time.perf_counter()
 

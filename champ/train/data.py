@@ -1,4 +1,4 @@
-"""Own videos in the official layout: a folder for each with images/, mask/ and a folder for every kind of map."""
+"""Videos in the official layout: one folder each, with images/, mask/ and a folder for every kind of map."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from .latents import ImageCodec
 
 FAR = 30  # frames between reference and target of stage 1, where the video is long enough
 SPAN = 93  # frames of a video over which the frames of a stage 2 clip are spread: 24 at every fourth
-TRIES = 10  # of finding a crop that fits
+TRIES = 10  # tries to find a crop that fits
 
 Frame = int
 CropBox = tuple[int, int, int]  # x, y, side
@@ -57,7 +57,8 @@ def _video(folder: Path) -> Video:
 
 
 class FolderSamples:
-    """Sample i is a clip of video i, with another frame of it as the reference; both are drawn anew each time."""
+    """Samples from videos: sample i is a clip of video i, with another frame as the reference; both are random each
+    time."""
 
     def __init__(
         self,
@@ -72,7 +73,10 @@ class FolderSamples:
         self.around_person = around_person
         self.masks = all("mask" in video.files for video in self.videos)
         if around_person and not self.masks:
-            raise ValueError(f"Not every video in {folder} has a folder mask, which cropping around the person needs.")
+            raise ValueError(
+                f"Not every video in {folder} has a folder mask, which --around-person needs; add the masks, or leave "
+                "out --around-person."
+            )
         self.clip_vision = comfy.clip_vision.load(str(clip_vision)) if clip_vision else None
 
     def __len__(self) -> int:
@@ -116,7 +120,7 @@ class FolderSamples:
 
 
 def choose_frames(count: int, frames: int, generator: torch.Generator) -> tuple[Frame, list[Frame]]:
-    """A frame as the reference, and those of the clip: one that is far from it, or `frames` evenly spread ones."""
+    """Draws a reference frame and the frames of the clip: one far from it, or `frames` evenly spread ones."""
 
     def draw(low: int, high: int) -> int:
         return int(torch.randint(low, high, (), generator=generator))
@@ -134,7 +138,7 @@ def choose_frames(count: int, frames: int, generator: torch.Generator) -> tuple[
 
 
 def random_crop(width: int, height: int, generator: torch.Generator) -> CropBox:
-    """A square of 0.9 to 1 times the area somewhere, or in the middle where no such square fits."""
+    """Draws a square of 0.9 to 1 times the area, or the centre if no such square fits."""
     for _ in range(TRIES):
         share = 0.9 + 0.1 * float(torch.rand((), generator=generator))
         side = round(math.sqrt(share * width * height))
@@ -147,7 +151,7 @@ def random_crop(width: int, height: int, generator: torch.Generator) -> CropBox:
 
 
 def person_crop(shown: Tensor, generator: torch.Generator) -> CropBox:
-    """A square of 0.9 to 1.5 times the person's height or width, whichever is larger, inside the picture."""
+    """Draws a square of 0.9 to 1.5 times the person's height or width, whichever is larger, inside the picture."""
     height, width = shown.shape
     rows, columns = shown.any(1).nonzero().flatten(), shown.any(0).nonzero().flatten()
     if not len(rows):
@@ -165,7 +169,7 @@ def _read(file: Path) -> Tensor:
 
 
 def _crop(pictures: Tensor, box: CropBox, size: int) -> Tensor:
-    """The same square of every picture (N, H, W, 3), size pixels wide."""
+    """Crops the same square from every picture (N, H, W, 3), resized to `size` pixels."""
     x, y, side = box
     part = pictures[:, y : y + side, x : x + side].permute(0, 3, 1, 2).float()
     part = interpolate(part, (size, size), mode="bilinear", antialias=True, align_corners=False)

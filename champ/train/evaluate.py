@@ -1,4 +1,4 @@
-"""How good a model is: held-out synthetic people, made by the networks and by simple baselines, against the truth."""
+"""Evaluates a model on held-out synthetic people, against the truth and simple baselines."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -41,18 +41,18 @@ SHOWN = 6  # frames of a contact sheet
 
 
 def held_out(size: int, frames: int, count: int, first: int = 0, close: float = 0.0) -> list[Sample]:
-    """People whom training never sees, always the same, a share of them shown closer than the whole body."""
+    """Draws people whom training never sees, always the same; a share of them in close framings."""
     people = SyntheticPeople(size, "held_out", frames, close=close)
     return [people.sample(first + i) for i in range(count)]
 
 
 def copied(clip: Sample) -> Tensor:
-    """The reference in every frame."""
+    """Baseline: copies the reference into every frame."""
     return clip.reference.expand_as(clip.pictures)
 
 
 def warped(clip: Sample) -> Tensor:
-    """The reference moved by the similarity between the two bodies in the picture."""
+    """Baseline: warps the reference by the similarity between the two bodies in the picture."""
     height, width = clip.reference.shape[:2]
     reference, people = (people_of_motion(clip.body, motion) for motion in (clip.reference_motion, clip.motion))
     picture = Picture(clip.reference.numpy(), width, height, "crop")
@@ -61,12 +61,12 @@ def warped(clip: Sample) -> Tensor:
 
 
 def coded(codec: ImageCodec) -> Method:
-    """The true pictures through the image codec: no model that uses it can do better."""
+    """Encodes and decodes the true pictures: no model with this image codec can do better."""
     return lambda clip: codec.decode(codec.encode(clip.pictures))
 
 
 def sampled(networks: Networks, codec: ImageCodec, sampling: Sampling) -> Method:
-    """What the networks make of the clip."""
+    """Samples the clip with the networks."""
 
     def pictures(clip: Sample) -> Tensor:
         references = encode_reference(networks.net, LATENT_FORMAT.process_out(codec.encode(clip.reference[None])))
@@ -101,7 +101,7 @@ def rooms_of(clip: Sample, codec: ImageCodec | None = None) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Head:
-    """Where the head is in the frames, and its face where that is seen from the front."""
+    """The place of the head in the frames, and of its face where it is seen from the front."""
 
     box: Tensor  # (F, H, W) bool
     face: Tensor  # (F, H, W) bool, nothing where it is turned away
@@ -119,7 +119,7 @@ def head_of(clip: Sample) -> Head:
 
 
 def _between_ends(line: Tensor) -> Tensor:
-    """True from the first True to the last of each row."""
+    """Fills each row from its first True to its last."""
     forward = line.int().cummax(1)[0]
     backward = line.int().flip(1).cummax(1)[0].flip(1)
     return (forward > 0) & (backward > 0)
@@ -154,7 +154,7 @@ def measure(
     perceptual: LPIPS | None = None,
     head: Head | None = None,
 ) -> Scores:
-    """Means over the frames. Flicker is in levels of 255; `head` is head_of(clip), if that is known already."""
+    """Returns means over the frames. Flicker is in levels of 255; `head` is head_of(clip), if already computed."""
     true, person = clip.pictures, clip.masks > 0
     head = head or head_of(clip)
     fine = max(head.width / DETAIL, 1.0)
@@ -241,7 +241,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
-    """Which model, and on how much it is tried."""
+    """Adds the options for the model and the amount of data."""
     command.add_argument("--networks", type=Path, help="the folder of a checkpoint set")
     command.add_argument("--vae", type=Path, help="a VAE that ComfyUI loads, or a Codec's weights")
     command.add_argument("--clips", type=int, default=8, help="held-out people")

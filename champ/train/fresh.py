@@ -1,4 +1,4 @@
-"""Networks that have learned nothing yet: of given sizes, with the usual initial values."""
+"""Untrained networks of given sizes, with the usual initial values."""
 
 import comfy.ops
 import torch

@@ -1,4 +1,4 @@
-"""From pictures to the latents that the networks see, and back, by ComfyUI's VAE or by the tiny codec in training."""
+"""Converts pictures to latents and back, with ComfyUI's VAE or the tiny codec."""
 
 import hashlib
 from pathlib import Path
@@ -34,12 +34,12 @@ class ImageCodec:
     def tiny(self) -> Codec:
         """The codec itself, if it is one of ours."""
         if self.codec is None:
-            raise ValueError("This VAE is none that `codec` has made, so that it cannot learn on.")
+            raise ValueError("This VAE was not made by `codec`, so it cannot be trained further; use one that was.")
         return self.codec
 
     @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
-        """Scaled latents (N, 4, h, w), on the CPU, of uint8 pictures (N, 8h, 8w, 3)."""
+        """Encodes uint8 pictures (N, 8h, 8w, 3) to scaled latents (N, 4, h, w) on the CPU."""
         colours = pictures.float() / 255
         if self.codec is None:
             return LATENT_FORMAT.process_in(self.vae.encode(colours)).cpu().float()
@@ -47,7 +47,7 @@ class ImageCodec:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """uint8 pictures of scaled latents."""
+        """Decodes scaled latents to uint8 pictures."""
         if self.codec is None:
             colours = self.vae.decode(LATENT_FORMAT.process_out(latents)).cpu()
         else:

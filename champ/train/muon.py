@@ -1,7 +1,9 @@
-"""Muon: steps for matrices in which every direction is as long as the others, and Adam's steps for all else.
+"""Muon: orthogonalised steps for matrices, and Adam's steps for everything else.
 
-K. Jordan's optimiser of 2024 with the scale of Liu et al. (arXiv 2502.16982), with which both kinds of steps are about
-as long and share a learning rate. A convolution is the matrix of its output channels and everything that they read."""
+K. Jordan's optimizer of 2024 with the scale of Liu et al. (arXiv 2502.16982), with which both kinds of steps have about
+the same length and share a learning rate. A convolution is the matrix of its output channels by everything that they
+read.
+"""
 
 from collections.abc import Callable, Iterable
 

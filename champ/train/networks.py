@@ -21,7 +21,7 @@ from ..model.reference import Reference, ReferenceNet, ReferenceRun, ReferenceUN
 
 
 def patcher(model: nn.Module) -> ModelPatcher:
-    """ComfyUI's hold on a network in training, which stays on the device on which it is trained."""
+    """Wraps a network in training for ComfyUI; it stays on its device."""
     device = comfy.model_management.get_torch_device()
     return managed(model.to(device), device, device)
 
@@ -37,7 +37,7 @@ class Sizes:
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """What Load Champ Model gives: the denoiser, ReferenceNet and the guidance encoders."""
+    """The networks of a set: the denoiser, ReferenceNet and the guidance encoders."""
 
     sizes: Sizes
 

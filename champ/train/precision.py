@@ -1,4 +1,4 @@
-"""Whether bfloat16 is worth its rounding on this processor."""
+"""Tells whether bfloat16 is fast on this CPU."""
 
 import time
 from functools import cache

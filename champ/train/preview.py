@@ -1,4 +1,4 @@
-"""A contact sheet of what the networks make of held-out samples, by the sampler and the conditioning of the nodes."""
+"""Contact sheets of held-out samples, made with the sampler and the conditioning of the nodes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from .networks import Networks
 
 @dataclass(frozen=True)
 class Sampling:
-    """How clips are sampled."""
+    """Settings of the sampling."""
 
     steps: int = 20
     cfg: float = 2.0

@@ -8,10 +8,11 @@ STAGES = ("stage1", "stage2")
 
 
 def choose_parameters(model: Champ, stage: str, freeze: bool) -> None:
-    """Marks what a stage trains: all but the motion modules, or only these.
+    """Selects the parameters that a stage trains: all but the motion modules, or only these.
 
-    `freeze` leaves ReferenceNet's finest level on the way up as it is, as the official first stage does; that needs
-    weights that know pictures already."""
+    `freeze` excludes ReferenceNet's finest up-sampling level, as the official first stage does; that needs pretrained
+    weights.
+    """
     blocks = len(model.reference.output_blocks)
     finest = range(blocks - 1 - model.reference.num_res_blocks[0], blocks)
     frozen = re.compile(rf"reference\.output_blocks\.({'|'.join(map(str, finest))})\.")

@@ -1,4 +1,4 @@
-"""Where a stage starts: at a checkpoint set, at Stable Diffusion 1.5's UNet, or at networks that know nothing."""
+"""Starting points of a stage: a checkpoint set, Stable Diffusion 1.5's UNet, or untrained networks."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +45,7 @@ def networks_from_unet(file: Path, encoder: tuple[int, ...], seed: int) -> Netwo
 
 
 def with_new_motion(networks: Networks, positions: int, middle: bool, seed: int) -> Networks:
-    """The networks with motion modules that do nothing yet."""
+    """Adds motion modules with zero output."""
     sizes = replace(networks.sizes, motion=motion_sizes(networks.sizes.unet, positions, middle))
     joined = fresh_networks(sizes, seed)
     Champ(joined).load_state_dict(Champ(networks).state_dict(), strict=False)
@@ -53,7 +53,7 @@ def with_new_motion(networks: Networks, positions: int, middle: bool, seed: int)
 
 
 def with_transformers(networks: Networks, seed: int) -> Networks:
-    """The networks with transformers at every level; the new ones add nothing yet."""
+    """Adds transformers to levels without them, with zero output."""
     unet = networks.sizes.unet
     unet = replace(unet, transformers=(True,) * len(unet.transformers))
     joined = fresh_networks(replace(networks.sizes, unet=unet), seed)

@@ -1,5 +1,4 @@
-"""The loop of training: every step depends on the seed and its number alone, so that a run that is cut short goes on
-as if it had not been."""
+"""The training loop. Every step depends only on the seed and its number, so an interrupted run resumes exactly."""
 
 import json
 import math
@@ -31,7 +30,7 @@ CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; the defaults are the official ones."""
+    """Settings of the training; the defaults are the official ones."""
 
     steps: int = field(metadata={"help": "steps of the optimiser"})
     batch: int = setting(4, "samples in a step, on each device")
@@ -52,7 +51,7 @@ class Settings:
 
 
 class Mean:
-    """The exponential mean of parameters, which follows them closely at first."""
+    """The exponential moving average of parameters (EMA), with a short memory at first."""
 
     def __init__(self, parameters: list[Tensor], decay: float):
         self.parameters, self.decay = parameters, decay
@@ -65,7 +64,7 @@ class Mean:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchanges the parameters' values and their means."""
+        """Swaps the parameters' values and their averages."""
         for mean, parameter in zip(self.values, self.parameters):
             mean.data, parameter.data = parameter.data, mean.data
 
@@ -99,7 +98,7 @@ def surfaces_of(batch: Batch, device: torch.device) -> Surfaces:
 
 
 class Trainer:
-    """Trains the parameters of a model that are marked, and keeps its state in a folder."""
+    """Trains the selected parameters of a model, and keeps its state in a folder."""
 
     def __init__(self, model: Champ, samples: Samples, objective: Objective, settings: Settings, folder: Path):
         self.samples, self.objective, self.settings, self.folder = samples, objective, settings, folder
@@ -152,7 +151,7 @@ class Trainer:
                 on_save()
 
     def train_step(self) -> tuple[float, float]:
-        """One step of the optimiser; the mean loss and the norm of the gradients."""
+        """Takes one optimizer step; returns the mean loss and the norm of the gradients."""
         total, norm = 0.0, 0.0
         for part in range(self.settings.accumulate):
             with self.accelerator.accumulate(self.wrapped):
@@ -200,7 +199,7 @@ class Trainer:
         return value + objective.matching * self.matching.loss() if self.matching else value
 
     def _take(self, number: int) -> tuple[Any, torch.Generator]:
-        """What was read for a part of a step, with its random numbers; the next part is read meanwhile."""
+        """Returns the data of a part of a step, with its random numbers; the next part is read meanwhile."""
         ahead = self._ahead.pop(number, None) or self._reader.submit(self._read, number)
         self._ahead = {number + 1: self._reader.submit(self._read, number + 1)}
         return ahead.result()
@@ -214,7 +213,7 @@ class Trainer:
         return self.samples.read(indices, generator), generator
 
     def _index(self, number: int) -> int:
-        """The samples come in passes through all, each in an order of its own."""
+        """Returns the index of a sample: passes through all samples, each in another order."""
         epoch, place = divmod(number, len(self.samples))
         if epoch != self._epoch:
             generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + epoch)
@@ -222,7 +221,7 @@ class Trainer:
         return self._order[place]
 
     def save(self) -> None:
-        """Replaces the checkpoint as a whole: there is always one that is complete."""
+        """Replaces the checkpoint atomically: there is always a complete one."""
         state = {
             "settings": asdict(self.settings),
             "step": self.step,
@@ -255,7 +254,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def with_mean(self, do: Callable[[], None]) -> None:
-        """Does something with the mean of the weights in place of the weights."""
+        """Calls `do` with the averaged weights in place of the weights."""
         if self.mean is None:
             return do()
         self.mean.swap()
