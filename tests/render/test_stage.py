@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from champ.body.free import free_body_betas, load_free_body
-from champ.motion.camera import frame_person
+from champ.motion.camera import View, frame_person
 from champ.motion.presets import make_motion
 from champ.render.stage import MOST_FRAMES, skin, stage
 
@@ -13,7 +13,7 @@ from champ.render.stage import MOST_FRAMES, skin, stage
 def walk():
     body = load_free_body().with_betas(free_body_betas(height=1.8))
     motion = make_motion("walk", body, 12, fps=12, width=64, height=96)
-    return body, frame_person(motion, body, 64, 96, azimuth=40, elevation=25, fov=30)
+    return body, frame_person(motion, body, 64, 96, View(azimuth=40, elevation=25, fov=30))
 
 
 def posed(body, made) -> torch.Tensor:
