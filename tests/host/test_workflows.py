@@ -19,7 +19,7 @@ OTHER_MODELS = {"controlnet", "wan_animate", "wan_scail", "wan_vace"}  # tens of
 NEEDS = {"load_motion": "save_motion", "reuse_maps": "render_maps"}  # whose results it starts from
 
 
-ENOUGH = {"frames": 8, "count": 8, "steps": 4}  # to see whether it runs
+ENOUGH = {"frames": 8, "count": 8, "amount": 8, "steps": 4}  # to see whether it runs
 SEEN = {"clean_motion", "your_video"}  # by BlazePose, which must know people for people
 FILES = {"file": "two_people.mp4", "image": "person.png"}
 
