@@ -48,9 +48,18 @@ class Quadratic:
         self.gradient[:, index] += slope * error
         self.near.diagonal(dim1=1, dim2=2)[:, index] += slope * slope
 
+    def add_steps(self, values: Tensor, rows: Tensor, over_betas: Tensor, weight: Tensor) -> None:
+        """Squared first differences in time of values (F, M), each with a weight (F - 1,)."""
+        links = torch.diag(torch.nn.functional.pad(weight, (0, 1)) + torch.nn.functional.pad(weight, (1, 0)))
+        links -= torch.diag(weight, 1) + torch.diag(weight, -1)
+        self._add_linked(values, rows, over_betas, links)
+
     def add_change(self, values: Tensor, rows: Tensor, over_betas: Tensor, joined: Tensor) -> None:
         """Adds squared second differences in time of values (F, M), for the triples of frames that are `joined`."""
-        links = _links(joined)
+        self._add_linked(values, rows, over_betas, _links(joined))
+
+    def _add_linked(self, values: Tensor, rows: Tensor, over_betas: Tensor, links: Tensor) -> None:
+        """Adds products of the values of each frame and its neighbours, by a band (F, F) of two frames to each side."""
         pulled, pulled_betas = links @ values, (links @ over_betas.flatten(1)).view_as(over_betas)
         self.value += (values * pulled).sum()
         self.gradient += (rows.mT @ pulled[..., None])[..., 0]

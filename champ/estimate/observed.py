@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from .points import POINTS, SEEN, PointBody
 KNUCKLE = 9  # of a hand's 21 points
 YAWS = 16
 PART = 1000  # frames compared at once
+ROUGH = 0.5  # weight of toes and heels, whose points differ between networks
+WEIGHTLESS = 1e-3  # weight of interpolated points
+DEEP = 0.15  # metres: usual error of a network's depth
 WINDOW = 9  # frames; in some of them a limb shows its full length
 
 
@@ -34,35 +37,94 @@ def pair(part: str) -> list[int]:
 SHOULDERS, ELBOWS, WRISTS, HIPS, KNEES, ANKLES = map(pair, ("shoulder", "elbow", "wrist", "hip", "knee", "ankle"))
 TRUNK = SHOULDERS + HIPS
 FACE = rows("nose", "left_eye", "right_eye", "left_ear", "right_ear")
+HANDS = pair("hand")
+FEET = rows("left_big_toe", "left_heel", "right_big_toe", "right_heel")
+POSE_FEET = [0, 2, 3, 5]  # those four among the six of a pose's feet
 
 
 @dataclass(frozen=True)
 class Observed:
     points: Tensor  # (F, SEEN, 2) pixels from the centre of the picture
     weight: Tensor  # (F, SEEN) scores, 0 = missing
+    depth: Tensor  # (F, SEEN) metres behind the middle of the hips, as a network for points in space guesses them
+    depth_weight: Tensor  # (F, SEEN) scores, 0 = not guessed
 
     def __getitem__(self, index: slice | Tensor) -> "Observed":
-        return Observed(self.points[index], self.weight[index])
+        return Observed(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def __len__(self) -> int:
         return len(self.points)
 
 
-def observe(people: Sequence[Pose | None], width: int, height: int) -> Observed:
-    """Collects keypoints in the order of SEEN; frames without a person have weight 0."""
-    points = np.zeros((len(people), len(SEEN), 3))
-    for row, pose in zip(points, people):
+def observe(people: Sequence[Pose | None], width: int, height: int, reach: float = 1.0) -> Observed:
+    """Collects keypoints in the order of SEEN; frames without a person have weight 0. `reach` is the length in metres of
+    trunk and leg, to which a network's own metres are scaled."""
+    points, spaces = (np.zeros((len(people), len(SEEN), numbers)) for numbers in (3, 4))
+    for row, space, pose in zip(points, spaces, people):
         if pose is None:
             continue
         row[:17] = pose.body[COCO_FROM_OPENPOSE, :]
-        for place, hand, wrist, elbow in zip((17, 18), (pose.left_hand, pose.right_hand), WRISTS, ELBOWS):
+        if pose.feet is not None:
+            row[FEET] = pose.feet[POSE_FEET, :]
+        if pose.world is not None:
+            space[:17] = pose.world[COCO_FROM_OPENPOSE, :]
+            space[FEET] = pose.world[18:][POSE_FEET, :]
+        for place, hand, wrist, elbow in zip(HANDS, (pose.left_hand, pose.right_hand), WRISTS, ELBOWS):
             # A hand far from its wrist is the other hand, or nobody's.
             if hand is not None and (row[[wrist, elbow], 2] >= THRESHOLD).all() and hand[0, 2] >= THRESHOLD:
                 if math.dist(hand[0, :2], row[wrist, :2]) < math.dist(row[wrist, :2], row[elbow, :2]) / 2:
                     row[place] = hand[KNUCKLE]
     weight = np.where(points[..., 2] >= THRESHOLD, points[..., 2].clip(0, 1), 0)
     centred = np.where(weight[..., None] > 0, points[..., :2] - (width / 2, height / 2), 0)
-    return Observed(torch.from_numpy(centred), torch.from_numpy(weight))
+    weight[:, FEET] *= ROUGH
+    guessed = np.where(spaces[..., 3] >= THRESHOLD, spaces[..., 3].clip(0, 1), 0)
+    guessed[:, FACE] = 0  # the network's faces are flat
+    depth = spaces[..., 2] * reach / _reach(spaces)
+    return Observed(*map(torch.from_numpy, (centred, weight, depth, guessed)))
+
+
+def _reach(spaces: np.ndarray) -> float:
+    """Metres of trunk and leg in points in space (F, SEEN, 4), the median over a clip; 1 where there are none."""
+    points = spaces[..., :3][(spaces[:, TRUNK + KNEES + ANKLES, 3] >= THRESHOLD).all(1)]
+    if len(points) == 0:
+        points = spaces[..., :3][(spaces[:, TRUNK, 3] > 0).all(1)]  # outside the picture it guesses, too
+    middle = [points[:, rows].mean(1) for rows in (SHOULDERS, HIPS, KNEES, ANKLES)]
+    whole = sum(np.linalg.norm(a - b, axis=1) for a, b in zip(middle, middle[1:]))
+    return float(np.median(whole)) if len(points) else 1.0
+
+
+def reach_of(body: PointBody, betas: Tensor) -> float:
+    """Metres of trunk and leg of a body at rest."""
+    origin = torch.zeros(1, 3).double()
+    points = body.pose(torch.zeros(1, 24, 3).double(), torch.eye(3)[None].double(), origin, betas).points[0]
+    middle = [points[rows].mean(0) for rows in (SHOULDERS, HIPS, KNEES, ANKLES)]
+    return float(sum((a - b).norm() for a, b in zip(middle, middle[1:])))
+
+
+def hidden_legs(seen: Observed, shots: list[slice], around: int) -> Tensor:
+    """(F, 2) whose left and right leg has neither knee nor ankle in any of the frames `around`."""
+    hidden = torch.ones(len(seen), 2, dtype=torch.bool)
+    shown = (seen.weight[:, KNEES] + seen.weight[:, ANKLES]).T[None]
+    for shot in shots:
+        hidden[shot] = max_pool1d(shown[..., shot], 2 * around + 1, 1, around)[0].T < WEIGHTLESS
+    return hidden
+
+
+def bridged(seen: Observed, known: Tensor, shots: Tensor, gap: int) -> tuple[Observed, Tensor]:
+    """Interpolates the points of frames that are not `known` (F,) in gaps of at most `gap` frames inside a shot, next to
+    weightless. Also returns which frames those are (F,)."""
+    frames = torch.arange(len(known))
+    there = frames[known]
+    before = there[(torch.searchsorted(there, frames, right=True) - 1).clamp(min=0)]
+    after = there[torch.searchsorted(there, frames).clamp(max=len(there) - 1)]
+    between = ~known & (before < frames) & (frames < after) & (after - before <= gap + 1)
+    between &= shots[before] == shots[after]
+    a, b, at = before[between], after[between], frames[between]
+    part = ((at - a) / (b - a).double())[:, None]
+    points, weight = seen.points.clone(), seen.weight.clone()
+    points[between] = torch.lerp(points[a], points[b], part[..., None].expand_as(points[a]))
+    weight[between] = WEIGHTLESS * torch.minimum(weight[a], weight[b])
+    return replace(seen, points=points, weight=weight), between
 
 
 def standing() -> Tensor:
@@ -131,7 +193,9 @@ def facing(seen: Observed, size: Tensor, shots: list[slice], body: PointBody, be
         # The models stand upright. In the picture y points down, so a turn there has the opposite sign in the world.
         upright = rot_z(-lean[part])[:, None, :2, :2].double()
         apart = (upright @ (seen.points[part][:, used] / size[part, None, None])[..., None])[..., 0]
-        cost[part] = _misfit(apart, seen.weight[part][:, used], models[:, used, :2])
+        cost[part] = _misfit(apart, seen.weight[part][:, used], models[:, used, :2], 0.06)
+        depth, guessed = seen.depth[part][:, TRUNK, None], seen.depth_weight[part][:, TRUNK]
+        cost[part] += _misfit(depth, guessed, models[:, TRUNK, 2:], DEEP)
     # A visible nose means a face towards the camera; a trunk without one is mostly seen from behind.
     towards, nose = -turns[:, 2, 2], seen.weight[:, FACE[:1]]
     cost += 4 * nose * (-towards - 0.2).clamp(min=0) + 4 * (nose == 0) * (towards - 0.5).clamp(min=0)
@@ -142,12 +206,12 @@ def facing(seen: Observed, size: Tensor, shots: list[slice], body: PointBody, be
     return (CAMERA_FROM_WORLD @ rot_z(-lean) @ rot_y(best * (360 / YAWS))).double()
 
 
-def _misfit(points: Tensor, weight: Tensor, models: Tensor) -> Tensor:
-    """Returns the misfit (F, M) of models (M, P, 2) to points (F, P, 2), both in metres, up to translation."""
+def _misfit(points: Tensor, weight: Tensor, models: Tensor, usual: float) -> Tensor:
+    """Returns the misfit (F, M) of models (M, P, D) to points (F, P, D), both in metres, up to translation."""
     apart = points[:, None] - models
     share = weight / weight.sum(1, keepdim=True).clamp(min=1e-6)
     apart = apart - (apart * share[:, None, :, None]).sum(2, keepdim=True)
-    error = apart.square().sum(-1) / 0.06**2
+    error = apart.square().sum(-1) / usual**2
     return (weight[:, None] * error / (1 + error / 25)).sum(-1)
 
 

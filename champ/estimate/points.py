@@ -12,8 +12,10 @@ from ..body.skeleton import JOINTS, PARENTS
 from ..keypoints.layouts import KEYPOINTS
 from ..motion.rotation import from_axis_angle
 
-# COCO's 17 points, joints of SMPL (its hands are middle knuckles), and a point 1 m above the pelvis as that is turned.
-SEEN = (*KEYPOINTS[:17], "left_hand", "right_hand")
+# Points of the skin: COCO's 17, and of the feet those that every network for feet knows.
+SKIN = (*KEYPOINTS[:17], *(name for name in KEYPOINTS[17:] if name.endswith(("big_toe", "heel"))))
+# With joints of SMPL (its hands are middle knuckles), and a point 1 m above the pelvis as that is turned.
+SEEN = (*SKIN, "left_hand", "right_hand")
 POINTS = (*SEEN, "left_foot", "right_foot", "pelvis", "above")
 # Joints that keypoints can determine. Toes and fingers stay at rest.
 MOVING = tuple(j for j, name in enumerate(JOINTS) if not name.endswith(("_foot", "_hand")))
@@ -54,15 +56,16 @@ class PointBody:
 
     @classmethod
     def of(cls, body: Body) -> "PointBody":
-        over_vertices, over_joints = body.keypoint_regressor[:17].split([len(body.template), len(JOINTS)], dim=1)
+        rows = body.keypoint_regressor[[KEYPOINTS.index(name) for name in SKIN]]
+        over_vertices, over_joints = rows.split([len(body.template), len(JOINTS)], dim=1)
         used = (over_vertices != 0).any(0)
-        skin = over_vertices[:, None, used] * body.weights[used].T  # (17, 24, V)
+        skin = over_vertices[:, None, used] * body.weights[used].T  # (S, 24, V)
         shape = torch.cat([body.template[..., None], body.shapedirs], dim=2)  # (V, 3, 1 + B)
         joints = torch.einsum("jv,vcb->jcb", body.joint_regressor, shape)
         arms = torch.zeros(len(POINTS), *joints.shape)
-        arms[:17] = torch.einsum("kjv,vcb->kjcb", skin, shape[used]) - skin.sum(2)[..., None, None] * joints
+        arms[: len(SKIN)] = torch.einsum("kjv,vcb->kjcb", skin, shape[used]) - skin.sum(2)[..., None, None] * joints
         arms[POINTS.index("above"), 0, 1, 0] = 1
-        at = [JOINTS.index(name) for name in (*POINTS[17:-1], "pelvis")]
+        at = [JOINTS.index(name) for name in (*POINTS[len(SKIN) : -1], "pelvis")]
         shares = torch.cat([skin.sum(2) + over_joints, torch.eye(len(JOINTS))[at]])
         return cls(arms.double(), shares.double(), joints.double())
 

@@ -20,6 +20,7 @@ SPREAD = {
     "collar": (6, 8, 8), "shoulder": (70, 70, 80), "elbow": (25, 100, 6), "wrist": (12, 12, 12),
 }  # fmt: skip
 FREE = (1e4, 1e4, 1e4)  # the root
+HANGING = math.radians(6)  # of a leg that is not seen
 HYPEREXTENSION = math.radians(4)  # of an elbow or knee bent the wrong way
 TILT = math.radians(40), math.radians(10)  # of the trunk in the picture and in depth
 BALANCE = {"pelvis": 0.12, "left_ear": 0.15, "right_ear": 0.15}  # metres in depth from the lower foot
@@ -38,11 +39,16 @@ PELVIS, ABOVE = rows("pelvis", "above")
 FEET = rows("left_foot", "right_foot")
 
 
-def add_pose(energy: Quadratic, pose: Tensor) -> None:
-    """Adds the priors of axis-angles (F, 24, 3)."""
+def add_pose(energy: Quadratic, pose: Tensor, hidden: Tensor) -> None:
+    """Adds the priors of axis-angles (F, 24, 3); legs that are `hidden` (F, 2) hang."""
     angles, usual = pose[:, list(MOVING)].flatten(1), standing()[list(MOVING)].flatten()
     spread = torch.tensor([SPREAD.get(JOINTS[j].rpartition("_")[2], FREE) for j in MOVING], dtype=torch.float64)
-    spread = torch.deg2rad(spread).flatten()
+    spread = torch.deg2rad(spread).flatten().repeat(len(angles), 1)
+    for side, out_of_sight in zip(("left", "right"), hidden.double().T):
+        for name in (f"{side}_hip", f"{side}_knee"):
+            first = 3 * MOVING.index(JOINTS.index(name))
+            part = spread[:, first : first + 3]
+            part += (torch.minimum(part, part.new_tensor(HANGING)) - part) * out_of_sight[:, None]
     energy.add_own((angles - usual) / spread, 1 / spread, slice(0, angles.shape[1]))
     hinges = [(f"{side}_knee", 0, 1) for side, _ in SIDES] + [(f"{side}_elbow", 1, -sign) for side, sign in SIDES]
     index = [3 * MOVING.index(JOINTS.index(name)) + axis for name, axis, _ in hinges]
