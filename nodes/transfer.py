@@ -1,11 +1,15 @@
 """Node that puts the person of the reference into the driving motion."""
 
+import cv2
+import numpy as np
 from comfy_api.latest import io
 
-from ..champ.motion.transfer import PLACEMENTS, transfer
+from ..champ.motion.report import frames_of, outside
+from ..champ.motion.transfer import MATCHES, PLACEMENTS, transfer
+from ..champ.motion.transfer import keep_inside as into_picture
 from .animation import animated
 from .motion import figure_over
-from .types import ChampBody, ChampMotion, schema, to_image
+from .types import ChampBody, ChampMotion, schema, to_image, warn
 
 OPACITY = 0.7
 
@@ -18,7 +22,7 @@ class ChampTransferMotion(io.ComfyNode):
             display_name="Put Reference into Motion",
             category="Champ/motion",
             aliases=["retarget", "align person", "shape transfer", "motion transfer", "driving video"],
-            advanced=["figure_scale"],
+            advanced=["figure_scale", "match"],
             description="Gives a motion the shape and the place of the person in the reference image, so that the maps "
             "fit the image. Shows the first frame over the image, before you start anything slow.",
             inputs=[
@@ -47,6 +51,21 @@ class ChampTransferMotion(io.ComfyNode):
                     step=0.1,
                     tooltip="Makes the figure slimmer (above 0) or fatter (below 0) than the reference.",
                 ),
+                io.Combo.Input(
+                    "match",
+                    options=list(MATCHES),
+                    default="floor",
+                    optional=True,
+                    tooltip="floor: the feet stand on the floor of the reference, also where that kneels or sits. "
+                    "pelvis: the pelvis begins at the height of the reference's, as in Champ's own tool.",
+                ),
+                io.Boolean.Input(
+                    "keep_inside",
+                    default=False,
+                    optional=True,
+                    tooltip="Moves the whole motion, and makes it smaller if needed, so that nothing of it leaves the "
+                    "picture. The overlay says how.",
+                ),
             ],
             outputs=[
                 ChampMotion.Output(display_name="motion", tooltip="The driving motion, performed by the reference."),
@@ -56,11 +75,33 @@ class ChampTransferMotion(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, driving, reference, body, placement, figure_scale, reference_image=None) -> io.NodeOutput:
-        motion = transfer(driving, reference, body, placement, figure_scale)
+    def execute(
+        cls, driving, reference, body, placement, figure_scale, reference_image=None, match="floor", keep_inside=False
+    ) -> io.NodeOutput:
+        motion, told = transfer(driving, reference, body, placement, figure_scale, match), None
+        if keep_inside:
+            motion, told = into_picture(motion, body)
+        gone = outside(motion, body)
+        if gone.any():
+            warn(
+                f"Put Reference into Motion: a hand, a foot or the head leaves the picture in {int(gone.sum())} of "
+                f"{len(motion)} frames ({frames_of(gone)}). Switch keep_inside on, or use a wider picture."
+            )
         picture = None if reference_image is None else reference_image[:1]
         overlay = figure_over(picture, body, motion[:1], OPACITY)
+        if told is not None:
+            write(overlay[0].numpy(), f"kept inside: {told}")
         return io.NodeOutput(motion, to_image(overlay), ui=animated(overlay, motion.fps))
+
+
+def write(picture: np.ndarray, text: str) -> None:
+    """At the foot of a picture (H, W, 3) uint8, as large as fits."""
+    height, width = picture.shape[:2]
+    (long, tall), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 1)
+    size = min(0.95 * width / long, 0.06 * height / tall)
+    for color, thick in ((0, 0, 0), 3), ((255, 255, 255), 1):
+        place = round(0.02 * width), height - round(0.02 * height) - 2
+        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, thick, cv2.LINE_AA)
 
 
 NODES = [ChampTransferMotion]

@@ -6,7 +6,9 @@ import torch
 from champ.body.free import free_body_betas
 from champ.motion.camera import View, frame_person
 from champ.motion.presets import make_motion
-from champ.motion.transfer import stature, transfer
+from champ.motion.report import outside
+from champ.motion.rotation import rot_x
+from champ.motion.transfer import extent, keep_inside, lowest, stature, transfer
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def test_poses_are_the_drivings_and_the_shape_is_the_references(body, people, pl
 
 def test_follow_begins_at_the_references_place_and_goes_the_way_in_its_own_size(body, people):
     driving, reference = people
-    moved = transfer(driving, reference, body)
+    moved = transfer(driving, reference, body, match="pelvis")
     path, way = pelvis(moved, body), pelvis(driving, body)
     torch.testing.assert_close(path[0], pelvis(reference, body)[0], atol=1e-4, rtol=0)
     ratio = stature(body, reference.betas) / stature(body, driving.betas)
@@ -47,7 +49,7 @@ def test_follow_begins_at_the_references_place_and_goes_the_way_in_its_own_size(
 
 def test_pin_stays_and_keep_keeps(body, people):
     driving, reference = people
-    pinned = pelvis(transfer(driving, reference, body, "pin"), body)
+    pinned = pelvis(transfer(driving, reference, body, "pin", match="pelvis"), body)
     torch.testing.assert_close(pinned, pelvis(reference, body).expand_as(pinned), atol=1e-4, rtol=0)
     kept = transfer(driving, reference, body, "keep")
     torch.testing.assert_close(pelvis(kept, body), pelvis(driving, body), atol=1e-4, rtol=0)
@@ -81,5 +83,32 @@ def test_figure_scale_makes_slimmer_but_not_smaller(body, people):
 
 
 def test_unknown_placements_are_refused(body, people):
+    with pytest.raises(ValueError, match="nothing to match called 'hands'; choose from floor, pelvis"):
+        transfer(*people, body, match="hands")
     with pytest.raises(ValueError, match="no placement called 'float'; choose from follow, pin, keep"):
         transfer(*people, body, "float")
+
+
+def test_who_dances_where_the_reference_crouches_stands_on_the_same_floor(body, people):
+    driving, standing = people
+    low = standing.rotations.clone()
+    low[:, [1, 2]] = rot_x(-100)  # thighs forward, shins back
+    low[:, [4, 5]] = rot_x(120)
+    crouching = replace(standing, rotations=low)
+    floor = lowest(crouching, body)
+    moved = transfer(driving, crouching, body)
+    torch.testing.assert_close(lowest(moved[:13], body), floor, atol=1e-3, rtol=0)
+    assert lowest(transfer(driving, crouching, body, match="pelvis")[:13], body) > floor + 0.15
+
+
+def test_a_motion_is_kept_inside_the_picture(body, people):
+    driving, reference = people
+    close = replace(reference, cam_t=reference.cam_t * 0.6)  # a tight picture: the way leads out of it
+    moved = transfer(driving, close, body)
+    assert outside(moved, body).any()
+    inside, told = keep_inside(moved, body)
+    low, high = extent(inside, body)
+    assert (low > 0).all() and (high < torch.tensor([640, 480])).all()
+    assert told.scale < 1 and "% of its size" in str(told)
+    again, nothing = keep_inside(inside, body)
+    assert str(nothing) == "as it was" and torch.equal(again.cam_t, inside.cam_t)
