@@ -1,11 +1,14 @@
-"""The built-in pose network on real clips: python dev.py bench footage FOLDER
+"""The chain from a video to a motion on real clips: python dev.py bench footage FOLDER
 
-For every video and picture of the folder: in how many frames somebody was found, processor time on one thread with and
-without hands and face, how much the points tremble, and where `NAME_blazepose_heavy.npz` is beside it how far they are
-from those of MediaPipe's heavy network in it: `landmarks` (F, 33, 4) x, y, z in pixels of a `width` x `height` picture,
-and visibility. All in % of the height of that person, who is the one compared; the points are those that both see.
+For every video and picture of the folder: in how many frames BlazePose finds anybody and Follow Person the largest one,
+what the report says of the fit: frames that are good, doubtful or off; mean distance of body and keypoints in % of the
+height; how much it trembles, before and after Smooth Motion; and for each stage processor time a frame, on one thread.
+A contact sheet of each goes to output/footage: some frames, the body over them, and the body from its left side.
 
-Tremble is the median length of the second difference of shoulders, elbows, wrists, hips, knees and ankles.
+With --points there is a second table, where `NAME_blazepose_heavy.npz` is beside a clip: how far the keypoints are from
+those of MediaPipe's heavy network in it, `landmarks` (F, 33, 4) x, y, z in pixels of a `width` x `height` picture, and
+visibility. In % of the height of that person, who is the one compared; the points are those that both see. Tremble is
+the median length of the second difference of shoulders, elbows, wrists, hips, knees and ankles.
 """
 
 import argparse
@@ -19,11 +22,24 @@ import cv2
 import numpy as np
 import torch
 
+from champ.body.body import Body
+from champ.body.free import load_free_body
 from champ.estimate.blazepose.body import LIMBS, SEEN, SeenPerson
 from champ.estimate.blazepose.follow import follow
 from champ.estimate.blazepose.networks import BlazePoseNetworks, read_networks
 from champ.estimate.blazepose.poses import find_poses
-from champ.keypoints.pose import THRESHOLD
+from champ.estimate.fit import fit_motion
+from champ.estimate.shots import find_shots
+from champ.estimate.track import one_person
+from champ.keypoints.pose import THRESHOLD, Pose
+from champ.motion.motion import Motion
+from champ.motion.report import find, trembling
+from champ.motion.smooth import smooth
+from champ.render.sheet import contact_sheet
+
+OUTPUT = Path(__file__).resolve().parents[1] / "output" / "footage"
+SHOWN = 10  # frames on a sheet
+FPS = 24.0  # of pictures
 
 VIDEOS, PICTURES = {".mp4", ".webm", ".mov", ".mkv"}, {".jpg", ".jpeg", ".png", ".webp"}
 NOSE, SHOULDERS, HIPS, LEGS = 0, [11, 12], [23, 24], ((23, 25, 27), (24, 26, 28))
@@ -80,6 +96,71 @@ def one_of(people: list[SeenPerson], points: np.ndarray | None) -> SeenPerson | 
     return min(people, key=lambda who: np.median(np.linalg.norm(who.points[:SEEN] - points, axis=1)), default=None)
 
 
+class Solved(NamedTuple):
+    """What the chain makes of a clip."""
+
+    fitted: Motion
+    smoothed: Motion
+    person: list[Pose | None]
+    found: int  # frames in which there is anybody
+    seconds: dict[str, float]
+
+
+def rate_of(file: Path) -> float:
+    if file.suffix.lower() in PICTURES:
+        return FPS
+    with av.open(str(file)) as container:
+        return float(container.streams.video[0].average_rate or FPS)
+
+
+def solve(networks: BlazePoseNetworks, file: Path, body: Body) -> Solved:
+    people: list[list[Pose]] = []
+    spent, start = {}, time.process_time()
+
+    def done(stage: str) -> None:
+        nonlocal start
+        spent[stage], start = time.process_time() - start, time.process_time()
+
+    def pictures() -> Iterator[np.ndarray]:
+        for picture, poses in find_poses(networks, frames_of(file)):
+            people.append(poses)
+            size[:] = picture.shape[1::-1]
+            yield picture
+
+    size = [0, 0]
+    shots = find_shots(pictures())
+    done("pose")
+    person = one_person(people, shots)
+    done("follow")
+    fitted = fit_motion(person, body, *size, rate_of(file), shots)
+    done("fit")
+    smoothed = smooth(fitted)
+    done("smooth")
+    return Solved(fitted, smoothed, person, sum(map(bool, people)), spent)
+
+
+def sheet_of(file: Path, motion: Motion, body: Body) -> np.ndarray:
+    """Frames from everywhere in the clip, in BGR."""
+    chosen = np.unique(np.linspace(0, len(motion) - 1, SHOWN).round().astype(int)).tolist()
+    pictures = [picture for i, picture in enumerate(frames_of(file)) if i in set(chosen)]
+    return contact_sheet(motion[torch.tensor(chosen)], body, list(map(str, chosen)), pictures).numpy()[..., ::-1]
+
+
+def judge(networks: BlazePoseNetworks, file: Path, body: Body, sheets: Path) -> str:
+    """A row of the first table; writes the contact sheet."""
+    solved = solve(networks, file, body)
+    sheets.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(sheets / f"{file.stem}.png"), sheet_of(file, solved.smoothed, body))
+    frames = len(solved.fitted)
+    followed = sum(pose is not None for pose in solved.person)
+    times = " | ".join(f"{1000 * solved.seconds[stage] / frames:.0f}" for stage in ("pose", "follow", "fit", "smooth"))
+    shaking = " | ".join(f"{trembling(motion):.2f}" for motion in (solved.fitted, solved.smoothed))
+    told = find(solved.fitted)
+    counts = f"{100 * float(told.good.float().mean()):.0f} | {int(told.doubtful.sum())} | {int(told.off.sum())}"
+    away = 100 * float(solved.fitted.misfit[solved.fitted.confidence > 0].mean())
+    return f"| {file.name} | {frames} | {solved.found} | {followed} | {counts} | {away:.2f} | {shaking} | {times} |"
+
+
 def compare(networks: BlazePoseNetworks, file: Path) -> str:
     first = next(frames_of(file))
     theirs = read_theirs(file, first.shape[1], first.shape[0])
@@ -120,20 +201,33 @@ def seconds(frames: Iterator) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python dev.py bench footage", description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, help="with videos and pictures of people")
-    parser.add_argument("--only", help="part of a file's name")
+    parser.add_argument("--only", default="", help="part of a file's name")
+    parser.add_argument("--points", action="store_true", help="compare the keypoints with MediaPipe's")
     options = parser.parse_args()
     if options.folder is None:
         print("nothing to look at: python dev.py bench footage FOLDER")
         return
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    networks = read_networks()
-    files = sorted(file for file in options.folder.iterdir() if file.suffix.lower() in VIDEOS | PICTURES)
-    print(f"one thread, torch {torch.__version__}; lengths in % of the person's height")
-    print("| clip | frames | with people | most | ms body | ms all | tremble | theirs | median | 90 % | worst frame |")
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    networks, body = read_networks(), load_free_body()
+    kinds = VIDEOS | PICTURES
+    files = [f for f in sorted(options.folder.iterdir()) if f.suffix.lower() in kinds and options.only in f.name]
+    print(f"one thread, torch {torch.__version__}; sheets in {OUTPUT}")
+    print("| clip | frames | found | followed | good % | doubtful | off | error % | trembling | smoothed ", end="")
+    print("| ms pose | follow | fit | smooth |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
     for file in files:
-        if not options.only or options.only in file.name:
+        try:
+            print(judge(networks, file, body, OUTPUT), flush=True)
+        except (ValueError, av.FFmpegError) as error:
+            print(f"| {file.name} | {error} |", flush=True)
+    if options.points:
+        print("\nlengths in % of the person's height")
+        print(
+            "| clip | frames | with people | most | ms body | ms all | tremble | theirs | median | 90 % | worst frame |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|---|---|")
+        for file in files:
             print(compare(networks, file), flush=True)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 from comfy_api.latest import io
 
+from ..champ.body.body import Body
 from ..champ.body.free import load_free_body
 from ..champ.estimate.estimate import estimate_motion
 from ..champ.estimate.hmr2_files import OFFICIAL, SUFFIXES
@@ -124,16 +125,17 @@ class ChampEstimateMotion(io.ComfyNode):
                 )
         else:
             boxes, shot = person_boxes(pose_keypoints, frames)
+        body = body or load_free_body()
         motion = estimate_motion(
             hmr2,
             frames,
             boxes,
             (frames.width, frames.height),
-            body or load_free_body(),
+            body,
             frames.fps or fps,
             shot,
         )
-        text = describe_estimate(motion)
+        text = describe_estimate(motion, body)
         return io.NodeOutput(motion, text, ui={"text": (text,), **keep(motion, body)})
 
 
@@ -148,10 +150,10 @@ def person_boxes(keypoints: list[dict], frames: Pictures) -> tuple[list[np.ndarr
     return [None if pose is None else person_box(pose) for pose in one_person(people, shot)], shot
 
 
-def describe_estimate(motion: Motion) -> str:
-    """Describes which frames were seen, which were filled, and the estimated shape."""
+def describe_estimate(motion: Motion, body: Body) -> str:
+    """Describes which frames were seen, which were filled or are in doubt, and the estimated shape."""
     size, girth = motion.betas[:2].tolist()
-    return f"{report.describe(motion)}\nShape: beta_0 {size:.2f}, beta_1 {girth:.2f}."
+    return f"{report.describe(motion, body=body)}\nShape: beta_0 {size:.2f}, beta_1 {girth:.2f}."
 
 
 NODES = [ChampLoadHMR2, ChampEstimateMotion]

@@ -12,8 +12,11 @@ from ..champ.body.free import load_free_body
 from ..champ.estimate.fit import fit_motion
 from ..champ.estimate.track import one_person
 from ..champ.keypoints.pose import Pose
+from ..champ.motion.camera import FOV, focal_length
 from ..champ.motion.motion import Motion
+from ..champ.motion.report import worst
 from ..champ.progress import counted
+from ..champ.render.sheet import contact_sheet
 from ..champ.render.skeleton import draw_skeleton
 from .animation import animated, preview_scale, preview_step
 from .estimate import describe_estimate
@@ -25,6 +28,8 @@ from .view import keep
 
 OVERLAY_SIZE = 512  # longer side in pixels
 OPACITY = 0.85
+LONG_LENS = round(FOV, 2)  # degrees, of the camera that Champ was trained with
+TO_LOOK_AT = 8  # frames
 UNSEEN = 0.75  # median confidence below which much of the person was out of sight in most frames
 
 
@@ -65,6 +70,17 @@ class ChampFitMotion(io.ComfyNode):
                     step=0.01,
                     tooltip="Frames per second of the keypoints. A connected video has its own.",
                 ),
+                io.Float.Input(
+                    "fov",
+                    default=LONG_LENS,
+                    min=1.0,
+                    max=120.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Field of view of the camera in degrees, along the longer side. 2.93, a very long lens, is "
+                    "what Champ was trained with. 50 to 70 is a phone held near to the person: with it hands and feet "
+                    "that come near to the camera get their right size.",
+                ),
             ],
             outputs=[
                 ChampMotion.Output(
@@ -78,7 +94,13 @@ class ChampFitMotion(io.ComfyNode):
                     f"shown with fewer frames and at most {OVERLAY_SIZE} pixels.",
                 ),
                 io.String.Output(
-                    display_name="report", tooltip="How many frames were seen, which were filled, and the shape."
+                    display_name="report",
+                    tooltip="How many frames are good, which were filled, are doubtful or off, and the shape.",
+                ),
+                io.Image.Output(
+                    display_name="to_look_at",
+                    tooltip="The frames that are doubtful, off or filled, or some others if all are good: the picture, "
+                    "the body over it, and the body from the side.",
                 ),
             ],
             is_output_node=True,
@@ -86,38 +108,46 @@ class ChampFitMotion(io.ComfyNode):
 
     @classmethod
     @progress()
-    def execute(cls, pose_keypoints, fps, clip=None, body=None) -> io.NodeOutput:
+    def execute(cls, pose_keypoints, fps, clip=None, body=None, fov=LONG_LENS) -> io.NodeOutput:
         body = body or load_free_body()
         frames, width, height, people, shot = keypoints_of_clip(pose_keypoints, clip)
         if frames is not None:
             fps = frames.fps or fps
         person = one_person(people, shot)
-        motion = fit_motion(person, body, width, height, fps, shot)
-        step = preview_step(len(motion), fps)
-        overlay = body_over(frames, person, body, motion, step)
-        report = describe_estimate(motion)
+        focal = None if fov == LONG_LENS else focal_length(fov, width, height)
+        motion = fit_motion(person, body, width, height, fps, shot, focal)
+        step, doubtful = preview_step(len(motion), fps), worst(motion, TO_LOOK_AT)
+        shown = None if frames is None else small_pictures(frames, {*range(0, len(motion), step), *doubtful})
+        overlay = body_over(shown, person, body, motion, step)
+        pictures = None if shown is None else [shown[f] for f in doubtful]
+        strip = contact_sheet(motion[torch.tensor(doubtful)], body, list(map(str, doubtful)), pictures)
+        report = describe_estimate(motion, body)
         if motion.confidence[motion.confidence > 0].median() < UNSEEN:
-            report += "\nMuch of the person is out of sight in most frames; parts that are not seen stand upright."
-        return io.NodeOutput(
-            motion, to_image(overlay), report, ui={**animated(overlay, fps / step), **keep(motion, body)}
-        )
+            report += "\nMuch of the person is out of sight in most frames; legs that are not seen hang."
+        shown_here = {**animated(overlay, fps / step), **keep(motion, body)}
+        return io.NodeOutput(motion, to_image(overlay), report, to_image(strip)[None], ui=shown_here)
+
+
+def small_pictures(frames: Pictures, chosen: set[int]) -> dict[int, np.ndarray]:
+    """Some frames of a clip at a reduced size, by their number."""
+    _, size = preview_scale(frames.width, frames.height, OVERLAY_SIZE)
+    return {
+        i: cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        for i, picture in enumerate(counted(frames))
+        if i in chosen
+    }
 
 
 def body_over(
-    frames: Pictures | None, person: list[Pose | None], body: Body, motion: Motion, step: int
+    shown: dict[int, np.ndarray] | None, person: list[Pose | None], body: Body, motion: Motion, step: int
 ) -> torch.Tensor:
     """Draws body and keypoints of every `step`-th frame over its picture or a plain colour, at a reduced size: (F, H,
     W, 3) uint8."""
     scale, (width, height) = preview_scale(motion.width, motion.height, OVERLAY_SIZE)
     small = replace(motion[::step], focal=motion.focal * scale, width=width, height=height)
     behind = None
-    if frames is not None:
-        shown = [
-            torch.from_numpy(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA))
-            for i, picture in enumerate(counted(frames))
-            if i % step == 0
-        ]
-        behind = to_image(torch.stack(shown))
+    if shown is not None:
+        behind = to_image(torch.from_numpy(np.stack([shown[f] for f in range(0, len(motion), step)])))
     overlay = figure_over(behind, body, small, OPACITY)
     for picture, pose in zip(overlay.numpy(), person[::step]):
         if pose is not None:

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..champ.motion.report import describe, plot
 from ..champ.motion.smooth import METHODS, smooth
 from .animation import still
-from .types import ChampMotion, schema, to_image
+from .types import ChampBody, ChampMotion, schema, to_image
 
 
 class ChampSmoothMotion(io.ComfyNode):
@@ -60,6 +60,12 @@ class ChampMotionReport(io.ComfyNode):
             inputs=[
                 ChampMotion.Input("motion", tooltip="The motion to report on."),
                 ChampMotion.Input("before", optional=True, tooltip="The same motion before smoothing, for comparison."),
+                ChampBody.Input(
+                    "body",
+                    optional=True,
+                    tooltip="The kind of body that performs it. With it, the report also lists frames in which a hand, "
+                    "a foot or the head leaves the picture.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="report", tooltip="Length, filled frames, shots and jitter as text."),
@@ -72,9 +78,9 @@ class ChampMotionReport(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, motion, before=None) -> io.NodeOutput:
+    def execute(cls, motion, before=None, body=None) -> io.NodeOutput:
         picture = to_image(plot(motion, before))[None]
-        return io.NodeOutput(describe(motion, before), picture, ui=still(picture, cls))
+        return io.NodeOutput(describe(motion, before, body), picture, ui=still(picture, cls))
 
 
 NODES = [ChampSmoothMotion, ChampMotionReport]

@@ -18,8 +18,9 @@ from ..motion.camera import FOCAL_PER_PIXEL
 from ..motion.gaps import fill_gaps
 from ..motion.motion import Motion
 from ..motion.rotation import from_axis_angle
-from .floor import Rest, add_floor, add_rest, floor_under, resting
 from ..progress import advance, portion
+from .doubt import doubt_of, misfit_of
+from .floor import Rest, add_floor, add_rest, floor_under, resting
 from .least_squares import Quadratic
 from .observed import (
     ANKLES,
@@ -247,4 +248,7 @@ def fit_motion(
         shot=shots,
     )
     motion = fill_gaps(motion)
-    return replace(motion, confidence=motion.confidence * known)
+    posed, there = problem.posed(state), known[kept]
+    told = misfit_of(posed, seen, size, focal) * there, doubt_of(posed, seen, steps, fps) * there
+    misfit, doubt = (torch.zeros(frames).index_copy(0, kept, part.float()) for part in told)
+    return replace(motion, confidence=motion.confidence * known, misfit=misfit, doubt=doubt)

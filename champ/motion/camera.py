@@ -64,6 +64,11 @@ def angle_path(angles: list[float], frames: int) -> Tensor:
     return torch.lerp(points[index], points[index + 1], position - index)
 
 
+def focal_length(fov: float, width: int, height: int) -> float:
+    """Pixels, of a field of view in degrees along the longer side."""
+    return max(width, height) / 2 / math.tan(math.radians(fov) / 2)
+
+
 @dataclass(frozen=True, eq=False)
 class View:
     """The camera's view of a person. Azimuth turns it towards the person's left, elevation lifts it above the person,
@@ -91,7 +96,7 @@ def frame_person(motion: Motion, body: Body, width: int, height: int, view: View
         pivot = torch.stack([pelvis[:, 0], pivot[:, 1], pelvis[:, 2]], dim=1)
     seen = transform(motion, body, turn, -(turn @ pivot[..., None])[..., 0])
 
-    focal = max(width, height) / 2 / math.tan(math.radians(view.fov) / 2)
+    focal = focal_length(view.fov, width, height)
     # A point stays inside if focal |X - centre| / (distance + Z) <= fill * width / 2, and the same for Y and height.
     # The distance is therefore the largest of +-slope (X - centre) - Z, for which the extremes of X and of +-slope X -
     # Z are enough.

@@ -24,6 +24,7 @@ from .rotation import to_axis_angle
 
 EXTENSIONS = (".safetensors", *READERS)
 TENSORS = ("rotations", "betas", "cam_t", "confidence")
+LATER = {"shot": torch.int64, "misfit": torch.float32, "doubt": torch.float32}  # not in all files
 KIND = "champ motion 1"
 # What a file is read as, and what to do if that fails.
 OWN = ("a motion", "save the motion again")
@@ -77,7 +78,7 @@ def load_motion(
 def save_motion(path: str | Path, motion: Motion) -> None:
     """Saves a motion in our own format: its tensors, and its numbers in the metadata."""
     tensors = {name: getattr(motion, name).detach().cpu().float() for name in TENSORS}
-    tensors["shot"] = motion.shot.cpu()
+    tensors |= {name: getattr(motion, name).cpu() for name in LATER}
     numbers = {name: repr(getattr(motion, name)) for name in ("focal", "width", "height", "fps")}
     save_tensors(Path(path), tensors, {"kind": KIND, "source": motion.source, **numbers})
 
@@ -121,9 +122,9 @@ def _load_own(path: Path) -> Motion:
     with reading(path, *OWN):
         tensors = {name: values[name] for name in TENSORS}
         kinds = [(tensor, torch.float32) for tensor in tensors.values()]
-        if "shot" in values:  # older files have one shot
-            tensors["shot"] = values["shot"]
-            kinds.append((values["shot"], torch.int64))
+        known = {name: values[name] for name in LATER if name in values}
+        tensors |= known
+        kinds += [(value, LATER[name]) for name, value in known.items()]
         if any(tensor.dtype != kind for tensor, kind in kinds):
             raise DamagedError("its numbers are not of the types that Save Motion writes")
         width, height = (int(about[name]) for name in ("width", "height"))
@@ -198,4 +199,4 @@ def _fill(known: Motion, frames: Tensor, length: int) -> Motion:
         rotations[start : start + AT_ONCE], cam_t[start : start + AT_ONCE] = filled.rotations, filled.cam_t
     confidence = torch.zeros(length)
     confidence[frames] = 1
-    return replace(known, rotations=rotations, cam_t=cam_t, confidence=confidence, shot=None)
+    return replace(known, rotations=rotations, cam_t=cam_t, confidence=confidence, shot=None, misfit=None, doubt=None)

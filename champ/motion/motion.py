@@ -25,16 +25,25 @@ class Motion:
     confidence: Tensor  # (F,) 1 = seen, 0 = filled
     source: str
     shot: Tensor = None  # type: ignore[assignment]  # (F,) number of the shot of each frame; None is one shot
+    # (F,) how far the body is from the keypoints that it was made of, in its height; None is nowhere.
+    misfit: Tensor = None  # type: ignore[assignment]
+    # (F,) 0..1, whether limbs may be in front that are behind, or the other way round; None is in no frame.
+    doubt: Tensor = None  # type: ignore[assignment]
 
     def __post_init__(self):
         frames = self.rotations.shape[0]
         shot = torch.zeros(frames) if self.shot is None else self.shot
         object.__setattr__(self, "shot", shot.to(self.rotations.device, torch.int64))
+        for name in ("misfit", "doubt"):
+            value = torch.zeros(frames) if getattr(self, name) is None else getattr(self, name)
+            object.__setattr__(self, name, value.to(self.rotations.device, torch.float32))
         for name, value, shape in (
             ("rotations", self.rotations, (frames, 24, 3, 3)),
             ("cam_t", self.cam_t, (frames, 3)),
             ("confidence", self.confidence, (frames,)),
             ("shot", self.shot, (frames,)),
+            ("misfit", self.misfit, (frames,)),
+            ("doubt", self.doubt, (frames,)),
             ("betas", self.betas, self.betas.shape[:1]),
         ):
             if tuple(value.shape) != tuple(shape):
@@ -69,6 +78,8 @@ class Motion:
             cam_t=self.cam_t[index],
             confidence=self.confidence[index],
             shot=self.shot[index],
+            misfit=self.misfit[index],
+            doubt=self.doubt[index],
         )
 
     def to(self, device: torch.device | str) -> "Motion":
@@ -79,6 +90,8 @@ class Motion:
             cam_t=self.cam_t.to(device),
             confidence=self.confidence.to(device),
             shot=self.shot.to(device),
+            misfit=self.misfit.to(device),
+            doubt=self.doubt.to(device),
         )
 
     def shots(self) -> list[slice]:

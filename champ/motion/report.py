@@ -1,10 +1,13 @@
 """Reports on a motion: as text, and as a plot."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..body.body import Body
 from ..frame_lists import in_short
 from .camera import to_sight
 from .motion import Motion
@@ -16,11 +19,89 @@ LEFT, RIGHT = 78, 18  # margins of the curves
 SEEN, PLACE, SPEED = (34, 104), (142, 352), (390, 600)
 PAPER, INK, FAINT = (252, 252, 250), (40, 42, 46), (222, 223, 224)
 GOOD, FILLED, OLD = (108, 171, 116), (214, 69, 61), (176, 178, 182)
+DOUBTFUL, OFF, FAST = (233, 181, 62), (226, 120, 40), (146, 88, 172)
+UNSURE = 0.5  # doubt from which a frame is doubtful
+AWAY = 0.03  # of the person's height between body and keypoints, from which a frame is off
+# Degrees a second, for the whole body and for any joint in the body.
+WHOLE_TURN, JOINT_TURN = 540.0, 1800.0
+HANDS_FEET_HEAD = (22, 23, 10, 11, 15)
+AT_ONCE = 512  # frames
 CURVES = ((31, 98, 178), (226, 132, 28), (92, 62, 138))
 
 
-def describe(motion: Motion, before: Motion | None = None) -> str:
-    """Describes length, filled frames, shots, confidence and jitter, compared with `before` where possible."""
+class Findings(NamedTuple):
+    """What to look at, each (F,) bool."""
+
+    filled: Tensor  # nobody was seen
+    doubtful: Tensor  # front and back may be exchanged
+    off: Tensor  # the body is not where the keypoints are
+    fast: Tensor  # turned faster than people do
+
+    @property
+    def good(self) -> Tensor:
+        return ~torch.stack(self).any(0)
+
+
+def find(motion: Motion) -> Findings:
+    turn = to_axis_angle(motion.rotations[:-1].mT @ motion.rotations[1:]).norm(dim=-1).rad2deg() * motion.fps
+    fast = (turn[:, 0] > WHOLE_TURN) | (turn[:, 1:] > JOINT_TURN).any(1)
+    fast &= motion.shot.diff() == 0
+    none = fast.new_zeros(1)
+    fast = torch.cat([fast, none]) | torch.cat([none, fast])
+    filled = motion.confidence == 0
+    return Findings(filled, motion.doubt > UNSURE, motion.misfit > AWAY, fast & ~filled)
+
+
+def worst(motion: Motion, count: int) -> list[int]:
+    """Frames to look at: those that are worst, none near another; of a motion that is good everywhere some others."""
+    found = find(motion)
+    bad = motion.doubt + motion.misfit / AWAY + found.fast.float() + found.filled.float()
+    bad = torch.where(found.good, torch.zeros_like(bad), bad)
+    if not bad.any():
+        return torch.linspace(0, len(motion) - 1, min(count, len(motion))).round().int().tolist()
+    apart = max(1, len(motion) // (2 * count))
+    chosen: list[int] = []
+    while len(chosen) < count and bad.max() > 0:
+        frame = int(bad.argmax())
+        chosen.append(frame)
+        bad[max(0, frame - apart) : frame + apart + 1] = 0
+    return sorted(chosen)
+
+
+def outside(motion: Motion, body: Body) -> Tensor:
+    """(F,) whether a hand, a foot or the head is outside the picture."""
+    found = []
+    for start in range(0, len(motion), AT_ONCE):
+        part = motion[start : start + AT_ONCE]
+        points = part.project(part.posed(body).joints[:, HANDS_FEET_HEAD])
+        inside = (points >= 0) & (points < points.new_tensor([motion.width, motion.height]))
+        found.append(~inside.all(-1).all(1))
+    return torch.cat(found)
+
+
+def frames_of(chosen: Tensor) -> str:
+    return in_short(chosen.nonzero().flatten().tolist())
+
+
+def verdict(motion: Motion, body: Body | None = None) -> list[str]:
+    """The number for the whole clip, and a line for all that there is to look at."""
+    found = find(motion)
+    lines = [f"{100 * float(found.good.float().mean()):.0f} % of the frames are good."]
+    for chosen, what in (
+        (found.doubtful, "doubtful: a limb may be in front that is behind, or the other way round"),
+        (found.off, f"off: body and keypoints are more than {100 * AWAY:.0f} % of the height apart"),
+        (found.fast, "turned faster than people do"),
+    ):
+        if chosen.any():
+            lines.append(f"{int(chosen.sum())} {what}: {frames_of(chosen)}.")
+    if body is not None and (gone := outside(motion, body)).any():
+        lines.append(f"{int(gone.sum())} with a hand, a foot or the head outside the picture: {frames_of(gone)}.")
+    return lines
+
+
+def describe(motion: Motion, before: Motion | None = None, body: Body | None = None) -> str:
+    """Describes length, filled frames, shots, confidence and jitter, compared with `before` where possible, and what is
+    not good. With a body also what is outside the picture."""
     filled = (motion.confidence == 0).nonzero().flatten().tolist()
     seen = motion.confidence[motion.confidence > 0]
     shots = motion.shots()
@@ -41,7 +122,7 @@ def describe(motion: Motion, before: Motion | None = None) -> str:
     if len(motion) > 2:
         was = "" if before is None else f", {jitter(before):.2f} before"
         lines.append(f"Jitter: {jitter(motion):.2f} degrees a frame{was}.")
-    return "\n".join(lines)
+    return "\n".join([*lines, *verdict(motion, body)])
 
 
 def speed(motion: Motion) -> Tensor:
@@ -66,13 +147,16 @@ def plot(motion: Motion, before: Motion | None = None) -> Tensor:
     frames = len(motion)
     _frame_axis(picture, motion)
 
+    found = find(motion)
     title = f"seen ({int((motion.confidence > 0).sum())} of {frames} frames)"
-    _legend(picture, SEEN, [("confidence", INK), (title, GOOD), ("filled", FILLED)])
+    kinds = [(found.filled, FILLED), (found.fast, FAST), (found.off, OFF), (found.doubtful, DOUBTFUL)]
+    said = zip(("filled", "too fast", "off", "doubtful"), (color for _, color in kinds))
+    _legend(picture, SEEN, [("confidence", INK), (title, GOOD), *said])
     top, bottom = SEEN
     for f, confidence in enumerate(motion.confidence.tolist()):
         x0, x1 = (round(_column(f + d, frames)) for d in (-0.5, 0.5))
         high = bottom - confidence * (bottom - top) if confidence > 0 else top
-        color = GOOD if confidence > 0 else FILLED
+        color = next((color for chosen, color in kinds if chosen[f]), GOOD)
         cv2.rectangle(picture, (x0, round(high)), (max(x1 - 1, x0), bottom), color, -1)
 
     sight = to_sight(motion.cam_t)

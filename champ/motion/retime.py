@@ -29,6 +29,8 @@ def sample(motion: Motion, position: Tensor) -> Motion:
             cut, motion.confidence[near], torch.minimum(motion.confidence[start], motion.confidence[end])
         ),
         shot=motion.shot[near],
+        misfit=motion.misfit[near],
+        doubt=motion.doubt[near],
     )
 
 
