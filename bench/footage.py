@@ -33,9 +33,9 @@ from champ.estimate.shots import find_shots
 from champ.estimate.track import one_person
 from champ.keypoints.pose import THRESHOLD, Pose
 from champ.motion.motion import Motion
-from champ.motion.report import find, trembling
+from champ.motion.report import jitter, look_over
 from champ.motion.smooth import smooth
-from champ.render.sheet import contact_sheet
+from champ.render.sheet import figure_sheet
 
 OUTPUT = Path(__file__).resolve().parents[1] / "output" / "footage"
 SHOWN = 10  # frames on a sheet
@@ -143,7 +143,7 @@ def sheet_of(file: Path, motion: Motion, body: Body) -> np.ndarray:
     """Frames from everywhere in the clip, in BGR."""
     chosen = np.unique(np.linspace(0, len(motion) - 1, SHOWN).round().astype(int)).tolist()
     pictures = [picture for i, picture in enumerate(frames_of(file)) if i in set(chosen)]
-    return contact_sheet(motion[torch.tensor(chosen)], body, list(map(str, chosen)), pictures).numpy()[..., ::-1]
+    return figure_sheet(motion[torch.tensor(chosen)], body, list(map(str, chosen)), pictures).numpy()[..., ::-1]
 
 
 def judge(networks: BlazePoseNetworks, file: Path, body: Body, sheets: Path) -> str:
@@ -154,8 +154,8 @@ def judge(networks: BlazePoseNetworks, file: Path, body: Body, sheets: Path) -> 
     frames = len(solved.fitted)
     followed = sum(pose is not None for pose in solved.person)
     times = " | ".join(f"{1000 * solved.seconds[stage] / frames:.0f}" for stage in ("pose", "follow", "fit", "smooth"))
-    shaking = " | ".join(f"{trembling(motion):.2f}" for motion in (solved.fitted, solved.smoothed))
-    told = find(solved.fitted)
+    shaking = " | ".join(f"{jitter(motion):.2f}" for motion in (solved.fitted, solved.smoothed))
+    told = look_over(solved.fitted)
     counts = f"{100 * float(told.good.float().mean()):.0f} | {int(told.doubtful.sum())} | {int(told.off.sum())}"
     away = 100 * float(solved.fitted.misfit[solved.fitted.confidence > 0].mean())
     return f"| {file.name} | {frames} | {solved.found} | {followed} | {counts} | {away:.2f} | {shaking} | {times} |"

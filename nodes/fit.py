@@ -16,7 +16,7 @@ from ..champ.motion.camera import FOV, focal_length
 from ..champ.motion.motion import Motion
 from ..champ.motion.report import worst
 from ..champ.progress import counted
-from ..champ.render.sheet import contact_sheet
+from ..champ.render.sheet import figure_sheet
 from ..champ.render.skeleton import draw_skeleton
 from .animation import animated, preview_scale, preview_step
 from .estimate import describe_estimate
@@ -120,7 +120,7 @@ class ChampFitMotion(io.ComfyNode):
         shown = None if frames is None else small_pictures(frames, {*range(0, len(motion), step), *doubtful})
         overlay = body_over(shown, person, body, motion, step)
         pictures = None if shown is None else [shown[f] for f in doubtful]
-        strip = contact_sheet(motion[torch.tensor(doubtful)], body, list(map(str, doubtful)), pictures)
+        strip = figure_sheet(motion[torch.tensor(doubtful)], body, list(map(str, doubtful)), pictures)
         report = describe_estimate(motion, body)
         if motion.confidence[motion.confidence > 0].median() < UNSEEN:
             report += "\nMuch of the person is out of sight in most frames; legs that are not seen hang."

@@ -90,11 +90,11 @@ class ChampTransferMotion(io.ComfyNode):
         picture = None if reference_image is None else reference_image[:1]
         overlay = figure_over(picture, body, motion[:1], OPACITY)
         if told is not None:
-            write(overlay[0].numpy(), f"kept inside: {told}")
+            caption(overlay[0].numpy(), f"kept inside: {told}")
         return io.NodeOutput(motion, to_image(overlay), ui=animated(overlay, motion.fps))
 
 
-def write(picture: np.ndarray, text: str) -> None:
+def caption(picture: np.ndarray, text: str) -> None:
     """At the foot of a picture (H, W, 3) uint8, as large as fits."""
     height, width = picture.shape[:2]
     (long, tall), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 1.0, 1)

@@ -57,8 +57,8 @@ class Observed:
 
 
 def observe(people: Sequence[Pose | None], width: int, height: int, reach: float = 1.0) -> Observed:
-    """Collects keypoints in the order of SEEN; frames without a person have weight 0. `reach` is the length in metres of
-    trunk and leg, to which a network's own metres are scaled."""
+    """Collects keypoints in the order of SEEN; frames without a person have weight 0. `reach` is the length of
+    trunk and leg in metres, to which a network's own metres are scaled."""
     points, spaces = (np.zeros((len(people), len(SEEN), numbers)) for numbers in (3, 4))
     for row, space, pose in zip(points, spaces, people):
         if pose is None:
@@ -111,7 +111,7 @@ def hidden_legs(seen: Observed, shots: list[slice], around: int) -> Tensor:
 
 
 def bridged(seen: Observed, known: Tensor, shots: Tensor, gap: int) -> tuple[Observed, Tensor]:
-    """Interpolates the points of frames that are not `known` (F,) in gaps of at most `gap` frames inside a shot, next to
+    """Interpolates the points of frames that are not `known` (F,) in gaps of at most `gap` frames inside a shot, almost
     weightless. Also returns which frames those are (F,)."""
     frames = torch.arange(len(known))
     there = frames[known]

@@ -42,7 +42,7 @@ class Findings(NamedTuple):
         return ~torch.stack(self).any(0)
 
 
-def find(motion: Motion) -> Findings:
+def look_over(motion: Motion) -> Findings:
     turn = to_axis_angle(motion.rotations[:-1].mT @ motion.rotations[1:]).norm(dim=-1).rad2deg() * motion.fps
     fast = (turn[:, 0] > WHOLE_TURN) | (turn[:, 1:] > JOINT_TURN).any(1)
     fast &= motion.shot.diff() == 0
@@ -54,7 +54,7 @@ def find(motion: Motion) -> Findings:
 
 def worst(motion: Motion, count: int) -> list[int]:
     """Frames to look at: those that are worst, none near another; of a motion that is good everywhere some others."""
-    found = find(motion)
+    found = look_over(motion)
     bad = motion.doubt + motion.misfit / AWAY + found.fast.float() + found.filled.float()
     bad = torch.where(found.good, torch.zeros_like(bad), bad)
     if not bad.any():
@@ -85,7 +85,7 @@ def frames_of(chosen: Tensor) -> str:
 
 def verdict(motion: Motion, body: Body | None = None) -> list[str]:
     """The number for the whole clip, and a line for all that there is to look at."""
-    found = find(motion)
+    found = look_over(motion)
     lines = [f"{100 * float(found.good.float().mean()):.0f} % of the frames are good."]
     for chosen, what in (
         (found.doubtful, "doubtful: a limb may be in front that is behind, or the other way round"),
@@ -147,7 +147,7 @@ def plot(motion: Motion, before: Motion | None = None) -> Tensor:
     frames = len(motion)
     _frame_axis(picture, motion)
 
-    found = find(motion)
+    found = look_over(motion)
     title = f"seen ({int((motion.confidence > 0).sum())} of {frames} frames)"
     kinds = [(found.filled, FILLED), (found.fast, FAST), (found.off, OFF), (found.doubtful, DOUBTFUL)]
     said = zip(("filled", "too fast", "off", "doubtful"), (color for _, color in kinds))

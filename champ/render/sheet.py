@@ -19,7 +19,7 @@ SIDE = View(azimuth=90, follow=True)
 PAPER, EDGE = (255, 255, 255), (0, 0, 0)
 
 
-def contact_sheet(motion: Motion, body: Body, titles: list[str], pictures: list[np.ndarray] | None = None) -> Tensor:
+def figure_sheet(motion: Motion, body: Body, titles: list[str], pictures: list[np.ndarray] | None = None) -> Tensor:
     """(H, W, 3) uint8 of a motion of few frames, each with a title and, if there are any, with its picture of any size
     and the motion's shape. Without pictures there is no row for them."""
     pelvis = body.with_betas(motion.betas).rest().joints[0, 0] + motion.cam_t

@@ -8,11 +8,15 @@ import torch
 
 from champ.body.free import free_body_betas, load_free_body
 from champ.estimate import fit as module
+from champ.estimate.doubt import doubt_of
 from champ.estimate.fit import fit_motion
+from champ.estimate.observed import HIPS, Observed, standing
+from champ.estimate.points import SEEN, PointBody
 from champ.keypoints.pose import Pose, body_from_coco
 from champ.motion.camera import View, frame_person
 from champ.motion.motion import Motion
 from champ.motion.presets import make_motion
+from champ.motion.rotation import rot_x
 from champ.progress import listening
 
 SIZE = 512
@@ -25,7 +29,7 @@ BODIES = {
 
 
 def film(name: str, azimuth: float, who: str, frames: int = 20) -> Motion:
-    motion = make_motion(name, BODIES[who], frames, 24.0, loop=False, width=SIZE, height=SIZE)
+    motion = make_motion(name, BODIES[who], frames, 24.0, SIZE, SIZE, loop=False, travel=True)
     return frame_person(motion, BODIES[who], SIZE, SIZE, View(azimuth))
 
 
@@ -130,6 +134,7 @@ def test_legs_that_are_not_seen_stand():
     standing = FREE.with_betas(found.betas).rest().joints[0, :, 1]
     assert (legs > 0.97 * (standing[0] - standing[7])).all()
     assert found.confidence.max() < 0.7
+    assert joints[:, [7, 8]].sub(joints[:, :1]).diff(dim=0).norm(dim=-1).max() < 0.03  # and hang still
     upper = [0, 3, 6, 9, 12, 15, 16, 17, 18, 19, 20, 21]
     pixels, expected = (motion.project(motion.posed(FREE).joints[:, upper]) for motion in (found, true))
     assert (pixels - expected).norm(dim=-1).median() < 4
@@ -160,6 +165,70 @@ def test_a_long_clip_is_solved_in_chunks_that_join(monkeypatch):
     assert (joints - joints[:, :1] - same + same[:, :1]).norm(dim=-1).mean() < 0.03
     jump = (joints - joints[:, :1]).diff(n=2, dim=0).norm(dim=-1).mean(1)
     assert jump.max() < 1.5 * (same - same[:, :1]).diff(n=2, dim=0).norm(dim=-1).mean(1).max()
+
+
+def with_depth(poses: list[Pose], motion: Motion, noise: float = 0.03) -> list[Pose]:
+    """With points in space as BlazePose gives them, in metres of a body that is a fifth smaller."""
+    points = FREE.keypoints(motion.posed(FREE))
+    points = 0.8 * (points - points[:, 11:13].mean(1, keepdim=True))
+    points = points + noise * torch.randn(points.shape, generator=torch.Generator().manual_seed(1))
+    space = torch.cat([points, torch.ones(*points.shape[:2], 1)], dim=2).numpy()
+    space = np.concatenate([body_from_coco(space[:, :17]), space[:, 17:]], axis=1)
+    return [replace(pose, world=own.astype(np.float32)) for pose, own in zip(poses, space)]
+
+
+@pytest.mark.parametrize("degrees", [-40, 40])  # the picture is the same
+def test_a_networks_depth_decides_between_front_and_back(degrees):
+    true = film("turntable", 0, "average", 1)
+    rotations = true.rotations.clone()
+    rotations[:, 2] = rotations[:, 2] @ rot_x(degrees)
+    true = replace(true, rotations=rotations)
+    found = fit_motion(with_depth(keypoints(true, noise=0.5), true), FREE, SIZE, SIZE)
+    ankle, expected = ((j := motion.posed(FREE).joints)[0, 8, 2] - j[0, 2, 2] for motion in (found, true))
+    assert abs(expected) > 0.4 and abs(ankle - expected) < 0.15
+    assert found.doubt.max() < 0.5
+
+
+def test_a_gap_is_bridged_and_still_said_to_be_one():
+    true = film("dance", 30, "average", 26)
+    poses = with_depth(keypoints(true), true)
+    poses[10] = poses[11] = poses[12] = None
+    found = fit_motion(poses, FREE, SIZE, SIZE, 24.0)
+    assert (found.confidence == 0).nonzero().flatten().tolist() == [10, 11, 12]
+    size = found.posed(FREE).joints[:, 0, 2].log()
+    assert size[8:15].diff().abs().max() < 1e-3
+    assert aligned_error(found[9:14], true[9:14]) < 60
+    assert found.misfit[11] == 0 < found.misfit[9] < 0.02
+
+
+def test_feet_that_rest_in_the_picture_rest_in_the_world():
+    true = film("wave", 25, "average", 26)
+    found = fit_motion(keypoints(true), FREE, SIZE, SIZE, 24.0)
+    ankles = found.posed(FREE).joints[:, [7, 8]]
+    assert (ankles[..., 2].diff(dim=0).abs() * 24).median() < 0.05
+    assert (ankles[:, 0, 1] - ankles[:, 1, 1]).abs().max() < 0.06  # on one floor
+
+
+def test_a_wide_lens_is_taken_as_told():
+    true = film("turntable", 30, "average", 1)
+    near = frame_person(true, FREE, SIZE, SIZE, View(30, fov=50))
+    found = fit_motion(keypoints(near, noise=0.5), FREE, SIZE, SIZE, focal=near.focal)
+    assert found.focal == near.focal and aligned_error(found, near) < 65
+    assert found.cam_t[0, 2] == pytest.approx(float(near.cam_t[0, 2]), rel=0.08)
+
+
+def test_what_is_doubtful_is_said():
+    points = PointBody.of(FREE)
+    pose, facing = standing().repeat(12, 1, 1), torch.eye(3).double().repeat(12, 1, 1)
+    pose[5:, 1, 0] = 0.7  # from one frame to the next the left leg is in front ...
+    pose[:5, 1, 0] = -0.7  # ... that was behind
+    posed = points.pose(pose, facing, torch.zeros(12, 3).double(), FREE.betas.double())
+    depth = posed.points[:, : len(SEEN), 2] - posed.points[:, HIPS, 2].mean(1, keepdim=True)
+    depth[9] *= -1  # another says the network
+    every = torch.ones(12, len(SEEN)).double()
+    seen = Observed(posed.points[:, : len(SEEN), :2], every, depth, every)
+    doubt = doubt_of(posed, seen, torch.ones(11, dtype=torch.bool), 12.0)
+    assert (doubt > 0.5).nonzero().flatten().tolist() == [3, 4, 5, 6, 9]
 
 
 def test_nobody_is_said_so():

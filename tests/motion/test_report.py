@@ -7,7 +7,22 @@ import pytest
 import torch
 
 from champ.motion.motion import Motion
-from champ.motion.report import FILLED, GOOD, HEIGHT, OLD, SEEN, SPEED, WIDTH, describe, jitter, plot, speed
+from champ.motion.report import (
+    DOUBTFUL,
+    FILLED,
+    GOOD,
+    HEIGHT,
+    OLD,
+    SEEN,
+    SPEED,
+    WIDTH,
+    describe,
+    jitter,
+    look_over,
+    plot,
+    speed,
+    worst,
+)
 from champ.motion.rotation import rot_y
 
 
@@ -74,3 +89,21 @@ def test_the_plot_shows_filled_frames_and_the_motion_before():
 def test_motions_of_any_length_are_drawn(frames):
     motion = turning(torch.arange(float(frames)))
     assert plot(motion, motion).shape == (HEIGHT, WIDTH, 3) and describe(motion, motion)
+
+
+def test_what_is_not_good_is_said_and_drawn():
+    angles = torch.zeros(40)
+    angles[30:] = 80  # 2000 degrees a second, of the whole body
+    doubt = torch.zeros(40).index_fill(0, torch.tensor([4, 5]), 0.9)
+    misfit = torch.full((40,), 0.01).index_fill(0, torch.tensor([20]), 0.05)
+    confidence = torch.ones(40).index_fill(0, torch.tensor([10]), 0.0)
+    motion = turning(angles, doubt=doubt, misfit=misfit, confidence=confidence)
+    text = describe(motion)
+    assert "85 % of the frames are good." in text  # 34 of 40
+    assert "2 doubtful" in text and ": 4-5." in text
+    assert "1 off" in text and ": 20." in text and "2 turned faster than people do: 29-30." in text
+    assert [int(kind.sum()) for kind in look_over(motion)] == [1, 2, 1, 2]
+    assert worst(motion, 4) == [4, 10, 20, 29] or worst(motion, 4) == [5, 10, 20, 29]
+    assert len(worst(turning(torch.zeros(40)), 4)) == 4
+    assert count(plot(motion).numpy(), DOUBTFUL, SEEN) > 0
+    assert motion[3:6].doubt.tolist() == doubt[3:6].tolist()
