@@ -1,4 +1,4 @@
-"""Takes the pictures of graphs for docs/getting_started.md: templates in ComfyUI's page, the first one after a run.
+"""Takes the pictures of graphs for docs/getting_started.md: templates as ComfyUI opens them.
 
     python -m tools.picture_graphs
 
@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import sync_playwright
 
 import dev
 from champ.server import Server
@@ -19,39 +19,18 @@ from champ.server import Server
 from .lay_out_workflows import FOLDER, READY, host
 
 PICTURES = dev.ROOT / "docs" / "images"
-GRAPHS = {"graph_quick_start": ("Champ 01", True), "graph_your_video": ("Champ 02a", False)}
-SIZE = {"width": 3200, "height": 1800}  # in which the whole graph is drawn with its texts
-WIDTH = 1600  # of the pictures
-RUN = """
-async () => {
-  const done = new Promise((resolve, reject) => {
-    app.api.addEventListener("execution_success", resolve, { once: true });
-    app.api.addEventListener("execution_error", (event) => reject(JSON.stringify(event.detail)), { once: true });
-  });
-  await app.extensionManager.command.execute("Comfy.QueuePrompt");
-  await done;
-}
-"""
+GRAPHS = {"graph_quick_start": "Champ 01", "graph_your_video": "Champ 02a"}
+SIZE = {"width": 1920, "height": 1080}
+GRAPH = {"x": 64, "y": 110, "width": 1590, "height": 950}  # of it, without ComfyUI's own bars
 SHOW = """
-async () => {
-  await app.extensionManager.command.execute("Comfy.Canvas.FitView");
-  for (let i = 0; i < 20; i++) {  // what lies over the canvas follows when it is drawn again
+async (workflow) => {
+  await app.loadGraphData(workflow);
+  for (let i = 0; i < 10; i++) {  // what lies over the canvas follows when it is drawn again
     app.canvas.setDirty(true, true);
     await new Promise((go) => setTimeout(go, 300));
   }
 }
 """
-
-
-def picture(page: Page, title: str, run: bool) -> Image.Image:
-    [file] = FOLDER.glob(f"{title} - *.json")
-    page.evaluate("(workflow) => app.loadGraphData(workflow)", json.loads(file.read_text(encoding="utf-8")))
-    page.evaluate(SHOW)
-    if run:
-        page.evaluate(RUN)
-        page.evaluate(SHOW)
-    shown = Image.open(io.BytesIO(page.screenshot()))
-    return shown.resize((WIDTH, WIDTH * shown.height // shown.width), Image.Resampling.LANCZOS)
 
 
 def main() -> None:
@@ -62,12 +41,13 @@ def main() -> None:
             server.request("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             page = browser.new_page(viewport=SIZE)
-            page.set_default_timeout(600_000)
+            page.set_default_timeout(120_000)
             page.goto(server.address)
             page.wait_for_function(READY)
-            page.get_by_role("button", name="Close").first.click()  # of what ComfyUI has to say
-            for name, (title, run) in GRAPHS.items():
-                picture(page, title, run).save(PICTURES / f"{name}.webp", quality=85)
+            for name, title in GRAPHS.items():
+                [file] = FOLDER.glob(f"{title} - *.json")
+                page.evaluate(SHOW, json.loads(file.read_text(encoding="utf-8")))
+                Image.open(io.BytesIO(page.screenshot(clip=GRAPH))).save(PICTURES / f"{name}.webp", quality=85)
                 print(f"wrote {PICTURES / name}.webp", flush=True)
             browser.close()
 
