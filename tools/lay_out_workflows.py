@@ -241,7 +241,7 @@ def lay_out(names: list[str]) -> None:
             server.request("/settings", {"Comfy.TutorialCompleted": True})
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             page = browser.new_page()
-            page.set_default_timeout(120_000)
+            page.set_default_timeout(300_000)
             page.goto(server.address)
             page.wait_for_function(READY)
             known = set(server.json("/object_info"))
