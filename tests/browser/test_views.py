@@ -43,7 +43,10 @@ LOOK = """
 
 @pytest.fixture(params=["canvas", "Vue"])
 def renderer(request, page, server):
-    """The editor with its nodes drawn on the canvas, or as elements of the page where it can."""
+    """The editor with its nodes drawn on the canvas, or as elements of the page where that has left experiment."""
+    version = server.json("/system_stats")["system"]["comfyui_version"]
+    if request.param == "Vue" and version.startswith("0.3."):
+        pytest.skip(f"the Vue nodes of ComfyUI {version} are an experiment")
     server.request("/settings", {"Comfy.VueNodes.Enabled": request.param == "Vue"})
     page.reload()
     page.wait_for_function("() => window.app?.extensionManager?.workflow?.activeWorkflow?.path", timeout=60_000)
