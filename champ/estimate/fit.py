@@ -45,8 +45,7 @@ from .priors import add_change, add_pose, add_shape, add_stance
 
 EXACT = 0.016  # metres at the person: the usual error of a keypoint
 SIZES = (0.25, 0.2, 0.15, 0.12, 0.09, 0.07, 0.05, 0.04, 0.03, 0.022, *[EXACT] * 12)  # the same for each step
-BIASED = 0.12  # metres by which a network's own depth may be wrong for nothing: its people stand with bent knees
-DEEP = 0.1  # metres: its usual error beyond that
+DEEP = 0.12  # metres: the usual error of a network's own depth
 WRONG_DEPTH = 4.0  # squared error above which that is wrong rather than inexact
 BRIDGED = 1.0  # seconds, the longest gap that is bridged
 OUTLIER = 25.0  # squared error above which a keypoint is wrong rather than inexact
@@ -125,15 +124,14 @@ class Problem:
         return energy
 
     def add_depth(self, energy: Quadratic, posed: PosedPoints) -> None:
-        """Adds how far points are from where a network for points in space says, in depth behind the hips."""
+        """Points are about as far behind the hips as the network for points in space says."""
         if not self.seen.depth_weight.any():
             return
         depth, by_motion, by_betas = (
             ((x[:, : len(SEEN), 2] - x[:, HIPS, 2].mean(1, keepdim=True)) / DEEP)[:, :, None] for x in posed
         )
-        away = depth - self.seen.depth[..., None] / DEEP
-        error = away - away.clamp(-BIASED / DEEP, BIASED / DEEP)
-        energy.add(error, by_motion, by_betas, self.seen.depth_weight * (error[..., 0] != 0), WRONG_DEPTH)
+        error = depth - self.seen.depth[..., None] / DEEP
+        energy.add(error, by_motion, by_betas, self.seen.depth_weight, WRONG_DEPTH)
 
     def solve(self, state: State, held: int, shape: bool) -> State:
         """Solves by Levenberg-Marquardt, one step for each of SIZES; the first `held` frames stay fixed."""

@@ -20,7 +20,7 @@ from .points import POINTS, SEEN, PointBody
 KNUCKLE = 9  # of a hand's 21 points
 YAWS = 16
 PART = 1000  # frames compared at once
-ROUGH = 0.03  # weight of toes and heels: if a camera looks down, knees would bend to make soles flat
+ROUGH = 0.5  # weight of toes and heels, whose points differ between networks
 WEIGHTLESS = 1e-3  # weight of interpolated points
 DEEP = 0.15  # metres: usual error of a network's depth
 WINDOW = 9  # frames; in some of them a limb shows its full length
