@@ -16,7 +16,7 @@ from .points import MOVING, POINTS, PointBody, PosedPoints
 # Usual deviation from standing in degrees, about x, y and z of the rest pose.
 SPREAD = {
     "spine1": (7, 6, 5), "spine2": (7, 6, 5), "spine3": (7, 6, 5), "neck": (9, 12, 9), "head": (11, 16, 11),
-    "hip": (45, 17, 24), "knee": (40, 6, 6), "ankle": (16, 9, 9),
+    "hip": (45, 17, 24), "knee": (80, 6, 6), "ankle": (16, 9, 9),
     "collar": (6, 8, 8), "shoulder": (70, 70, 80), "elbow": (25, 100, 6), "wrist": (12, 12, 12),
 }  # fmt: skip
 FREE = (1e4, 1e4, 1e4)  # the root
