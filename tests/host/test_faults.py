@@ -26,7 +26,7 @@ def sampling() -> dict:
     """Built-in motion, maps, guidance, reference, calibration, sampler, in pictures without loss."""
     prompt = small("calibrated_reference", ChampBuiltInMotion={"frames": 3}, ChampSampler={"length": 2})
     prompt["17"] = node("SaveImage", images=["16", 0], filename_prefix="faults/sampling")
-    del prompt["18"]
+    del prompt["18"], prompt["19"]
     return prompt
 
 
