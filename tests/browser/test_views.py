@@ -54,6 +54,24 @@ def renderer(request, page, server):
     server.request("/settings", {"Comfy.VueNodes.Enabled": False})
 
 
+def settled(page, stage) -> int:
+    """The number of the picture when it has stopped to change."""
+    last, number = None, stage.evaluate(LOOK)[1]
+    while number != last:
+        page.wait_for_timeout(500)
+        last, number = number, stage.evaluate(LOOK)[1]
+    return number
+
+
+def changed(page, stage, before: int) -> int:
+    """The number of the picture when it has changed and stopped again."""
+    for _ in range(60):
+        if stage.evaluate(LOOK)[1] != before:
+            return settled(page, stage)
+        page.wait_for_timeout(250)
+    raise AssertionError("the picture does not change")
+
+
 def test_a_motion_is_turned_changed_and_played_before_and_after_it_is_run(page, renderer, screenshots):
     page.evaluate(OPEN, PROMPT)
     made, shown = (page.locator(".champ-player").nth(i) for i in (0, 1))
@@ -61,20 +79,17 @@ def test_a_motion_is_turned_changed_and_played_before_and_after_it_is_run(page, 
     shown.get_by_text("/ 20").wait_for()
     stage = made.locator("canvas.turn")
     made.get_by_title("Play or pause").click()
-    page.wait_for_timeout(200)
-    covered, before = stage.evaluate(LOOK)
-    assert covered > 0.01, "no figure is drawn"
+    before = settled(page, stage)
+    assert stage.evaluate(LOOK)[0] > 0.01, "no figure is drawn"
 
     box = stage.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2 + 90, box["y"] + box["height"] / 2 + 20, steps=4)
     page.mouse.up()
-    page.wait_for_timeout(200)
-    turned = stage.evaluate(LOOK)[1]
+    turned = changed(page, stage, before)
     page.mouse.wheel(0, -300)
-    page.wait_for_timeout(200)
-    assert len({before, turned, stage.evaluate(LOOK)[1]}) == 3
+    changed(page, stage, turned)
     made.get_by_text("camera").click()
 
     page.evaluate(CHANGE)  # nothing is queued
