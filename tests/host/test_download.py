@@ -15,10 +15,13 @@ CONTENT = np.random.default_rng(1).bytes(50_000)
 def target(server, hub):
     hub.files["/fudan-generative-ai/champ/resolve/main/image_encoder/pytorch_model.bin"] = CONTENT
     target = server.base / "models" / "clip_vision" / "champ_image_encoder.bin"
+    parts = [target.with_name(f"{target.name}{end}") for end in ("", ".part", ".part.etag")]
+    for file in parts:  # of other tests with the same server
+        file.unlink(missing_ok=True)
     yield target
     hub.gate.set()
     wait(server)
-    for file in (target, target.with_name(f"{target.name}.part"), target.with_name(f"{target.name}.part.etag")):
+    for file in parts:
         file.unlink(missing_ok=True)
 
 
