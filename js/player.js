@@ -57,7 +57,9 @@ export class Player {
   constructor() {
     this.sources = {}; // by the name that stands on their button
     this.chosen = null;
-    this.canvas = element("canvas");
+    this.canvas = element("canvas", { tabIndex: 0 });
+    this.canvas.style.outline = "none";
+    this.canvas.dataset.captureWheel = "true"; // once clicked, the wheel is not the editor's in Nodes 2.0
     this.says = element("div", { className: "says" });
     this.play = element("button", { title: "Play or pause", onclick: () => this.toggle() });
     this.slider = element("input", { type: "range", min: 0, step: 1, title: "Frame" });
@@ -77,7 +79,10 @@ export class Player {
     // What happens here is not for the editor below.
     for (const kind of ["pointerdown", "pointermove", "pointerup", "mousedown", "dblclick", "contextmenu", "keydown"])
       this.element.addEventListener(kind, (event) => event.stopPropagation());
-    this.canvas.addEventListener("pointerdown", (event) => this.drag(event));
+    this.canvas.addEventListener("pointerdown", (event) => {
+      this.canvas.focus({ preventScroll: true });
+      this.drag(event);
+    });
     this.canvas.addEventListener("wheel", (event) => this.zoom(event), { passive: false });
   }
 
