@@ -12,24 +12,18 @@ Chromium. COMFYUI_PATH may name another ComfyUI, for nodes that the oldest one d
 """
 
 import json
-import os
 import re
-import shutil
 import sys
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
-
-from playwright.sync_api import sync_playwright
+from pathlib import PurePath
 
 import dev
 from champ.download import HUB
-from champ.server import Server
 from champ.weights import FILES
 
+from .editor import open_editor
+
 FOLDER = dev.ROOT / "example_workflows"
-# The default workflow is opened last; were it not waited for, it might replace the one that is opened next.
-READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow?.path"
 
 # Where ComfyUI may fetch a missing file, if the user presses the button that it then shows: our own list, and this.
 WAN22 = f"{HUB}/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
@@ -229,35 +223,21 @@ def link_models(workflow: dict) -> None:
             node["properties"]["models"] = found
 
 
-def host() -> Path:
-    return Path(os.environ.get("COMFYUI_PATH") or dev.HOST / "ComfyUI")
-
-
 def lay_out(names: list[str]) -> None:
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        base = Path(folder)
-        dev.link_pack(base / "custom_nodes")
-        with Server(host(), base, "--cpu") as server:
-            server.request("/settings", {"Comfy.TutorialCompleted": True})
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = browser.new_page()
-            page.set_default_timeout(300_000)
-            page.goto(server.address)
-            page.wait_for_function(READY)
-            known = set(server.json("/object_info"))
-            for name in names:
-                prompt = json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
-                if missing := {node["class_type"] for node in prompt.values()} - known:
-                    print(f"left out {name}: this ComfyUI has no {', '.join(sorted(missing))}")
-                    continue
-                description = describe((FOLDER / "api" / f"{name}.md").read_text(encoding="utf-8"))
-                workflow, about = json.loads(page.evaluate(CONVERT, [prompt, name]))
-                Layout(workflow, about, description).run()
-                link_models(workflow)
-                path = FOLDER / f"{description.title}.json"
-                path.write_text(json.dumps(workflow, indent=2) + "\n", encoding="utf-8")
-                print(f"wrote {path}", flush=True)
-            browser.close()
+    with open_editor() as (page, server):
+        known = set(server.json("/object_info"))
+        for name in names:
+            prompt = json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
+            if missing := {node["class_type"] for node in prompt.values()} - known:
+                print(f"left out {name}: this ComfyUI has no {', '.join(sorted(missing))}")
+                continue
+            description = describe((FOLDER / "api" / f"{name}.md").read_text(encoding="utf-8"))
+            workflow, about = json.loads(page.evaluate(CONVERT, [prompt, name]))
+            Layout(workflow, about, description).run()
+            link_models(workflow)
+            path = FOLDER / f"{description.title}.json"
+            path.write_text(json.dumps(workflow, indent=2) + "\n", encoding="utf-8")
+            print(f"wrote {path}", flush=True)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,11 @@ which of its sockets lead outside, and is left out of the file.
 """
 
 import json
-import shutil
-import tempfile
-from pathlib import Path
-
-from playwright.sync_api import sync_playwright
 
 import dev
-from champ.server import Server
 
-from .lay_out_workflows import READY, host, link_models
+from .editor import open_editor
+from .lay_out_workflows import link_models
 
 FOLDER = dev.ROOT / "subgraphs"
 BODY = {"gender": 0.5, "age": 30, "height": 1.7, "weight": 0.5, "muscle": 0.5, "proportions": 0.5}
@@ -105,28 +100,18 @@ async ([prompt, title]) => {
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        base = Path(folder)
-        dev.link_pack(base / "custom_nodes")
-        with Server(host(), base, "--cpu") as server:
-            server.request("/settings", {"Comfy.TutorialCompleted": True})
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = browser.new_page()
-            page.set_default_timeout(300_000)
-            page.goto(server.address)
-            page.wait_for_function(READY)
-            for title, prompt in BLUEPRINTS.items():
-                workflow = json.loads(page.evaluate(FOLD, [prompt, title]))
-                [folded], [subgraph] = workflow["nodes"], workflow["definitions"]["subgraphs"]
-                folded["properties"]["proxyWidgets"] = SHOWN[title]
-                for socket in (*folded["inputs"], *subgraph["inputs"]):
-                    label = "picture" if title.startswith("Champ - Picture") and socket["name"] == "clip" else None
-                    socket["label"] = label or LABELS.get(socket["name"], socket["name"])
-                link_models(subgraph)
-                path = FOLDER / f"{title}.json"
-                path.write_text(json.dumps(workflow, indent=2) + "\n", encoding="utf-8")
-                print(f"wrote {path}")
-            browser.close()
+    with open_editor() as (page, _):
+        for title, prompt in BLUEPRINTS.items():
+            workflow = json.loads(page.evaluate(FOLD, [prompt, title]))
+            [folded], [subgraph] = workflow["nodes"], workflow["definitions"]["subgraphs"]
+            folded["properties"]["proxyWidgets"] = SHOWN[title]
+            for socket in (*folded["inputs"], *subgraph["inputs"]):
+                label = "picture" if title.startswith("Champ - Picture") and socket["name"] == "clip" else None
+                socket["label"] = label or LABELS.get(socket["name"], socket["name"])
+            link_models(subgraph)
+            path = FOLDER / f"{title}.json"
+            path.write_text(json.dumps(workflow, indent=2) + "\n", encoding="utf-8")
+            print(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -6,17 +6,13 @@ Run it in the environment that `python dev.py test` makes; it needs Chromium. CO
 
 import io
 import json
-import shutil
-import tempfile
-from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
 
 import dev
-from champ.server import Server
 
-from .lay_out_workflows import FOLDER, READY, host
+from .editor import open_editor
+from .lay_out_workflows import FOLDER
 
 PICTURES = dev.ROOT / "docs" / "images"
 GRAPHS = {"graph_quick_start": "Champ 01", "graph_your_video": "Champ 02a"}
@@ -34,22 +30,12 @@ async (workflow) => {
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        base = Path(folder)
-        dev.link_pack(base / "custom_nodes")
-        with Server(host(), base, "--cpu") as server:
-            server.request("/settings", {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False})
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = browser.new_page(viewport=SIZE)
-            page.set_default_timeout(120_000)
-            page.goto(server.address)
-            page.wait_for_function(READY)
-            for name, title in GRAPHS.items():
-                [file] = FOLDER.glob(f"{title} - *.json")
-                page.evaluate(SHOW, json.loads(file.read_text(encoding="utf-8")))
-                Image.open(io.BytesIO(page.screenshot(clip=GRAPH))).save(PICTURES / f"{name}.webp", quality=85)
-                print(f"wrote {PICTURES / name}.webp", flush=True)
-            browser.close()
+    with open_editor(SIZE) as (page, _):
+        for name, title in GRAPHS.items():
+            [file] = FOLDER.glob(f"{title} - *.json")
+            page.evaluate(SHOW, json.loads(file.read_text(encoding="utf-8")))
+            Image.open(io.BytesIO(page.screenshot(clip=GRAPH))).save(PICTURES / f"{name}.webp", quality=85)
+            print(f"wrote {PICTURES / name}.webp", flush=True)
 
 
 if __name__ == "__main__":
