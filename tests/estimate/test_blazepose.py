@@ -6,7 +6,6 @@ import av
 import blazepose_data
 import numpy as np
 import pytest
-import torch
 
 from champ.estimate.blazepose import detect, follow, parts
 from champ.estimate.blazepose.body import L_EAR, L_EYE, NOSE, R_EAR, R_EYE, SeenPerson, behind_head, refine
@@ -17,16 +16,9 @@ from champ.estimate.track import link, track
 from champ.keypoints.layouts import COCO_FROM_OPENPOSE
 from champ.keypoints.pose import THRESHOLD
 from champ.keypoints.pose_keypoint import from_pose_keypoint, to_pose_keypoint
+from tests.threads import one_thread  # noqa: F401
 
 SIZE = 320  # pixels from head to foot of the people in the clip, about
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -185,15 +185,6 @@ class Golden:
 cached_golden = functools.cache(Golden)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small nets on busy cores are slower with more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def champ() -> Golden:
     return cached_golden("champ")

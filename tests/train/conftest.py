@@ -9,7 +9,9 @@ pytest.importorskip("accelerate", reason="training needs `pip install -e .[train
 pytest.importorskip("diffusers", reason="training needs `pip install -e .[train]`")
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 
-from golden import champ, one_thread, pytest_pycollect_makemodule  # noqa: E402, F401
+from golden import champ, pytest_pycollect_makemodule  # noqa: E402, F401
+
+from tests.threads import one_thread  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")
