@@ -55,14 +55,14 @@ def motion_hits(body: Body, motion: Motion) -> Iterator[tuple[Motion, Posed, Hit
 def hit_maps(hits: Hits, vertices: Tensor, faces: Tensor, labels: Tensor, width: int, height: int) -> Maps:
     """Makes maps on the mesh's device from the hits of `rasterize` for vertices (F, V, 3) with part labels (V,)."""
     maps = Maps.blank(len(vertices), height, width, vertices.device)
-    maps.depth.view(-1, 3)[hits.pixel] = depthto_levels(hits, len(vertices))[:, None]
-    maps.normal.view(-1, 3)[hits.pixel] = normalto_levels(hit_normals(hits, vertices, faces))
-    maps.semantic_map.view(-1, 3)[hits.pixel] = semanticto_levels(hits, faces, labels)
+    maps.depth.view(-1, 3)[hits.pixel] = depth_levels(hits, len(vertices))[:, None]
+    maps.normal.view(-1, 3)[hits.pixel] = normal_levels(hit_normals(hits, vertices, faces))
+    maps.semantic_map.view(-1, 3)[hits.pixel] = semantic_levels(hits, faces, labels)
     maps.mask.view(-1)[hits.pixel] = 255
     return maps
 
 
-def depthto_levels(hits: Hits, frames: int) -> Tensor:
+def depth_levels(hits: Hits, frames: int) -> Tensor:
     """Encodes depth as bytes (N,): 1 - (Z - min) / (max - min), with the range of the visible pixels of each frame."""
     near = hits.z.new_zeros(frames).scatter_reduce_(0, hits.frame, hits.z, "amin", include_self=False)
     far = hits.z.new_zeros(frames).scatter_reduce_(0, hits.frame, hits.z, "amax", include_self=False)
@@ -103,12 +103,12 @@ def _around(hits: Hits, faces: Tensor, count: int) -> Tensor:
     return faces.index_select(0, (a | b | c).nonzero()[:, 0])
 
 
-def normalto_levels(normals: Tensor) -> Tensor:
+def normal_levels(normals: Tensor) -> Tensor:
     """Encodes normals as bytes (0.5 + 0.5 x, 0.5 - 0.5 y, 0.5 - 0.5 z): red right, green up, blue to the camera."""
     return to_levels(0.5 + normals * normals.new_tensor((0.5, -0.5, -0.5)))
 
 
-def semanticto_levels(hits: Hits, faces: Tensor, labels: Tensor) -> Tensor:
+def semantic_levels(hits: Hits, faces: Tensor, labels: Tensor) -> Tensor:
     """Encodes part colours as bytes (N, 3), blended in linear light across faces whose corners differ."""
     linear = to_linear(torch.from_numpy(PART_COLORS).to(faces.device).float() / 255)
     colors = linear[labels.long()].t().contiguous()
