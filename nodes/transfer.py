@@ -4,8 +4,10 @@ import cv2
 import numpy as np
 from comfy_api.latest import io
 
+from ..champ.body.body import Body
+from ..champ.motion.motion import Motion
 from ..champ.motion.report import frames_of, outside
-from ..champ.motion.transfer import MATCHES, PLACEMENTS, transfer
+from ..champ.motion.transfer import MATCHES, PLACEMENTS, Inside, transfer
 from ..champ.motion.transfer import keep_inside as into_picture
 from .animation import animated
 from .motion import figure_over
@@ -78,9 +80,7 @@ class ChampTransferMotion(io.ComfyNode):
     def execute(
         cls, driving, reference, body, placement, figure_scale, reference_image=None, match="floor", keep_inside=False
     ) -> io.NodeOutput:
-        motion, told = transfer(driving, reference, body, placement, figure_scale, match), None
-        if keep_inside:
-            motion, told = into_picture(motion, body)
+        motion, told = put_into(driving, reference, body, placement, figure_scale, match, keep_inside)
         gone = outside(motion, body)
         if gone.any():
             warn(
@@ -92,6 +92,14 @@ class ChampTransferMotion(io.ComfyNode):
         if told is not None:
             caption(overlay[0].numpy(), f"kept inside: {told}")
         return io.NodeOutput(motion, to_image(overlay), ui=animated(overlay, motion.fps))
+
+
+def put_into(
+    driving: Motion, reference: Motion, body: Body, placement: str, figure_scale: float, match: str, keep_inside: bool
+) -> tuple[Motion, Inside | None]:
+    """Returns the motion of the node, and what was done to keep it inside the picture."""
+    motion = transfer(driving, reference, body, placement, figure_scale, match)
+    return into_picture(motion, body) if keep_inside else (motion, None)
 
 
 def caption(picture: np.ndarray, text: str) -> None:

@@ -19,11 +19,11 @@ from server import PromptServer
 from ..champ.body.body import Body
 from ..champ.body.free import load_free_body
 from ..champ.motion.motion import Motion
-from ..champ.motion.transfer import transfer as put_into
 from ..champ.progress import listening
 from ..champ.render.stage import skin, stage
 from . import body, example, motion, motion_files, smooth, transfer
 from .requests import asked
+from .transfer import put_into
 from .types import aside
 
 SECONDS = 5  # that a view may take
@@ -51,9 +51,7 @@ STEPS: dict[str, Step] = {
         "ChampRetimeMotion", "ChampSmoothMotion", "ChampLoadMotion",
     )
 } | {
-    "ChampTransferMotion": lambda driving, reference, body, placement, figure_scale, **_: (
-        put_into(driving, reference, body, placement, figure_scale),
-    ),
+    "ChampTransferMotion": lambda **inputs: put_into(**inputs)[:1],
     "ChampPreviewMotion": lambda motion, **_: (motion,),
 }  # fmt: skip
 
@@ -133,7 +131,7 @@ class ViewedGraph:
     def values(self, kind: str, inputs: dict) -> tuple[list, dict]:
         made_of, values = [], {}
         for given in NODES[kind].define_schema().inputs:
-            value = inputs.get(given.id)
+            value = inputs.get(given.id, getattr(given, "default", None) if given.optional else None)
             if isinstance(value, list) and len(value) == 2:
                 if isinstance(given, io.Image.Input):
                     continue  # pictures are not needed for a motion

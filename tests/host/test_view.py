@@ -39,6 +39,19 @@ def test_the_view_shows_what_is_not_queued(server):
     assert again["frames"] == 6 and "faces" not in again
 
 
+def test_the_reference_is_put_into_the_motion_as_the_node_does_it(server):
+    def shown(**inputs) -> np.ndarray:
+        put = node("ChampTransferMotion", driving=["2", 0], reference=["5", 2], body=["1", 0], placement="follow",
+                   figure_scale=0.0, **inputs)  # fmt: skip
+        person = node("ChampExamplePerson", person=6, width=64, height=64)
+        seen = look(server, {**filmed(motion="sit and talk", frames=4), "5": person, "6": put}, "6")
+        return np.array(seen["camera"])  # the scene stands on its floor, so that the camera is what moves
+
+    as_it_is = shown()
+    assert np.array_equal(as_it_is, shown(match="floor", keep_inside=False))
+    assert not np.allclose(as_it_is, shown(match="pelvis"), atol=0.05)
+
+
 def test_what_a_node_has_made_is_shown_and_filmed_anew(server):
     """Fit Motion takes too long to be worked out beside; what it made in the last run is kept for the view."""
     prompt = {
