@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -48,8 +48,11 @@ def page(chromium, server) -> Iterator:
     """The editor, ready, in a browser profile of its own.
 
     `page.complaints` collects script errors and console errors about the pack."""
+    from tools.lay_out_workflows import OTHERS
+
     server.request("/settings", {"Comfy.TutorialCompleted": True})
-    for name in FILES:  # newer frontends mark nodes whose file is not there
+    others = (f"models/{folder}/{PurePath(url).name}" for folder, urls in OTHERS.items() for url in urls)
+    for name in (*FILES, *others):  # newer frontends mark nodes whose file is not there
         file = server.base / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()

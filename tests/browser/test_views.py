@@ -46,7 +46,7 @@ def renderer(request, page, server):
     """The editor with its nodes drawn on the canvas, or as elements of the page where that has left experiment."""
     version = server.json("/system_stats")["system"]["comfyui_version"]
     if request.param == "Vue" and version.startswith("0.3."):
-        pytest.skip(f"the Vue nodes of ComfyUI {version} are an experiment")
+        pytest.skip(f"the player is not seen in the Vue nodes of ComfyUI {version}, where they are an experiment")
     server.request("/settings", {"Comfy.VueNodes.Enabled": request.param == "Vue"})
     page.reload()
     page.wait_for_function("() => window.app?.extensionManager?.workflow?.activeWorkflow?.path", timeout=60_000)

@@ -16,9 +16,7 @@ async (workflow) => {
   const red = [];
   const visit = (graph) => graph.nodes.forEach((node) => {
     if (node.subgraph) visit(node.subgraph);
-    // Newer editors mark loaders whose file is not there yet, and offer to fetch what they are linked to.
-    else if (!(node.type in LiteGraph.registered_node_types)) red.push(node.type);
-    else if (node.has_errors && !node.properties.models?.length) red.push(node.type);
+    else if (node.has_errors || !(node.type in LiteGraph.registered_node_types)) red.push(node.type);
   });
   visit(app.graph);
   return red;
