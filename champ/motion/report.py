@@ -43,7 +43,7 @@ class Findings(NamedTuple):
 
 
 def look_over(motion: Motion) -> Findings:
-    turn = to_axis_angle(motion.rotations[:-1].mT @ motion.rotations[1:]).norm(dim=-1).rad2deg() * motion.fps
+    turn = turns(motion).norm(dim=-1).rad2deg() * motion.fps
     fast = (turn[:, 0] > WHOLE_TURN) | (turn[:, 1:] > JOINT_TURN).any(1)
     fast &= motion.shot.diff() == 0
     none = fast.new_zeros(1)
@@ -125,16 +125,21 @@ def describe(motion: Motion, before: Motion | None = None, body: Body | None = N
     return "\n".join([*lines, *verdict(motion, body)])
 
 
+def turns(motion: Motion) -> Tensor:
+    """Returns the axis-angles (F - 1, 24, 3) by which the joints turn from each frame to the next."""
+    return to_axis_angle(motion.rotations[:-1].mT @ motion.rotations[1:])
+
+
 def speed(motion: Motion) -> Tensor:
     """Returns the mean turning speed of the joints (F - 1,) in degrees per second; 0 at a cut."""
-    turn = to_axis_angle(motion.rotations[:-1].mT @ motion.rotations[1:]).norm(dim=-1).mean(1)
+    turn = turns(motion).norm(dim=-1).mean(1)
     return turn.rad2deg() * motion.fps * (motion.shot.diff() == 0)
 
 
 def jitter(motion: Motion) -> float:
     """Returns the jitter in degrees: the median distance of a joint's rotation from the midpoint of its neighbours in
     time."""
-    turn = to_axis_angle(motion.rotations[:-1].mT @ motion.rotations[1:])
+    turn = turns(motion)
     inside = (motion.shot[2:] == motion.shot[:-2]).nonzero().flatten()
     change = (turn[1:] - turn[:-1])[inside].norm(dim=-1) / 2
     return float(change.median().rad2deg()) if len(inside) else 0.0

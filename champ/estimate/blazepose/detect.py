@@ -44,7 +44,7 @@ def decode_people(boxes: np.ndarray, logits: np.ndarray, score: float) -> tuple[
 
 
 def merge(scores: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One for each head, in the order of `decode`: the mean, by their scores, of all that overlap the best."""
+    """One for each head, in the order of `decode_people`: the mean, by their scores, of all that overlap the best."""
     best, means, waiting = [], [], np.arange(len(scores))
     while len(waiting):
         low, high = points[waiting, 0], points[waiting, 1]
