@@ -15,12 +15,12 @@ SHOWN, HEIGHT = 4, 120  # frames of a thumbnail, and how high they are
 
 
 def is_shown(name: str) -> bool:
-    """Whether a file of this name holds frames."""
+    """Returns whether a file of this name holds frames."""
     return name.lower().endswith((*PICTURES, *VIDEOS))
 
 
 def by_number(files: Sequence[Path]) -> list[Path]:
-    """2 before 10."""
+    """Sorts 2 before 10."""
     return sorted(files, key=lambda file: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", file.name)])
 
 
@@ -54,7 +54,7 @@ def _video(file: Path) -> Iterator[np.ndarray]:
 
 
 def thumbnail(files: Sequence[Path], path: Path) -> None:
-    """A JPEG of some frames, evenly spread. Two passes, because a file need not know how many frames it has."""
+    """Makes a JPEG of some frames, evenly spread. Two passes, because a file need not know how many frames it has."""
     count = sum(1 for _ in frames(files))
     chosen = {round(i * (count - 1) / (SHOWN - 1)) for i in range(SHOWN)}
     strips = []

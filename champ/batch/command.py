@@ -65,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Our options, and those for ComfyUI."""
+    """Returns our options, and those for ComfyUI."""
     argv = list(argv)
     split = argv.index("--") if "--" in argv else len(argv)
     options = parser().parse_args(argv[:split])
@@ -82,7 +82,7 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def find_comfyui(given: Path | None) -> Path:
-    """ComfyUI's folder: the one given, the one in which this pack is installed, or the one of dev.py."""
+    """Finds ComfyUI's folder: the one given, the one in which this pack is installed, or the one of dev.py."""
     named = given or os.environ.get("COMFYUI_PATH")
     places = [Path(named)] if named else [PACK.parents[1], PACK / ".host" / "ComfyUI"]
     for place in places:
@@ -112,7 +112,7 @@ def workers(options: argparse.Namespace, setup: Setup) -> Iterator[Pool]:
 
 
 def first_info(pool: Pool, tries: int = 3) -> Info:
-    """What the nodes are that workers have; the first worker that starts says it."""
+    """Returns the nodes that the workers have, as the first worker that starts lists them."""
     while True:
         pool.fill(1)
         for event in pool.wait(1):
@@ -166,7 +166,7 @@ def measuring(options: argparse.Namespace) -> Measuring | None:
 def choose(
     tasks: Sequence[Task], workflow: Workflow, folder: BatchFolder, options: argparse.Namespace
 ) -> tuple[list[Task], list[Task]]:
-    """The rows to be made, and those that are done."""
+    """Returns the rows to make, and those that are done."""
     if options.only:
         chosen = [task for task in tasks if any(fnmatch.fnmatchcase(task.name, name) for name in options.only)]
         if not chosen:
@@ -186,7 +186,7 @@ def choose(
 
 
 def _known(task: Task, workflow: Workflow) -> dict[str, dict]:
-    """What a row gives, by the names that manifests have for inputs."""
+    """Returns a row's values under the names that manifests use for inputs."""
     return {
         "values": {workflow.known_by(point): value for point, value in task.values.items()},
         "files": {workflow.known_by(point): path for point, path in task.files.items()},

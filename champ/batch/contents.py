@@ -1,4 +1,4 @@
-"""What is in a file or a folder, so that it is known again."""
+"""Digests of files and folders, by which they are recognised later."""
 
 import hashlib
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def digest(file: Path) -> str:
 
 
 def contents(path: Path) -> Contents:
-    """Of a folder: the digest of the names and digests of its files."""
+    """Records a file or folder; for a folder, the digest of the names and digests of its files."""
     size, modified = size_and_time(path)
     if path.is_file():
         return Contents(digest(path), size, modified)
@@ -51,7 +51,7 @@ def size_and_time(path: Path) -> tuple[int, int]:
 
 
 def is_same(path: Path, recorded: dict) -> bool:
-    """Whether a path holds what was recorded; it is read only if its time has changed."""
+    """Returns whether a path holds what was recorded; it is read only if its time has changed."""
     try:
         size, modified = size_and_time(path)
         return size == recorded["bytes"] and (

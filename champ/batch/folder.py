@@ -21,7 +21,8 @@ DONE, LEFT, OTHER = "done", "left", "made from something else"
 
 
 class BatchFolder:
-    """Where results go. A row is done when its folder is in clips/, which happens in one step, with all its files."""
+    """The folder of results. A row is done when its folder is in clips/, which happens in one step, with all its
+    files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,11 +45,11 @@ class BatchFolder:
                 shutil.rmtree(self.work, ignore_errors=True)
 
     def attempt(self) -> Path:
-        """A new place for one try at a row; it is not there yet."""
+        """Returns the path for one try at a row; nothing is there yet."""
         return self.work / uuid.uuid4().hex
 
     def state(self, task: Task, workflow_digest: str, known: Mapping[str, Mapping]) -> str:
-        """Whether a row is done. `known` is what the row gives, by the names that manifests have for inputs."""
+        """Returns whether a row is done. `known` has the row's values under the names that manifests use for inputs."""
         manifest = self.manifest(task.name)
         if manifest is None:
             return LEFT
@@ -67,7 +68,7 @@ class BatchFolder:
         return DONE if equal else OTHER
 
     def manifest(self, name: str) -> dict | None:
-        """What is recorded of a row that is done."""
+        """Returns what is recorded of a finished row."""
         found = _read_json(self.clips / name / MANIFEST)
         return found if found is not None and found.get("format") == FORMAT else None
 
@@ -75,7 +76,7 @@ class BatchFolder:
         return _read_json(self.clips / name / MEASURES)
 
     def accept(self, name: str, attempt: Path) -> None:
-        """Puts a finished try in its place, in the place of an older one."""
+        """Moves a finished try to its place and replaces an older one."""
         place = self.clips / name
         if place.exists():
             before = self.attempt()
@@ -87,7 +88,7 @@ class BatchFolder:
         shutil.rmtree(self.failed / name, ignore_errors=True)
 
     def set_aside(self, name: str, messages: Sequence[str], log: str, prompt: Mapping) -> None:
-        """Keeps what is known of a row that cannot be made."""
+        """Keeps the message, log and workflow of a row that cannot be made."""
         folder = self.failed / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -97,7 +98,7 @@ class BatchFolder:
         (folder / ROW_WORKFLOW).write_text(json.dumps(prompt, indent=1), encoding="utf-8")
 
     def message(self, name: str) -> str:
-        """Why a row was set aside; empty if it was not."""
+        """Returns why a row was set aside; empty if it was not."""
         try:
             return (self.failed / name / "message.txt").read_text(encoding="utf-8").strip()
         except OSError:
@@ -124,7 +125,7 @@ def _take(lock) -> bool:
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether the disk is full, by the system's number or by the words in which ComfyUI passes it on."""
+    """Returns whether the disk is full, judged by the system's number or by the words in which ComfyUI passes it on."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             return True

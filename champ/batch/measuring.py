@@ -1,4 +1,4 @@
-"""A row's clip against the true one, with the measures of Measure Result."""
+"""Measures a row's clip against the true clip, as Measure Result does."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,8 @@ ROOM = 6e9  # bytes of a graphics card's free memory with which the networks run
 
 
 def scores(job: Measure, weights: Path) -> dict[str, float]:
-    """Of each measure and part of the picture; ValueError says what does not fit. `weights` is models/champ_metrics."""
+    """Computes each measure for each part of the picture; ValueError says what does not fit. `weights` is
+    models/champ_metrics."""
     files = {name: [_weights(weights, name, file) for file in NETWORKS[name][1]] for name in job.networks}
     made, true = clip(job.made), clip([job.truth])
     person = None
@@ -33,7 +34,7 @@ def scores(job: Measure, weights: Path) -> dict[str, float]:
 
 
 def clip(files: Sequence[Path]) -> Tensor:
-    """uint8 (F, H, W, 3)."""
+    """Reads a clip as uint8 (F, H, W, 3)."""
     pictures = list(frames(files))
     sizes = {picture.shape[:2] for picture in pictures}
     if len(sizes) != 1:
@@ -43,7 +44,7 @@ def clip(files: Sequence[Path]) -> Tensor:
 
 
 def flat(table: Table) -> dict[str, float]:
-    """Measures of the whole picture by their names, those of a part with the part behind."""
+    """Names the measures: of the whole picture as they are, of a part with its name appended."""
     return {
         name if part == "whole" else f"{name} {part}": value
         for name, values in table.items()
@@ -52,7 +53,7 @@ def flat(table: Table) -> dict[str, float]:
 
 
 def device() -> torch.device:
-    """The graphics card, where the server leaves enough of it."""
+    """Returns the graphics card if the server leaves enough of its memory, else the CPU."""
     roomy = torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > ROOM
     return torch.device("cuda" if roomy else "cpu")
 

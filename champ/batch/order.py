@@ -8,14 +8,14 @@ from .workflow import Point, Workflow
 
 
 def cell(task: Task, point: Point) -> Hashable:
-    """What a row puts into an input; None leaves the workflow's own."""
+    """Returns what a row puts into an input; None leaves the workflow's own."""
     value = task.files.get(point, task.values.get(point))
     return value if isinstance(value, Hashable) else str(value)
 
 
 def nodes_saved(tasks: Sequence[Task], workflow: Workflow) -> dict[Point, int]:
-    """For each input in which the rows differ: how many nodes need not run again while it stays the same, because they
-    depend on no other input that changes. Inputs that save nothing are left out."""
+    """Counts, for each input in which the rows differ, how many nodes need not run again while it stays the same,
+    because they depend on no other input that changes. Inputs that save nothing are left out."""
     points = dict.fromkeys(point for task in tasks for point in (*task.files, *task.values))
     varied = [point for point in points if len({cell(task, point) for task in tasks}) > 1]
     saved = dict.fromkeys(varied, 0)
@@ -54,8 +54,9 @@ class Order:
         return sum(map(len, self.groups.values())) + len(self.later)
 
     def take(self, worker: Hashable, workers: Collection[Hashable] = ()) -> str | None:
-        """The next row for a worker: of its group, else of the largest one without a worker, else of the largest one;
-        rows that failed come last, and where one failed it comes back only when it failed on all `workers`."""
+        """Returns the next row for a worker: of its group, else of the largest one without a worker, else of the
+        largest one; rows that failed come last, and where one failed it comes back only when it failed on all
+        `workers`."""
         own = self.groups.get(self.places.get(worker))
         if own:
             return own.popleft()
@@ -76,7 +77,7 @@ class Order:
         return None
 
     def give_back(self, name: str) -> None:
-        """A row whose worker has gone, through no fault of the row."""
+        """Takes back a row whose worker was lost through no fault of the row."""
         self._group(name).appendleft(name)
 
     def try_later(self, name: str, worker: Hashable) -> None:

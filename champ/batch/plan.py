@@ -55,7 +55,7 @@ class Places:
 
 
 def plan(rows: Sequence[Row], workflow: Workflow, info: Info, places: Places, measure: bool = False) -> list[Task]:
-    """The tasks of a table; all that stands against them is one Failure."""
+    """Returns the tasks of a table; all its errors are raised as one Failure."""
     problems = Problems()
     _check_nodes(workflow, info, problems)
     problems.stop(f"the workflow {workflow.name} cannot run here")
@@ -72,7 +72,7 @@ def plan(rows: Sequence[Row], workflow: Workflow, info: Info, places: Places, me
 
 
 def for_stage(workflow: Workflow, stage: str | None) -> Workflow:
-    """The part of the workflow that a stage needs, which is all of it without one."""
+    """Returns the part of the workflow that a stage needs, which is all of it without one."""
     if stage is None:
         return workflow
     part = workflow.only(stage)
@@ -90,7 +90,7 @@ def for_stage(workflow: Workflow, stage: str | None) -> Workflow:
 
 
 def result_node(workflow: Workflow, info: Info) -> str | None:
-    """The node that saves what is shown and measured: the only one, or the one with the title `result`."""
+    """Finds the node that saves what is shown and measured: the only one, or the one with the title `result`."""
     savers = workflow.savers(info)
     titled = [node for node in savers if workflow.title(node).casefold() == RESULT]
     chosen = titled or savers
@@ -110,7 +110,7 @@ def _check_nodes(workflow: Workflow, info: Info, problems: Problems) -> None:
 
 
 def _find_slots(workflow: Workflow, info: Info, columns: list[str], problems: Problems) -> dict[str, Slot]:
-    """Where each column goes that fills an input."""
+    """Finds the input that each column fills."""
     slots: dict[str, Slot] = {}
     for column in columns:
         if column in (NAME, TRUTH, TRUTH_MASK):
@@ -130,7 +130,7 @@ def _find_slots(workflow: Workflow, info: Info, columns: list[str], problems: Pr
 
 
 def _check_constants(workflow: Workflow, info: Info, varied: set[Point], problems: Problems) -> None:
-    """What the workflow itself chooses from lists, such as the files of models, must be there."""
+    """Checks that what the workflow itself chooses from lists, such as model files, exists."""
     for node, about in workflow.nodes.items():
         for name, value in about["inputs"].items():
             found = slot(workflow, info, node, name)
@@ -221,12 +221,12 @@ def _check_names(rows: Sequence[Row], problems: Problems) -> None:
 
 
 def is_name(text: str) -> bool:
-    """Whether every system takes this as the name of a folder, and nothing but a name."""
+    """Returns whether every system accepts this as the name of a folder, and nothing but a name."""
     device = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", text, re.IGNORECASE)
     fits = len(text.encode(errors="replace")) <= 150 and text.isprintable()
     return fits and not device and bool(re.fullmatch(r'[^\W_]([^<>:"/\\|?*]*[^<>:"/\\|?*. ])?', text))
 
 
 def _alike(name: str) -> str:
-    """Equal for names that some systems do not tell apart."""
+    """Returns a key that is equal for names that some systems cannot distinguish."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

@@ -67,7 +67,8 @@ class Share:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """For ComfyUI. Ray does not count Apple's graphics, which ComfyUI finds by itself."""
+        """Returns the device options for ComfyUI. Ray does not count Apple's graphics, which ComfyUI finds by
+        itself."""
         return () if self.gpus or sys.platform == "darwin" else ("--cpu",)
 
 
@@ -95,7 +96,7 @@ class RayActor:
             os._exit(1)
 
     def run_shipped(self, job: Job, parcels: Mapping[Path, object]) -> tuple[Outcome, Parcel | None]:
-        """The same with files that are sent: `parcels` are references into Ray's object store."""
+        """Runs a job whose files are sent along: `parcels` are references into Ray's object store."""
         with tempfile.TemporaryDirectory(dir=self.worker.base) as made:
             try:
                 places = self.unpack(parcels)
@@ -146,7 +147,7 @@ class Pool:
         self.count = 0
 
     def capacity(self) -> int:
-        """How many workers there is room for."""
+        """Returns for how many workers there is room."""
         return sum(_fits(node, self.share) for node in nodes())
 
     def fill(self, wanted: int) -> None:
@@ -165,7 +166,7 @@ class Pool:
         return sum(handle.job is not None for handle in self.workers.values())
 
     def alive(self) -> Collection[int]:
-        """The workers that are there, or start."""
+        """Returns the workers that are running or starting."""
         return self.workers.keys()
 
     def give(self, worker: int, job: Job) -> None:

@@ -1,4 +1,4 @@
-"""How far a batch is, and when it will be done."""
+"""Progress of a batch, and the time that is left."""
 
 import sys
 import time
@@ -57,7 +57,7 @@ class Progress:
 
 
 def per_time(rate: float) -> str:
-    """Rows in the unit in which they are easy to count."""
+    """Words a rate in the time unit that is easiest to read."""
     for unit, seconds in (("second", 1), ("minute", 60), ("hour", 3600)):
         if rate * seconds >= 1 or unit == "hour":
             return f"{rate * seconds:.1f} rows a {unit}"

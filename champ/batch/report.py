@@ -1,4 +1,4 @@
-"""What is in a batch's folder, as results.csv, report.html and measures.md."""
+"""Reports on a batch's folder: results.csv, report.html and measures.md."""
 
 import csv
 import html
@@ -22,7 +22,7 @@ FIXED = ("name", "state", "seconds", "main_memory_mb", "graphics_memory_mb", "wo
 
 
 def overview(folder: BatchFolder, names: Sequence[str]) -> list[dict]:
-    """A row of results.csv for each row of the table, from what lies in the folder."""
+    """Makes a row of results.csv for each row of the table, from what is in the folder."""
     return [_row(folder, name) for name in names]
 
 
@@ -50,7 +50,7 @@ def _megabytes(size: int | None) -> int | None:
 
 
 def measures(rows: Sequence[Mapping]) -> list[dict[str, float]]:
-    """The scores of the rows that are measured."""
+    """Returns the scores of the measured rows."""
     found = ({name: value for name, value in row.items() if name not in FIXED} for row in rows)
     return [scores for scores in found if scores]
 
@@ -75,7 +75,7 @@ def as_csv(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def as_table(scores: Sequence[Mapping[str, float]]) -> str:
-    """Markdown: the means over the rows, as `champ.train.evaluate` takes them over its clips."""
+    """Writes a Markdown table: the means over the rows, as `champ.train.evaluate` takes them over its clips."""
     found = mean_of_clips(scores)
     lines = [f"| rows | {' | '.join(found)} |", "|---" * (len(found) + 1) + "|"]
     lines.append(f"| {len(scores)} | {' | '.join(f'{value:.4g}' for value in found.values())} |")
@@ -83,7 +83,7 @@ def as_table(scores: Sequence[Mapping[str, float]]) -> str:
 
 
 def as_html(folder: BatchFolder, rows: Sequence[Mapping[str, object]], title: str) -> str:
-    """A page without scripts, whose pictures and links lie beside it; what failed comes first."""
+    """Writes a page without scripts, whose pictures and links lie beside it; what failed comes first."""
     given = dict.fromkeys(name for row in rows for name in row if row[name] is not None)
     numbers = {NUMBERS.get(name, name): name for name in given if name in NUMBERS or name not in FIXED}
     ordered = sorted(rows, key=lambda row: ("failed", "done", "left").index(str(row["state"])))

@@ -22,7 +22,7 @@ REPORT = 60.0  # seconds between two reports
 
 
 class Workers(Protocol):
-    """What the run needs of a pool."""
+    """What a run needs from a pool."""
 
     def fill(self, wanted: int) -> None: ...
     def idle(self) -> list[int]: ...
@@ -94,7 +94,7 @@ class Run:
         return self.measuring is not None and task.truth is not None and not self.is_measured(task.name)
 
     def is_measured(self, name: str) -> bool:
-        """In the way that is asked for; a row that could not be measured is tried again."""
+        """Returns whether a row is measured as requested; a row that could not be measured is tried again."""
         found, asked = self.folder.measures(name) or {}, self.measuring
         return (
             asked is not None

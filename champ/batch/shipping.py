@@ -33,7 +33,7 @@ def unpack(parcel: Parcel, place: Path) -> None:
 
 
 def paths_of(job: Job) -> list[Path]:
-    """What a job reads."""
+    """Returns the paths that a job reads."""
     if isinstance(job, Make):
         return list(dict.fromkeys(job.task.files.values()))
     truths = [job.truth, *([job.truth_mask] if job.truth_mask else [])]
@@ -41,7 +41,7 @@ def paths_of(job: Job) -> list[Path]:
 
 
 def moved(job: Job, places: Mapping[Path, Path], attempt: Path) -> Job:
-    """The job where its files lie elsewhere, and its results go elsewhere."""
+    """Returns the job with other paths for its files and its results."""
     if isinstance(job, Make):
         files = {point: places[path] for point, path in job.task.files.items()}
         return replace(job, task=replace(job.task, files=files), attempt=attempt)

@@ -23,7 +23,7 @@ class Row:
 
 
 class Problems:
-    """What is wrong with a table, all of it, so that it can be put right in one go."""
+    """All errors of a table, so that they can be fixed together."""
 
     def __init__(self) -> None:
         self.places: dict[str, list[str]] = {}
@@ -35,7 +35,7 @@ class Problems:
         return bool(self.places)
 
     def lines(self) -> list[str]:
-        """A sentence for each kind of problem, after the rows that have it."""
+        """Returns a sentence for each kind of error, with the rows that have it."""
         return [f"{_listed(places)}: {text}".removeprefix(": ") for text, places in self.places.items()]
 
     def stop(self, what: str) -> None:
@@ -59,7 +59,7 @@ def _number(place: str) -> int:
 
 
 def read_table(path: Path) -> list[Row]:
-    """The rows of a file, by its ending."""
+    """Reads the rows of a file; its ending says the format."""
     readers: dict[str, Callable[[Path, Problems], Iterable[Row]]] = {
         ".csv": _read_csv,
         ".tsv": _read_csv,

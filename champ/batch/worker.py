@@ -94,7 +94,7 @@ class Worker:
         return scores(job, self.base / "models" / "champ_metrics")
 
     def failed(self, error: Exception, job: Job) -> Outcome:
-        """What is known of a failure; a server that may have suffered is replaced."""
+        """Records a failure; a server that may be damaged is replaced."""
         message, log = str(error) or type(error).__name__, self.log_tail()
         if isinstance(job, Measure):
             return Outcome(message, log, final=isinstance(error, ValueError))
@@ -224,7 +224,7 @@ class Stages:
                     self.ended.setdefault(node, now)
 
     def seconds(self) -> dict[str, float]:
-        """By title; nodes that ComfyUI did not run again are left out."""
+        """Returns seconds by title; nodes that ComfyUI did not run again are left out."""
         found: dict[str, float] = {}
         for node, ended in self.ended.items():
             about = self.prompt[node]
@@ -242,7 +242,7 @@ def remove_abandoned() -> None:
 
 
 def lay_out(base: Path, original: Path) -> None:
-    """A server's own folders, with the models and custom nodes of another base, and this pack among them."""
+    """Makes a server's own folders, with the models and custom nodes of another base, and this pack among them."""
     custom_nodes = base / "custom_nodes"
     for folder in (custom_nodes, base / "input", base / "output", base / "temp"):
         folder.mkdir()
@@ -256,7 +256,7 @@ def lay_out(base: Path, original: Path) -> None:
 
 
 def name_again(original: Path, link: Path) -> None:
-    """Another name for a file or folder; a copy, where the system has no other names for files."""
+    """Links a file or folder under another name; copies it where the system has no other names for files."""
     if original.is_dir():
         link_folder(link, original)
     elif WINDOWS:
@@ -266,7 +266,7 @@ def name_again(original: Path, link: Path) -> None:
 
 
 def bring_file(original: Path, place: Path) -> None:
-    """The same, but a folder is made anew and filled with links: ComfyUI's lists follow no links to folders."""
+    """Links a file; a folder is made anew and filled with links: ComfyUI's lists follow no links to folders."""
     if original.is_dir():
         place.mkdir()
         for entry in original.iterdir():
@@ -283,7 +283,7 @@ def remove(entry: Path) -> None:
 
 
 def shown_files(outputs: Mapping[str, dict], node: str | None, output: Path) -> list[Path]:
-    """The files with frames that a node has saved, or any node's if none is given."""
+    """Returns the files with frames that a node has saved, or any node's if none is given."""
     found: dict[str, list[Path]] = {}
     for saver, lists in outputs.items():
         items = [item for values in lists.values() if isinstance(values, list) for item in values]

@@ -63,25 +63,25 @@ class Workflow:
 
     @property
     def digest(self) -> str:
-        """Of what is computed: titles and the order of the nodes do not count."""
+        """Returns a digest of what is computed: titles and the order of the nodes do not count."""
         bare = {node: {"class": about["class_type"], **about["inputs"]} for node, about in self.nodes.items()}
         return hashlib.sha256(json.dumps(bare, sort_keys=True).encode()).hexdigest()
 
     def filled(self, values: Mapping[Point, object]) -> Prompt:
-        """The nodes with other values."""
+        """Returns the nodes with other values."""
         prompt = json.loads(json.dumps(self.nodes))
         for (node, name), value in values.items():
             prompt[node]["inputs"][name] = value
         return prompt
 
     def links(self, node: str) -> Iterator[str]:
-        """The nodes that an input of this one comes from."""
+        """Returns the nodes that this one takes its inputs from."""
         for value in self.nodes[node]["inputs"].values():
             if is_link(value) and value[0] in self.nodes:
                 yield value[0]
 
     def above(self, node: str) -> set[str]:
-        """A node and all that it needs."""
+        """Returns a node and everything it needs."""
         found, waiting = set(), [node]
         while waiting:
             if (here := waiting.pop()) not in found:
@@ -93,7 +93,7 @@ class Workflow:
         return [node for node, about in self.nodes.items() if info.get(about["class_type"], {}).get("output_node")]
 
     def only(self, stage: str) -> "Workflow":
-        """What leads to the nodes in which a stage ends."""
+        """Returns the part of the workflow that leads to the last nodes of a stage."""
         ends = [node for node, about in self.nodes.items() if about["class_type"] in STAGES[stage]]
         kept = set().union(*map(self.above, ends))
         return Workflow(self.name, {node: about for node, about in self.nodes.items() if node in kept})
@@ -127,7 +127,7 @@ def _is_node(about: object) -> bool:
 
 
 def specification(info: Info, kind: str, name: str) -> tuple[str, dict] | None:
-    """The type of an input, COMBO for any list, and its options; None if the node does not have it."""
+    """Returns the type of an input, COMBO for any list, and its options; None if the node does not have it."""
     inputs = info[kind]["input"]
     for part in ("required", "optional"):
         known = inputs.get(part, {})
@@ -141,7 +141,7 @@ def specification(info: Info, kind: str, name: str) -> tuple[str, dict] | None:
 
 
 def slot(workflow: Workflow, info: Info, node: str, name: str) -> Slot | None:
-    """What may be put into an input; None if the node does not have it."""
+    """Returns what may be put into an input; None if the node does not have it."""
     kind = workflow.nodes[node]["class_type"]
     found = specification(info, kind, name)
     if found is None:
@@ -155,13 +155,13 @@ def slot(workflow: Workflow, info: Info, node: str, name: str) -> Slot | None:
 
 
 def path_slots(workflow: Workflow, info: Info) -> list[Slot]:
-    """The inputs that name a file or a folder of ComfyUI's input folder."""
+    """Finds the inputs that name a file or a folder of ComfyUI's input folder."""
     found = (slot(workflow, info, node, name) for node, about in workflow.nodes.items() for name in about["inputs"])
     return [one for one in found if one is not None and one.is_path]
 
 
 def find_role(workflow: Workflow, info: Info, role: str) -> Slot:
-    """Where a column like `reference` goes; ValueError says why that cannot be told."""
+    """Finds the input of a column like `reference`; ValueError says why that cannot be told."""
 
     def takes(one: Slot) -> bool:
         kind = workflow.nodes[one.node]["class_type"]
@@ -181,7 +181,7 @@ def find_role(workflow: Workflow, info: Info, role: str) -> Slot:
 
 
 def find_input(workflow: Workflow, info: Info, column: str) -> Slot:
-    """The input that a column `title.input` or `node.input` names; ValueError says why there is none."""
+    """Finds the input that a column `title.input` or `node.input` names; ValueError says why there is none."""
     splits = [(column[:i], column[i + 1 :]) for i, letter in enumerate(column) if letter == "."]
     for left, name in splits:
         nodes = [left] if left in workflow.nodes else [n for n in workflow.nodes if workflow.title(n) == left]
@@ -214,7 +214,7 @@ def _perhaps(name: str, known: Sequence[str]) -> str:
 
 
 def convert(slot: Slot, value: object) -> object:
-    """A cell as the input's type; ValueError says what was expected. Cells of CSV are text."""
+    """Converts a cell to the input's type; ValueError says what was expected. Cells of CSV are text."""
     if slot.kind == "BOOLEAN":
         found = WORDS.get(str(value).lower())
         if found is None:

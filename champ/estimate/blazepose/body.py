@@ -1,4 +1,4 @@
-"""The points of one person: what BlazePose's network for the body says about a square around them."""
+"""Reads the points of one person with BlazePose's body network, from a square around them."""
 
 from dataclasses import dataclass
 
@@ -33,12 +33,12 @@ class SeenPerson:
 
     @property
     def square(self) -> TurnedSquare:
-        """Where to look for this person in the next frame."""
+        """The square in which to look for this person in the next frame."""
         return upright(self.points[CENTRE], self.points[CIRCLE], LARGER)
 
 
 def see_people(networks: BlazePoseNetworks, picture: np.ndarray, squares: list[TurnedSquare]) -> list[SeenPerson]:
-    """Whoever is in each square."""
+    """Estimates the person in each square."""
     if not squares:
         return []
     crops = [cut(picture, square, BODY) for square in squares]
@@ -57,12 +57,12 @@ def see_people(networks: BlazePoseNetworks, picture: np.ndarray, squares: list[T
 
 
 def is_inside(points: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """(N,) whether points (N, 2) are in a picture (H, W, 3)."""
+    """Returns whether points (N, 2) are inside a picture (H, W, 3)."""
     return np.all((points >= 0) & (points < picture.shape[1::-1]), axis=1)
 
 
 def refine(points: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Points (N, 39, 2) of crops, moved to the middle of what the heat maps (N, 39, 64, 64) have around them."""
+    """Moves points (N, 39, 2) of crops to the centre of mass of the heat maps (N, 39, 64, 64) around them."""
     size = heat.shape[-1]
     column, row = np.moveaxis(np.floor(points / CELL).astype(int), -1, 0)
     known = (column >= 0) & (column < size) & (row >= 0) & (row < size)
@@ -80,7 +80,7 @@ def refine(points: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def behind_head(world: np.ndarray) -> np.ndarray:
-    """(33,) which points of the head the head itself hides: the network calls all of them seen."""
+    """Returns which of the 33 points are hidden by the head itself; the network calls all of them visible."""
     hidden = np.zeros(SEEN, dtype=bool)
     across = world[L_EAR] - world[R_EAR]
     width = np.linalg.norm(across) + 1e-9
@@ -94,6 +94,6 @@ def behind_head(world: np.ndarray) -> np.ndarray:
 
 
 def apart(a: SeenPerson, b: SeenPerson) -> float:
-    """How far two people's limbs are from each other, in the size of the smaller one's square."""
+    """Returns the distance between two people's limbs, relative to the smaller square."""
     distance = np.linalg.norm(a.points[LIMBS, :] - b.points[LIMBS, :], axis=1)
     return float(np.median(distance)) / max(min(a.square.size, b.square.size), 1e-6)

@@ -19,24 +19,25 @@ class TurnedSquare:
 
     @property
     def axes(self) -> np.ndarray:
-        """Rows: where the crop's x and y point to in the picture."""
+        """Returns the directions of the crop's x and y in the picture, as rows."""
         c, s = math.cos(self.angle), math.sin(self.angle)
         return np.array([[c, s], [-s, c]])
 
     def to_picture(self, points: np.ndarray, crop: int) -> np.ndarray:
-        """Points (..., 2) in a crop of `crop` pixels as points of the picture."""
+        """Converts points (..., 2) in a crop of `crop` pixels to points of the picture."""
         return (points / crop - 0.5) * self.size @ self.axes + (self.x, self.y)
 
 
 def upright(start: np.ndarray, end: np.ndarray, scale: float) -> TurnedSquare:
-    """Around the circle about the first of two points through the second, which is above it in the crop, and `scale`
-    times as large."""
+    """Returns the square around the circle about the first of two points through the second, `scale` times as large and
+    turned so that the second is above the first."""
     x, y = (end - start).tolist()
     return TurnedSquare(float(start[0]), float(start[1]), 2 * scale * math.hypot(x, y), math.atan2(x, -y))
 
 
 def cut(picture: np.ndarray, square: TurnedSquare, size: int, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
-    """(size, size, 3) uint8 of a picture (H, W, 3); outside it its edge goes on, or what OpenCV's `border` says."""
+    """Cuts a square out of a picture (H, W, 3) as (size, size, 3) uint8; outside the picture its edge is repeated, or
+    what OpenCV's `border` says."""
     if square.size >= 2 * size:
         picture, square = shrunk(picture, square, int(square.size // size))
     axes = square.axes * (square.size / size)
@@ -47,9 +48,10 @@ def cut(picture: np.ndarray, square: TurnedSquare, size: int, border: int = cv2.
 
 
 def shrunk(picture: np.ndarray, square: TurnedSquare, times: int) -> tuple[np.ndarray, TurnedSquare]:
-    """The picture around a square, whole pixels made one each, so that none is passed over; and the square in it.
+    """Shrinks the picture around a square by averaging whole pixels, so that none is skipped; returns it with the
+    square.
 
-    MediaPipe passes pixels over, and its points tremble more for it."""
+    MediaPipe skips pixels, which adds jitter to its points."""
     reach = square.size * math.sqrt(0.5)
     (x0, x1), (y0, y1) = (
         (int(max(0, middle - reach)), int(min(length, middle + reach + times)))

@@ -1,4 +1,4 @@
-"""Where people are in a picture: BlazePose's detector, which knows them by their heads."""
+"""Finds people in a picture with BlazePose's detector, which recognises them by their heads."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class Found(NamedTuple):
 
 
 def anchors() -> np.ndarray:
-    """(2254, 2) x, y in pixels of the crop."""
+    """Returns the anchors (2254, 2), x and y in pixels of the crop."""
     grids = []
     for stride, count in GRIDS:
         line = (np.arange(PERSON // stride) + 0.5) * stride
@@ -32,8 +32,9 @@ ANCHORS = anchors()
 
 
 def decode_people(boxes: np.ndarray, logits: np.ndarray, score: float) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (N,) of at least `score`, best first, and (N, 6, 2) in pixels of the crop: the upper left and lower right
-    of the head, the middle of the hips, a point on the circle around the person, and the same of the upper body."""
+    """Returns scores (N,) of at least `score`, best first, and points (N, 6, 2) in pixels of the crop: the upper left
+    and lower right of the head, the middle of the hips, a point on the circle around the person, and the same of the
+    upper body."""
     scores = logistic(logits)
     good = np.flatnonzero(scores >= score)
     good = good[np.argsort(-scores[good], kind="stable")]
@@ -44,7 +45,7 @@ def decode_people(boxes: np.ndarray, logits: np.ndarray, score: float) -> tuple[
 
 
 def merge(scores: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One for each head, in the order of `decode_people`: the mean, by their scores, of all that overlap the best."""
+    """Merges boxes of the same head, in the order of `decode_people`: their mean, weighted by score."""
     best, means, waiting = [], [], np.arange(len(scores))
     while len(waiting):
         low, high = points[waiting, 0], points[waiting, 1]
@@ -59,7 +60,7 @@ def merge(scores: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def detect(networks: BlazePoseNetworks, picture: np.ndarray, views: list[TurnedSquare], score: float) -> list[Found]:
-    """People who are seen in one of the views at least as clearly as `score`, best first; some may be there twice."""
+    """Finds people with at least `score` in any of the views, best first; some may occur twice."""
     crops = [cut(picture, view, PERSON, cv2.BORDER_CONSTANT) for view in views]
     found = []
     for view, boxes, logits in zip(views, *networks.see("person", crops)):
@@ -74,8 +75,8 @@ def whole_picture(width: int, height: int) -> TurnedSquare:
 
 
 def tiles(width: int, height: int, share: float) -> list[TurnedSquare]:
-    """Squares that cover a picture, each half over the next, with a side of a share of the picture's shorter one; none
-    where one would be as good as the whole picture."""
+    """Returns overlapping squares that cover a picture, their side a share of the picture's shorter one; none where one
+    square would do."""
     side = share * min(width, height)
     if max(width, height) < 1.2 * side:
         return []

@@ -1,4 +1,4 @@
-"""Everybody in a clip: found by the detector, and from then on looked for where their own points say."""
+"""Follows everybody in a clip: found by the detector, then looked for where their own points say."""
 
 from collections.abc import Iterable, Iterator
 
@@ -36,7 +36,7 @@ NEW_GHOST, GHOST = 0.6, 0.85
 def follow(
     networks: BlazePoseNetworks, pictures: Iterable[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, list[SeenPerson]]]:
-    """Each picture of a clip with the people in it."""
+    """Yields each picture of a clip with the people in it."""
     people: list[SeenPerson] = []
     last = None  # picture that was not plain
     for number, picture in enumerate(pictures):
@@ -59,7 +59,8 @@ def follow(
 
 
 def everybody(networks: BlazePoseNetworks, picture: np.ndarray, views: list[TurnedSquare]) -> list[SeenPerson]:
-    """The people of one picture: the detector is given it again, without those whom it found, until it finds nobody."""
+    """Finds all people of one picture: the detector runs again, with those it found painted over, until it finds
+    nobody."""
     height, width = picture.shape[:2]
     people: list[SeenPerson] = []
     for parts, score in ((views, SCORE), (tiles(width, height, SMALL), SMALL_SCORE)):
@@ -74,8 +75,8 @@ def everybody(networks: BlazePoseNetworks, picture: np.ndarray, views: list[Turn
 def continued(
     networks: BlazePoseNetworks, picture: np.ndarray, people: list[SeenPerson], changed: bool = False
 ) -> list[SeenPerson]:
-    """Those who are still there; of two who became the same, the one who moved less. After what may be a cut
-    (`changed`) they must be where they were."""
+    """Returns those who are still there; of two who became the same, the one who moved less. After what may be a cut
+    (`changed`), they must be where they were."""
     seen = see_people(networks, picture, [person.square for person in people])
     ways = [(apart(now, person), now) for now, person in zip(seen, people) if fits(now, picture)]
     presence, way = (NEW, JUMP) if changed else (PRESENT, np.inf)
@@ -90,8 +91,8 @@ def newcomers(
     views: list[TurnedSquare],
     score: float = SCORE,
 ) -> list[SeenPerson]:
-    """People besides the known ones. The detector sees a picture in which those are painted over; whom it finds must
-    be there in the picture itself, at a second look from where the first one says too."""
+    """Finds people besides the known ones. The detector sees a picture in which those are painted over; a person counts
+    if two looks at the picture itself, the second from where the first one ended, find them too."""
     found = detect(networks, painted_over(picture, known), views, score)
     candidates = each_once([one for one in found if one.square.size >= LEAST])
     first = [
@@ -117,7 +118,7 @@ def alike(a: TurnedSquare, b: TurnedSquare) -> bool:
 
 
 def fits(person: SeenPerson, picture: np.ndarray) -> bool:
-    """Whether a square can be looked at: neither a speck nor far outside."""
+    """Returns whether a square can be looked at: neither tiny nor far outside the picture."""
     square, (height, width) = person.square, picture.shape[:2]
     reach = square.size / 2
     return (
@@ -138,7 +139,7 @@ def is_clear(before: TurnedSquare, person: SeenPerson, picture: np.ndarray) -> b
 
 
 def distinct_people(people: list[SeenPerson], known: list[SeenPerson], ghost: float) -> list[SeenPerson]:
-    """Those who are neither one of the known ones nor one before them, nor seen in the body of such a one."""
+    """Drops people who are a known one or an earlier one again, or a ghost on the body of such a one."""
     kept: list[SeenPerson] = []
     for person in people:
         others = known + kept
@@ -148,7 +149,7 @@ def distinct_people(people: list[SeenPerson], known: list[SeenPerson], ghost: fl
 
 
 def ghostliness(person: SeenPerson, other: SeenPerson) -> float:
-    """Share of a person's seen points that lie on another one."""
+    """Returns the share of a person's visible points that lie on another person."""
     points = person.points[:SEEN][person.score >= CLEAR]
     start, end = other.points[BONES, :].swapaxes(0, 1)
     along = end - start

@@ -1,4 +1,4 @@
-"""BlazePose in ComfyUI's hands: moved as ComfyUI decides, and released after use."""
+"""BlazePose under ComfyUI's model management: loaded when needed, released after use."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -25,13 +25,13 @@ class BlazePose:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """The networks are loaded in here, and make room afterwards, whatever happens."""
+        """Loads the networks for the block, and frees their memory afterwards, whatever happens."""
         with loaded(self.patcher, memory=WORKING, whole=True):
             yield
 
     def find_poses(self, pictures: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, list[Pose]]]:
-        """Each RGB picture (H, W, 3) uint8 with its people, none where nobody is found. A few pictures wait until their
-        hands and faces are looked at, and no more."""
+        """Yields each RGB picture (H, W, 3) uint8 with its people, none where nobody is found. Only a few pictures are
+        held at a time, until their hands and faces are estimated."""
         return find_poses(self.patcher.model, pictures, self.hands_and_face)
 
 

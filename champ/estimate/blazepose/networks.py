@@ -41,7 +41,7 @@ class Conv(nn.Conv2d):
 
 
 def relu6(x: Tensor) -> Tensor:
-    """In place, which saves a fifth of the time on a CPU."""
+    """Applies ReLU6 in place, which saves a fifth of the time on a CPU."""
     return F.relu6(x, inplace=True)
 
 
@@ -132,7 +132,8 @@ def twice(x: Tensor) -> Tensor:
 
 
 def to_squares(x: Tensor) -> Tensor:
-    """Quarters of the channels to squares of 2x2 pixels; PyTorch's pixel_shuffle takes neighbours of four channels."""
+    """Moves quarters of the channels to squares of 2x2 pixels; PyTorch's pixel_shuffle takes neighbours of four
+    channels."""
     count, width, rows, columns = x.shape
     x = x.view(count, 2, 2, width // 4, rows, columns).permute(0, 3, 4, 1, 5, 2)
     return x.reshape(count, width // 4, 2 * rows, 2 * columns)
@@ -173,7 +174,7 @@ class PersonDetector(nn.Module):
 
 
 class SeenBody(NamedTuple):
-    """What is seen of one person in each crop."""
+    """The output for one person in each crop."""
 
     points: Tensor  # (N, 39, 5) x, y, z in pixels of the crop, logits of being visible and of being in the crop
     presence: Tensor  # (N,) 0..1 of somebody being there
@@ -220,7 +221,7 @@ class HandPoints(nn.Module):
 
 
 def with_channels(x: Tensor, width: int) -> Tensor:
-    """More channels, of zeros."""
+    """Adds channels of zeros."""
     return F.pad(x, (0, 0, 0, 0, 0, width - x.shape[1]))
 
 
@@ -268,7 +269,7 @@ class BlazePoseNetworks(nn.Module):
 
     @torch.inference_mode()
     def see(self, name: str, crops: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """What one of the networks says about uint8 crops (size, size, 3)."""
+        """Runs one of the networks on uint8 crops (size, size, 3)."""
         network = getattr(self, name)
         weight = next(network.parameters())
         outputs = []
@@ -281,7 +282,7 @@ class BlazePoseNetworks(nn.Module):
 
 
 def read_networks(file: Path = FILE) -> BlazePoseNetworks:
-    """With the weights that come with the pack, in float32 on the CPU."""
+    """Reads the networks with the weights of the pack, in float32 on the CPU."""
     networks = BlazePoseNetworks()
     networks.load_state_dict(load_file(file))
     return networks.eval().requires_grad_(False).to(memory_format=torch.channels_last)

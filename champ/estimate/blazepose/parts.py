@@ -41,7 +41,7 @@ class Parts(NamedTuple):
 def see_parts(
     networks: BlazePoseNetworks, pictures: Sequence[np.ndarray], people: Sequence[list[SeenPerson]]
 ) -> list[list[Parts]]:
-    """The hands and faces of the people of each picture, of all of them at once."""
+    """Estimates hands and faces of the people in several pictures together."""
     there = [(picture, person) for picture, persons in zip(pictures, people) for person in persons]
     hands = _see(networks, "hand", HAND, [(p, hand_square(who, arm)) for p, who in there for arm in ARMS])
     faces = _see(networks, "face", FACE, [(p, face_square(who)) for p, who in there])
@@ -56,7 +56,7 @@ def see_parts(
 def _see(
     networks: BlazePoseNetworks, name: str, size: int, wanted: list[tuple[np.ndarray, TurnedSquare | None]]
 ) -> list[np.ndarray | None]:
-    """Points (N, 3) in each square, where there is one and the network sees what it knows."""
+    """Returns points (N, 3) for each square, or None where there is no square or nothing is recognised."""
     found: list[np.ndarray | None] = [None] * len(wanted)
     useful = [(i, picture, s) for i, (picture, s) in enumerate(wanted) if s is not None and s.size >= LEAST]
     if useful:
@@ -70,7 +70,7 @@ def _see(
 
 
 def hand_square(person: SeenPerson, arm: tuple[int, int, int]) -> TurnedSquare | None:
-    """With the fingers up."""
+    """Returns the square around a hand, turned so that the fingers point up."""
     wrist, pinky, index = person.points[arm, :]
     if person.score[arm[0]] < CLEAR:
         return None
@@ -82,7 +82,7 @@ def hand_square(person: SeenPerson, arm: tuple[int, int, int]) -> TurnedSquare |
 
 
 def face_square(person: SeenPerson) -> TurnedSquare | None:
-    """With the eyes above the mouth, on a level."""
+    """Returns the square around a face, turned so that the eyes are level and above the mouth."""
     if person.score[NOSE] < CLEAR:
         return None
     left, right = person.points[EYES, :]
@@ -98,7 +98,7 @@ def face_square(person: SeenPerson) -> TurnedSquare | None:
 def hands_apart(
     person: SeenPerson, left: np.ndarray | None, right: np.ndarray | None
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Where both squares show the same hand, it is that of the wrist which is nearer to where it begins."""
+    """Separates the hands: where both squares show the same hand, it belongs to the nearer wrist."""
     if left is None or right is None:
         return left, right
     size = np.ptp(left[:, :2], axis=0).max()

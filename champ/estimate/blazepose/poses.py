@@ -1,4 +1,4 @@
-"""From a clip to everybody's keypoints in DWPose's format, with BlazePose."""
+"""Estimates everybody's keypoints in a clip with BlazePose, in DWPose's format."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -21,7 +21,7 @@ SMALL_TOES = (1, 4)  # of those six: not among the points
 def find_poses(
     networks: BlazePoseNetworks, pictures: Iterable[np.ndarray], hands_and_face: bool = True
 ) -> Iterator[tuple[np.ndarray, list[Pose]]]:
-    """Each RGB picture (H, W, 3) uint8 with its people; none where nobody is found."""
+    """Yields each RGB picture (H, W, 3) uint8 with its people; none where nobody is found."""
     source = follow(networks, pictures)
     while taken := list(islice(source, TOGETHER)):
         seen, people = zip(*taken)
