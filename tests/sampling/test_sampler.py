@@ -36,6 +36,8 @@ def test_official_clips(family, length):
     exact = sample(model, ddim(), sigmas, noise, family.conditioning(len(noise)))
     assert relative(exact, data[f"{length}/latents_final/exact_fp64"]) < 5e-5
     assert relative(exact, data[f"{length}/latents_final/bank_fp32"]) < 5e-5
+    if length == "long":
+        return  # windows are the same for every sampler, and ComfyUI's own is compared on the short clip
     simple = comfy.samplers.calculate_sigmas(sampling, "simple", 20)
     stock = sample(model, comfy.samplers.sampler_object("ddim"), simple, noise, family.conditioning(len(noise)))
     # This Animate Anyone net answers a change of 1e-5 in the noise with 5e-4, seven times as much as the Champ net.
