@@ -1,6 +1,7 @@
 // The motion of a node as a source for the player: asks the server what the widgets make of it, before anything is run.
 import { api } from "../../scripts/api.js";
 import { beginning, drawFigure, forget } from "./figure.js";
+import { translate } from "./language.js";
 
 // Whose motion the server works out from their widgets; others are known after a run.
 const WORKED_OUT = new Set([
@@ -62,7 +63,7 @@ export async function readMotion(node, nodes, before) {
   const answer = await api.fetchApi("/champ/motion", options);
   if (!answer.ok) return { says: await answer.text() };
   const about = await answer.json();
-  if (!about.matrices) return { says: about.not_yet ?? about.error };
+  if (!about.matrices) return { says: translate(about.not_yet ?? about.error) };
   return { source: sourceOf(unpack(about), before?.look) };
 }
 
