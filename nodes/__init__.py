@@ -30,25 +30,25 @@ from . import (
 
 class ChampExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        modules = (
+        modules = (  # in the order of the work, which is that of the node library
             body,
             example,
             motion,
             motion_files,
-            smooth,
-            transfer,
-            maps,
             blazepose,
             pose,
             person,
             estimate,
             fit,
+            smooth,
+            transfer,
+            maps,
             models,
             guidance,
             reference,
-            calibrate,
             sampling,
             aggregate,
+            calibrate,
             compare,
             metrics,
         )

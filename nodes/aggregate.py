@@ -11,16 +11,17 @@ from .types import schema
 def window_inputs() -> list[io.Int.Input | io.Combo.Input]:
     return [
         io.Int.Input(
-            "length", default=24, min=1, max=1024,
+            "length", display_name="window length", default=24, min=1, max=1024,
             tooltip="Frames in one window, which are denoised together. Memory depends on this number. The official "
             "models know at most 32.",
         ),
         io.Int.Input(
-            "overlap", default=4, min=0, max=1023, tooltip="Frames that neighbouring windows share. A larger overlap "
-            "is smoother and slower."
+            "overlap", display_name="window overlap", default=4, min=0, max=1023,
+            tooltip="Frames that neighbouring windows share. A larger overlap is smoother and slower.",
         ),
         io.Combo.Input(
             "schedule",
+            display_name="window schedule",
             options=list(SCHEDULES),
             default="open",
             tooltip="open: windows from the first frame to the last. looped: also joins the end to the beginning, for "
@@ -28,6 +29,7 @@ def window_inputs() -> list[io.Int.Input | io.Combo.Input]:
         ),
         io.Combo.Input(
             "weights",
+            display_name="window blending",
             options=list(WEIGHTS),
             default="ramps",
             tooltip="How overlapping windows are blended. flat: a plain average, as in the official code. ramps: a "

@@ -12,7 +12,7 @@ class ChampLoadBlazePose(io.ComfyNode):
         return schema(
             node_id="ChampLoadBlazePose",
             display_name="Load BlazePose (built-in)",
-            category="Champ/model",
+            category="Champ/pose",
             aliases=["MediaPipe", "pose detector", "openpose", "keypoints", "holistic", "hands", "face mesh"],
             description="Loads the pose network that comes with this pack: MediaPipe's BlazePose, with its networks "
             "for hands and faces. Nothing has to be downloaded. It finds the keypoints of people in a video or "

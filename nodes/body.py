@@ -68,12 +68,12 @@ class ChampLoadSMPL(io.ComfyNode):
                     ".pkl, or an .npz or .safetensors copy of it.",
                 ),
                 io.Float.Input(
-                    "beta_0", default=0.0, min=-5.0, max=5.0, step=0.05,
+                    "beta_0", display_name="size (beta 0)", default=0.0, min=-5.0, max=5.0, step=0.05,
                     tooltip="SMPL's first shape parameter, mainly the size. Larger is taller for the neutral and "
                     "female models, smaller for the male one.",
                 ),
                 io.Float.Input(
-                    "beta_1", default=0.0, min=-5.0, max=5.0, step=0.05,
+                    "beta_1", display_name="girth (beta 1)", default=0.0, min=-5.0, max=5.0, step=0.05,
                     tooltip="SMPL's second shape parameter, mainly the girth. Larger is thinner.",
                 ),
             ],

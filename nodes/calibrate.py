@@ -76,6 +76,7 @@ class ChampCalibrateReference(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "points",
+                    display_name="points to align",
                     options=list(SUBSETS),
                     default="auto",
                     tooltip="Which points are aligned. auto: the largest group of points that agree, so limbs that "
@@ -83,6 +84,7 @@ class ChampCalibrateReference(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "masking",
+                    display_name="keep background apart",
                     options=["off", "paper"],
                     default="off",
                     tooltip="paper: the person's pixels read only the moved image, all others read only the background "
@@ -90,6 +92,7 @@ class ChampCalibrateReference(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "group_size",
+                    display_name="frames in a group",
                     default=4,
                     min=1,
                     max=64,
@@ -106,6 +109,7 @@ class ChampCalibrateReference(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "max_warps",
+                    display_name="most positions",
                     default=32,
                     min=1,
                     max=1000,

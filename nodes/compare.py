@@ -26,7 +26,14 @@ class ChampCompareGrid(io.ComfyNode):
                     )
                     for i in range(2, CLIPS + 1)
                 ),
-                io.Int.Input("columns", default=0, min=0, max=CLIPS, tooltip="Clips in a row; 0 puts all in one row."),
+                io.Int.Input(
+                    "columns",
+                    display_name="clips in a row",
+                    default=0,
+                    min=0,
+                    max=CLIPS,
+                    tooltip="Clips in a row; 0 puts all in one row.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="The clips in one picture.")],
         )

@@ -40,7 +40,9 @@ class ChampMeasure(io.ComfyNode):
             "FVD. With a mask, also for the person alone and the background alone.",
             inputs=[
                 io.Image.Input("images", tooltip="The result."),
-                io.Image.Input("truth", tooltip="The true clip, with the same size and number of frames."),
+                io.Image.Input(
+                    "truth", display_name="true clip", tooltip="The true clip, with the same size and number of frames."
+                ),
                 io.Mask.Input(
                     "mask",
                     optional=True,

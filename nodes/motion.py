@@ -121,18 +121,21 @@ class ChampCamera(io.ComfyNode):
                 *picture_size(),
                 io.String.Input(
                     "azimuth",
+                    display_name="degrees around",
                     default="0",
                     tooltip="Degrees around the person, towards the person's left. One number is a fixed camera. "
                     "Several are a path over the clip: 0, 360 goes once around; 0, 90, 0 goes to the side and back.",
                 ),
                 io.String.Input(
                     "elevation",
+                    display_name="degrees above",
                     default="0",
                     tooltip="Degrees above the person; negative numbers are below. Several numbers are a path over the "
                     "clip.",
                 ),
                 io.Float.Input(
                     "fill",
+                    display_name="size in the picture",
                     default=0.85,
                     min=0.05,
                     max=4.0,
@@ -141,6 +144,7 @@ class ChampCamera(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "fov",
+                    display_name="field of view",
                     default=round(FOV, 2),
                     min=1.0,
                     max=120.0,

@@ -31,7 +31,7 @@ class ChampLoadDWPose(io.ComfyNode):
         return schema(
             node_id="ChampLoadDWPose",
             display_name="Load DWPose",
-            category="Champ/model",
+            category="Champ/pose",
             aliases=["pose detector", "openpose", "YOLOX", "RTMPose", "keypoints"],
             description="Loads the two networks of DWPose, which find people and their keypoints, from models/dwpose "
             "or from the folder of the ControlNet Auxiliary Preprocessors.",

@@ -73,6 +73,7 @@ class ChampEncodeReference(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "fit",
+                    display_name="other aspect ratio",
                     options=list(FITS),
                     default="crop",
                     tooltip="What happens to an image of another aspect ratio. crop cuts the edges, pad adds black, "

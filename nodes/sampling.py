@@ -61,6 +61,7 @@ class ChampApply(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "betas",
+                    display_name="beta schedule",
                     options=list(BETAS),
                     tooltip="Beta schedule. The official inference uses linear. The models were trained with "
                     "scaled_linear, which changes light and contrast slightly.",
@@ -154,7 +155,7 @@ class ChampSigmas(io.ComfyNode):
         return schema(
             node_id="ChampSigmas",
             display_name="Champ Trailing Sigmas",
-            category="Champ/sampling",
+            category="Champ/sampling/custom",
             aliases=["scheduler", "timesteps", "trailing spacing", "zero terminal SNR"],
             description="The noise levels of the official timesteps, for SamplerCustom and SamplerCustomAdvanced. "
             "Exact for any number of steps.",
@@ -173,7 +174,7 @@ class ChampDDIM(io.ComfyNode):
         return schema(
             node_id="ChampDDIM",
             display_name="Champ DDIM",
-            category="Champ/sampling",
+            category="Champ/sampling/custom",
             aliases=["sampler", "DDIM", "zero terminal SNR"],
             description="The official sampler for SamplerCustom and SamplerCustomAdvanced. It is exact in the first "
             "step, which contains no signal at all. ComfyUI's own ddim comes very close.",
@@ -192,7 +193,7 @@ class ChampNoise(io.ComfyNode):
         return schema(
             node_id="ChampNoise",
             display_name="Champ Noise",
-            category="Champ/sampling",
+            category="Champ/sampling/custom",
             aliases=["random noise", "seed", "initial noise", "flicker"],
             description="Noise for SamplerCustomAdvanced.",
             inputs=[

@@ -47,6 +47,7 @@ class ChampTransferMotion(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "figure_scale",
+                    display_name="slimmer or fatter",
                     default=0.0,
                     min=-10.0,
                     max=10.0,
@@ -55,6 +56,7 @@ class ChampTransferMotion(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "match",
+                    display_name="align by",
                     options=list(MATCHES),
                     default="floor",
                     optional=True,
@@ -63,6 +65,7 @@ class ChampTransferMotion(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "keep_inside",
+                    display_name="keep inside the picture",
                     default=False,
                     optional=True,
                     tooltip="Moves the whole motion, and makes it smaller if needed, so that nothing of it leaves the "
