@@ -31,6 +31,7 @@ from .compat import managed, operations
 from .config import ANIMATE_ANYONE, MOTION_KEY, TEMPORAL, MotionSizes, UNetSizes
 from .denoiser import ChampModel, ModelConfig
 from .guidance import EncoderSizes, GuidanceEncoders, MapEncoder
+from .latents import latents_of
 from .reference import ReferenceNet, ReferenceUNet
 
 # How weights are stored, as in ComfyUI's diffusion model loader: (type, fast fp8 matrix products).
@@ -66,6 +67,7 @@ def load_denoiser(
             _warn_of_musepose(files, motion_sizes)
 
     config = ModelConfig(sizes.comfy())
+    config.latent_format = latents_of(sizes.channels[0])
     dtype, cast, fast = _storage({**state, **motion_state}, weight_dtype)
     config.set_inference_dtype(dtype, cast)
     config.custom_operations = operations(dtype, cast, fast)
