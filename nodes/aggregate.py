@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..champ.sampling.aggregation import with_windows
 from ..champ.sampling.interpolate import METHODS, interpolate
 from ..champ.sampling.windows import SCHEDULES, WEIGHTS
-from .types import schema
+from .types import progress, schema
 
 
 def window_inputs() -> list[io.Int.Input | io.Combo.Input]:
@@ -82,6 +82,7 @@ class ChampInterpolateLatents(io.ComfyNode):
         )
 
     @classmethod
+    @progress("Interpolating")
     def execute(cls, latent, factor, method) -> io.NodeOutput:
         return io.NodeOutput({"samples": interpolate(latent["samples"], factor, method)})
 

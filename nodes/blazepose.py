@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..champ.estimate.blazepose.model import load_blazepose
-from .types import ChampDWPose, schema
+from .types import ChampDWPose, progress, schema
 
 
 class ChampLoadBlazePose(io.ComfyNode):
@@ -31,6 +31,7 @@ class ChampLoadBlazePose(io.ComfyNode):
         )
 
     @classmethod
+    @progress("Loading BlazePose")
     def execute(cls, hands_and_face) -> io.NodeOutput:
         return io.NodeOutput(load_blazepose(hands_and_face))
 

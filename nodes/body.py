@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..champ.body.free import free_body_betas, load_free_body
 from ..champ.body.smpl import load_smpl
 from .files import SMPL_EXTENSIONS, register_folder, smpl_file, smpl_files
-from .types import ChampBody, checked, schema
+from .types import ChampBody, checked, progress, schema
 
 register_folder("smpl", SMPL_EXTENSIONS)
 
@@ -85,6 +85,7 @@ class ChampLoadSMPL(io.ComfyNode):
         return checked(smpl_file, model_name)
 
     @classmethod
+    @progress("Loading the body")
     def execute(cls, model_name, beta_0, beta_1) -> io.NodeOutput:
         return io.NodeOutput(load_smpl(smpl_file(model_name)).with_betas(torch.tensor([beta_0, beta_1])))
 

@@ -134,7 +134,7 @@ class ChampCalibrateReference(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Calibrating the reference", "")
     def execute(
         cls, reference, reference_net, vae, points, masking, group_size, seed, max_warps, strength, start, end,
         reference_motion=None, motion=None, body=None, reference_keypoints=None, pose_keypoints=None,

@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io
 
 from ..champ.render.grid import side_by_side
-from .types import schema
+from .types import progress, schema
 
 CLIPS = 6
 
@@ -39,6 +39,7 @@ class ChampCompareGrid(io.ComfyNode):
         )
 
     @classmethod
+    @progress("Putting the clips side by side")
     def execute(cls, columns, **images) -> io.NodeOutput:
         names = [f"image_{i}" for i in range(1, CLIPS + 1)]
         clips: list[torch.Tensor] = [images[name][..., :3] for name in names if images.get(name) is not None]

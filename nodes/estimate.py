@@ -60,6 +60,7 @@ class ChampLoadHMR2(io.ComfyNode):
         return checked(hmr2_file, model_name)
 
     @classmethod
+    @progress("Loading HMR2")
     def execute(cls, model_name, weight_dtype, half_precision_copy) -> io.NodeOutput:
         return io.NodeOutput(load_hmr2(hmr2_file(model_name), weight_dtype, half_precision_copy))
 
@@ -113,7 +114,7 @@ class ChampEstimateMotion(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Estimating the motion")
     def execute(cls, hmr2, clip, fps, pose_keypoints=None, body=None) -> io.NodeOutput:
         frames = pictures(clip)
         shot = None

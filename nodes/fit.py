@@ -107,7 +107,7 @@ class ChampFitMotion(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Fitting the body", "")
     def execute(cls, pose_keypoints, fps, clip=None, body=None, fov=LONG_LENS) -> io.NodeOutput:
         body = body or load_free_body()
         frames, width, height, people, shot = keypoints_of_clip(pose_keypoints, clip)

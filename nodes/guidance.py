@@ -53,7 +53,7 @@ class ChampEncodeGuidance(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    @progress()
+    @progress("Encoding the maps")
     def execute(cls, guidance_encoders, width, height, start, end, mask=None, add_to=None, **values) -> io.NodeOutput:
         images = {name: values[name] for name in ENCODED_MAPS if values.get(name) is not None}
         if not images:

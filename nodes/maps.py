@@ -83,7 +83,7 @@ class ChampRenderMaps(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Drawing the maps")
     def execute(cls, motion, body, pose_keypoints=None) -> io.NodeOutput:
         width, height = motion.width, motion.height
         detected = None
@@ -138,7 +138,7 @@ class ChampLoadMaps(io.ComfyNode):
         return [(str(file), file.stat().st_mtime_ns) for file in files]
 
     @classmethod
-    @progress()
+    @progress("Reading the maps")
     def execute(cls, folder, start, count) -> io.NodeOutput:
         path = map_folder(folder)
         maps = load_maps(path, start, count or None)
@@ -189,7 +189,7 @@ class ChampSaveMaps(io.ComfyNode):
         return checked(new_output_path, folder)
 
     @classmethod
-    @progress()
+    @progress("Writing the maps")
     def execute(
         cls, folder, fps, depth=None, normal=None, semantic_map=None, dwpose=None, mask=None, images=None
     ) -> io.NodeOutput:
@@ -242,7 +242,7 @@ class ChampDrawSkeleton(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    @progress()
+    @progress("Drawing the skeletons")
     def execute(cls, pose_keypoints, width, height, draw_body, draw_hands, draw_face) -> io.NodeOutput:
         found_width, found_height = canvas_size(pose_keypoints)
         if not width and not height:
@@ -284,6 +284,7 @@ class ChampCheckMaps(io.ComfyNode):
         )
 
     @classmethod
+    @progress("Checking the maps")
     def execute(cls, semantic_map, stop, mask=None) -> io.NodeOutput:
         problem = palette_report(to_bytes(semantic_map[..., :3]), None if mask is None else to_bytes(mask))
         if problem and stop:

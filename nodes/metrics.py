@@ -70,7 +70,7 @@ class ChampMeasure(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    @progress()
+    @progress("Measuring")
     def execute(cls, images, truth, protocol, lpips, fid_vid, fvd, mask=None) -> io.NodeOutput:
         # Missing files are reported before anything is computed.
         wanted = {"LPIPS": lpips, "FID-VID": fid_vid, "FVD": fvd}

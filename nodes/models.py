@@ -7,7 +7,7 @@ from ..champ.model.checkpoint import SUFFIXES, find_set
 from ..champ.model.exchanged import encoder_doubts
 from ..champ.model.loading import WEIGHT_DTYPES, load_denoiser, load_encoders, load_reference_net
 from .files import checkpoint_sets, register_folder, register_shipped, set_place
-from .types import ChampGuidanceEncoders, ChampReferenceNet, checked, schema, warn
+from .types import ChampGuidanceEncoders, ChampReferenceNet, checked, progress, schema, warn
 
 register_folder("champ", set(SUFFIXES))
 register_shipped("champ", "vae")
@@ -61,6 +61,7 @@ class ChampLoadModel(io.ComfyNode):
         return checked(set_place, checkpoint_set)
 
     @classmethod
+    @progress("Loading the networks")
     def execute(cls, checkpoint_set, motion_module, weight_dtype) -> io.NodeOutput:
         files = find_set(set_place(checkpoint_set))
         motion = OWN_MOTION.get(motion_module)

@@ -98,7 +98,7 @@ class ChampBuiltInMotion(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Making the motion", "")
     def execute(cls, body, motion, frames, fps, loop, travel, width, height) -> io.NodeOutput:
         made = perform(motion, body, frames, fps, loop, travel)
         return io.NodeOutput(frame_person(made, body, width, height))
@@ -170,7 +170,7 @@ class ChampCamera(io.ComfyNode):
         return True
 
     @classmethod
-    @progress()
+    @progress("Setting the camera")
     def execute(cls, motion, body, width, height, azimuth, elevation, fill, fov, follow) -> io.NodeOutput:
         warn_of_other_shape(body, motion)
         turn = angle_path(angles(azimuth, "azimuth"), len(motion))
@@ -229,6 +229,7 @@ class ChampRetimeMotion(io.ComfyNode):
         )
 
     @classmethod
+    @progress("Retiming the motion")
     def execute(cls, motion, start, count, fps, speed, repeat, total) -> io.NodeOutput:
         motion = retime.trim(motion, start, count)
         motion = retime.resample(motion, fps or motion.fps, speed, loop=repeat == "loop")
@@ -277,7 +278,7 @@ class ChampPreviewMotion(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Drawing the figure")
     def execute(cls, motion, body, opacity, renderer, background=None) -> io.NodeOutput:
         warn_of_other_shape(body, motion)
         pictures = figure_over(background, body, motion, opacity, renderer)

@@ -98,7 +98,7 @@ class ChampLoadMotion(io.ComfyNode):
         return None if file is None else motion_file(file).stat().st_mtime_ns
 
     @classmethod
-    @progress()
+    @progress("Reading the motion")
     def execute(cls, file, person, width, height, fps, body=None) -> io.NodeOutput:
         motion = load_motion(motion_file(file), body or load_free_body(), person, width, height, fps)
         return io.NodeOutput(motion, len(motion), motion.fps, describe(motion))
@@ -146,7 +146,7 @@ class ChampSaveMotion(io.ComfyNode):
         return checked(new_output_path, name)
 
     @classmethod
-    @progress()
+    @progress("Writing the motion")
     def execute(cls, motion, name, format, body=None) -> io.NodeOutput:
         path = new_output_path(name, FORMATS[format])
         if FORMATS[format] == ".npz":
@@ -195,7 +195,7 @@ class ChampSaveGLB(io.ComfyNode):
         return checked(new_output_path, name)
 
     @classmethod
-    @progress()
+    @progress("Writing the moving body")
     def execute(cls, motion, name, body=None) -> io.NodeOutput:
         body = body or load_free_body()
         warn_of_other_shape(body, motion)

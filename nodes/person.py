@@ -82,7 +82,7 @@ class ChampFollowPerson(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Following the person")
     def execute(cls, pose_keypoints, person, number, clip=None, mask=None) -> io.NodeOutput:
         frames, width, height, people, shot = keypoints_of_clip(pose_keypoints, clip)
         tracks = track(people, shot)

@@ -58,6 +58,7 @@ class ChampLoadDWPose(io.ComfyNode):
         return next((answer for answer in answers if answer is not True), True)
 
     @classmethod
+    @progress("Loading DWPose")
     def execute(cls, detector, pose_network) -> io.NodeOutput:
         return io.NodeOutput(load_dwpose(dwpose_file(detector), dwpose_file(pose_network)))
 
@@ -92,7 +93,7 @@ class ChampEstimatePose(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Looking for people")
     def execute(cls, clip, dwpose) -> io.NodeOutput:
         frames = pictures(clip)
         fps = frames.fps or FPS

@@ -88,7 +88,7 @@ class ChampEncodeReference(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Encoding the reference", "image")
     def execute(
         cls, reference_net, vae, image, width, height, fit, strength, start, end, clip_vision=None, add_to=None
     ) -> io.NodeOutput:

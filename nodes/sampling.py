@@ -2,19 +2,19 @@
 
 import comfy.sample
 import comfy.utils
-import latent_preview
 from comfy.model_management import intermediate_device
 from comfy_api.latest import io
 
 from ..champ.model.conditioning import conditioning
 from ..champ.model.denoiser import BETAS, champ_model, check_latent
 from ..champ.model.finite import check_sampled
-from ..champ.sampling.aggregation import with_windows
+from ..champ.sampling.aggregation import window_count, with_windows
 from ..champ.sampling.noise import NOISES
 from ..champ.sampling.sampler import ddim
 from ..champ.sampling.schedule import trailing_sigmas, with_betas
 from .aggregate import window_inputs
-from .types import ChampGuidance, ChampReference, schema
+from .live_preview import live_callback
+from .types import ChampGuidance, ChampReference, progress, schema
 
 LAYOUT = (
     "per frame: a frame has the same noise whatever the clip's length, so a longer clip begins like the shorter one. "
@@ -131,20 +131,23 @@ class ChampSampler(io.ComfyNode):
         if len(sigmas) == 0:
             return io.NodeOutput(latent)
         latent = {**latent, "samples": samples}
-        samples = comfy.sample.sample_custom(
-            model,
-            NOISES[noise](seed).generate_noise(latent),
-            cfg,
-            ddim(),
-            sigmas,
-            positive,
-            negative,
-            samples,
-            noise_mask=latent.get("noise_mask"),
-            callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
-        )
+        steps, windows = len(sigmas) - 1, window_count(model, len(samples))
+        what = ("Sampling", "step") if windows == 1 else (f"Sampling {steps} steps of {windows} windows", "window")
+        with progress(*what, bar=False):
+            samples = comfy.sample.sample_custom(
+                model,
+                NOISES[noise](seed).generate_noise(latent),
+                cfg,
+                ddim(),
+                sigmas,
+                positive,
+                negative,
+                samples,
+                noise_mask=latent.get("noise_mask"),
+                callback=live_callback(model, steps, windows),
+                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+                seed=seed,
+            )
         check_sampled(samples)
         return io.NodeOutput({**latent, "samples": samples})
 

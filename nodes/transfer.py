@@ -1,5 +1,7 @@
 """Node that puts the person of the reference into the driving motion."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from comfy_api.latest import io
@@ -7,11 +9,11 @@ from comfy_api.latest import io
 from ..champ.body.body import Body
 from ..champ.motion.motion import Motion
 from ..champ.motion.report import frames_of, outside
-from ..champ.motion.transfer import MATCHES, PLACEMENTS, Inside, transfer
+from ..champ.motion.transfer import MATCHES, PLACEMENTS, ByHand, Inside, transfer
 from ..champ.motion.transfer import keep_inside as into_picture
 from .animation import animated
 from .motion import figure_over
-from .types import ChampBody, ChampMotion, schema, to_image, warn
+from .types import ChampBody, ChampMotion, progress, schema, to_image, warn
 
 OPACITY = 0.7
 
@@ -24,9 +26,10 @@ class ChampTransferMotion(io.ComfyNode):
             display_name="Put Reference into Motion",
             category="Champ/motion",
             aliases=["retarget", "align person", "shape transfer", "motion transfer", "driving video"],
-            advanced=["figure_scale", "match"],
+            advanced=["figure_scale", "match", "move_right", "move_down", "size"],
             description="Gives a motion the shape and the place of the person in the reference image, so that the maps "
-            "fit the image. Shows the first frame over the image, before you start anything slow.",
+            "fit the image. Shows the figure over the image, before you start anything slow: drag it to move it, and "
+            "drag a corner to change its size.",
             inputs=[
                 ChampMotion.Input("driving", tooltip="The motion to perform. It may be of any person."),
                 ChampMotion.Input(
@@ -71,19 +74,33 @@ class ChampTransferMotion(io.ComfyNode):
                     tooltip="Moves the whole motion, and makes it smaller if needed, so that nothing of it leaves the "
                     "picture. The overlay says how.",
                 ),
+                io.Float.Input(
+                    "move_right", default=0.0, min=-200.0, max=200.0, step=0.1, optional=True,
+                    tooltip="Moves the figure to the right, in percent of the picture's width. Below 0: to the left. "
+                    "Dragging the figure in the picture sets it.",
+                ),
+                io.Float.Input(
+                    "move_down", default=0.0, min=-200.0, max=200.0, step=0.1, optional=True,
+                    tooltip="Moves the figure down, in percent of the picture's height. Below 0: up. Dragging the "
+                    "figure in the picture sets it.",
+                ),
+                io.Float.Input(
+                    "size", default=100.0, min=10.0, max=1000.0, step=0.1, optional=True,
+                    tooltip="Size of the figure in percent, about the floor below it. Dragging a corner in the picture "
+                    "sets it, and the mouse wheel does.",
+                ),
             ],
             outputs=[
                 ChampMotion.Output(display_name="motion", tooltip="The driving motion, performed by the reference."),
                 io.Image.Output(display_name="overlay", tooltip="The first frame over the reference image."),
             ],
             is_output_node=True,
-        )
+        )  # fmt: skip
 
     @classmethod
-    def execute(
-        cls, driving, reference, body, placement, figure_scale, reference_image=None, match="floor", keep_inside=False
-    ) -> io.NodeOutput:
-        motion, told = put_into(driving, reference, body, placement, figure_scale, match, keep_inside)
+    @progress("Putting the reference into the motion")
+    def execute(cls, driving, reference, body, reference_image=None, **widgets) -> io.NodeOutput:
+        motion, told = put_into(driving, reference, body, **widgets)
         gone = outside(motion, body)
         if gone.any():
             warn(
@@ -98,10 +115,18 @@ class ChampTransferMotion(io.ComfyNode):
 
 
 def put_into(
-    driving: Motion, reference: Motion, body: Body, placement: str, figure_scale: float, match: str, keep_inside: bool
+    driving: Motion,
+    reference: Motion,
+    body: Body,
+    keep_inside: bool = False,
+    move_right: float = 0.0,
+    move_down: float = 0.0,
+    size: float = 100.0,
+    **how: Any,
 ) -> tuple[Motion, Inside | None]:
     """Returns the motion of the node, and what was done to keep it inside the picture."""
-    motion = transfer(driving, reference, body, placement, figure_scale, match)
+    by_hand = ByHand(move_right / 100, move_down / 100, size / 100)
+    motion = transfer(driving, reference, body, by_hand=by_hand, **how)
     return into_picture(motion, body) if keep_inside else (motion, None)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import comfy.latent_formats
 import comfy.model_base
+import comfy.model_management
 import comfy.supported_models_base
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
@@ -127,6 +128,8 @@ class ChampUNet(UNetModel):
             return add_features(h, guidance, sigma, window)
 
         def move(layer: MotionModule, x: Tensor, *args) -> Tensor:
+            if x.device.type == "cpu":  # a step takes minutes there, and may be cancelled
+                comfy.model_management.throw_exception_if_processing_interrupted()
             return layer(x, frames)
 
         patches = {**transformer_options.get("patches", {})}

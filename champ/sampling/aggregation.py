@@ -10,6 +10,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ..progress import advance
 from .windows import SCHEDULES, WEIGHTS
 
 
@@ -32,6 +33,14 @@ def with_windows(
     # Memory is estimated for one window, not for the clip.
     comfy.context_windows.create_prepare_sampling_wrapper(patched)
     return patched
+
+
+def window_count(model: ModelPatcher, frames: int) -> int:
+    """Returns how many windows a step has, as far as it is known."""
+    handler = model.model_options.get("context_handler")
+    if not isinstance(handler, Aggregation) or frames <= handler.context_length:
+        return 1
+    return len(handler.windows(frames, 0))
 
 
 class Window(comfy.context_windows.ContextWindowABC):
@@ -72,7 +81,11 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
     def execute(self, calc_cond_batch: Callable, model, conds, x_in, timestep, model_options) -> list[Tensor]:
         sums = [torch.zeros_like(x_in) for _ in conds]
         total = x_in.new_zeros(len(x_in), *[1] * (x_in.ndim - 1))
-        for window in self.windows(len(x_in), current_step(timestep, model_options)):
+        step = current_step(timestep, model_options)
+        windows = self.windows(len(x_in), step)
+        steps = len(model_options["transformer_options"]["sample_sigmas"]) - 1
+        for i, window in enumerate(windows):
+            advance(step * len(windows) + i, steps * len(windows))
             comfy.model_management.throw_exception_if_processing_interrupted()
             options = {**model_options, "transformer_options": {**model_options.get("transformer_options", {})}}
             options["transformer_options"]["context_window"] = window  # for guidance and other packs
