@@ -37,7 +37,7 @@ class Video:
 
 
 def find_videos(folder: Path) -> list[Video]:
-    """The videos in a folder: itself, or each folder below it that has images/."""
+    """Finds the videos in a folder: itself, or each folder below it that has images/."""
     found = [path for path in folder.rglob("images") if path.is_dir()]
     found = sorted(path.parent for path in found if not any(map(is_part, path.parts)))
     if not found:
@@ -83,7 +83,7 @@ class FolderSamples:
         return len(self.videos)
 
     def read(self, indices: Sequence[int], generator: torch.Generator) -> dict[str, Tensor]:
-        """uint8 pictures: images, maps and mask (B, F, H, W, 3), and the reference (B, H, W, 3)."""
+        """Reads uint8 pictures: images, maps and mask (B, F, H, W, 3), and the reference (B, H, W, 3)."""
         clips = [self._clip(self.videos[i], generator) for i in indices]
         return {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
 

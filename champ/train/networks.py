@@ -47,8 +47,8 @@ class Networks:
 
 
 def recompute(model: nn.Module) -> None:
-    """Gradient checkpointing: what is inside residual blocks, transformers and motion modules is not kept for the
-    gradients but computed again, which takes a third more time and much less memory."""
+    """Switches gradient checkpointing on: what is inside residual blocks, transformers and motion modules is not kept
+    for the gradients but computed again, which takes a third more time and much less memory."""
 
     def wrap(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def run(*args):
@@ -89,7 +89,7 @@ class Champ(nn.Module):
         reference: Tensor | None,
         clip_embeds: Tensor,
     ) -> Tensor:
-        """The prediction for noisy latents (B, F, 4, h, w) at timesteps (B, F).
+        """Predicts v for noisy latents (B, F, 4, h, w) at timesteps (B, F).
 
         `maps` are pictures (B, F or 1, 3, 8h, 8w) in 0..1 by name; `reference` the scaled latents (B, 4, h, w) of the
         reference pictures, None in an unconditional step; `clip_embeds` (B, D). Every row reads its own reference."""
