@@ -1,5 +1,6 @@
 // The button "Download files..." of the loaders: lists the official files and fetches one when the user presses.
 import { app } from "../../scripts/app.js";
+import { element } from "./element.js";
 import { translate } from "./language.js";
 
 const LOADERS = ["ChampLoadDWPose", "ChampLoadHMR2", "ChampLoadModel"];
@@ -31,12 +32,6 @@ let waiting = []; // names of files whose button was pressed meanwhile
 const errors = {}; // what went wrong, by name of file
 const taken = new WeakMap(); // what `refresh` has chosen in a combo
 let shown = null; // the open dialog: { dialog, list, node, files }
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
 
 function size(bytes) {
   return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
@@ -103,7 +98,7 @@ function action({ file, present }) {
 function row(file) {
   const source = element("a", { href: file.source, target: "_blank", rel: "noopener" });
   source.textContent = file.source.replace("https://", "");
-  const values = { what: translate(file.what), size: size(file.size), licence: file.licence };
+  const values = { what: translate(file.what), size: size(file.size), licence: translate(file.licence) };
   const text = translate("{what}; about {size}; licence: {licence}; from:", values);
   const about = element("small", {}, text, " ", source);
   const made = element("li", {}, element("b", { textContent: file.file, title: file.folder }), action(file), about);
@@ -197,7 +192,8 @@ app.registerExtension({
   },
   nodeCreated(node) {
     if (!LOADERS.includes(node.comfyClass)) return;
-    const button = node.addWidget("button", translate("Download files..."), null, () => open(node), { serialize: false });
+    const button = node.addWidget("button", "Download files...", null, () => open(node), { serialize: false });
+    button.label = translate("Download files...");
     button.serialize = false;
   },
 });

@@ -100,7 +100,8 @@ app.registerExtension({
       input.onchange = () => run(node, [...input.files].map((file) => ({ file, path: file.webkitRelativePath || file.name })));
       input.click();
     };
-    const button = node.addWidget("button", about.label(), null, pick, { serialize: false });
+    const button = node.addWidget("button", "upload", null, pick, { serialize: false });
+    button.label = about.label();
     button.serialize = false;
     node.onDragOver = (event) => Boolean(event?.dataTransfer?.types?.includes?.("Files"));
     node.onDragDrop = (event) => {

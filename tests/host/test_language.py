@@ -7,6 +7,7 @@ import re
 import pytest
 
 import dev
+from champ.motion.presets import PRESETS
 from champ.weights import FILES
 
 LANGUAGES = ("ja", "zh")
@@ -30,13 +31,14 @@ def inputs_of(info: dict) -> dict[str, str]:
 
 
 def sentences() -> set[str]:
-    """All that the page says: literals in js/, files that can be downloaded, and what the views are told."""
+    """All that the page says: literals in js/, files that can be downloaded, motions, and what the views are told."""
     scripts = "".join(file.read_text(encoding="utf-8") for file in (dev.ROOT / "js").glob("*.js"))
     said = {json.loads(text) for text in re.findall(r'translate\(("(?:[^"\\]|\\.)*")', scripts)}
     tree = ast.parse((dev.ROOT / "nodes" / "view.py").read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "NotYet"]
     told = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
-    return said | told | {file.what for file in FILES}
+    terms = {file.licence for file in FILES if " " in file.licence}
+    return said | told | {file.what for file in FILES} | terms | set(PRESETS)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
