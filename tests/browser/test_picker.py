@@ -18,7 +18,10 @@ PICTURES = """
   .then((all) => all.length)
 """
 CHOSEN = """
-() => app.graph.nodes.find((node) => node.comfyClass === "ChampBuiltInMotion").widgets.find(({ name }) => name === "motion").value
+() => {
+  const node = app.graph.nodes.find((node) => node.comfyClass === "ChampBuiltInMotion");
+  return node.widgets.find(({ name }) => name === "motion").value;
+}
 """
 
 
