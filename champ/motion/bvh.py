@@ -12,18 +12,23 @@ from torch import Tensor
 
 from ..body.body import Body
 from ..body.skeleton import JOINTS, PARENTS
-from ..files.errors import DamagedError
+from ..files.errors import DamagedError, reading
 from ..output import whole
+from ..progress import advance
 from .camera import CAMERA_FROM_WORLD
+from .footing import ground_under
 from .foreign import FRAMES
+from .joint_names import Found, Tree
 from .motion import Motion
+from .retarget import SIDES, Figure
 from .rotation import rot_x, rot_y, rot_z
 
+WHAT = ("a motion", "export it again as BVH")
 BYTES = 512 << 20
 LINE = 1 << 20  # characters
 NODES = 1000  # joints and end sites
 NAME = 200  # characters
-AT_ONCE = 1024  # frames
+AT_ONCE = 1000  # frames
 TURNS = (rot_x, rot_y, rot_z)
 CHANNELS = {f"{axis}{what}": (what, "xyz".index(axis)) for axis in "xyz" for what in ("position", "rotation")}
 
@@ -83,20 +88,38 @@ class Clip:
             places.append(place)
         return torch.stack(turns, dim=1), torch.stack(places, dim=1)
 
+    def rest(self) -> Tensor:
+        """Returns the places (N, 3) of all nodes where nothing is turned."""
+        places: list[Tensor] = []
+        for own in self.nodes:
+            offset = torch.tensor(own.offset)
+            places.append(offset + places[own.parent] if own.parent >= 0 else offset)
+        return torch.stack(places)
+
+    def tree(self) -> Tree:
+        return Tree([node.name for node in self.nodes], [node.parent for node in self.nodes])
+
 
 # Reading.
 
 
 def read_bvh(path: Path) -> Clip:
     """Reads a BVH file; what is wrong with it is said with the number of the line."""
-    if path.stat().st_size > BYTES:
-        raise DamagedError(f"it has more than {BYTES >> 20} MB")
+    with reading(path, *WHAT):
+        if path.stat().st_size > BYTES:
+            raise DamagedError(f"it has more than {BYTES >> 20} MB")
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         lines = _lines(file)
-        nodes = _hierarchy(lines)
-        count, seconds = _heading(lines)
-        values = _frames(lines, count, sum(len(node.channels) for node in nodes))
-    return Clip(nodes, values, _rate(seconds))
+        with reading(path, *WHAT):
+            nodes = Outline().read(lines)
+            count, seconds = _heading(lines)
+        rows: list[np.ndarray] = []
+        width = sum(len(node.channels) for node in nodes)
+        while len(rows) < count:
+            with reading(path, *WHAT):  # nothing that can be cancelled is inside
+                rows += _frames(lines, len(rows), min(count, len(rows) + AT_ONCE), width)
+            advance(len(rows), count)
+    return Clip(nodes, np.stack(rows), _rate(seconds))
 
 
 def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
@@ -106,74 +129,81 @@ def _lines(file: TextIO) -> Iterator[tuple[int, str]]:
         number += 1
         if len(line) == LINE:
             raise DamagedError(f"line {number} is longer than {LINE} characters")
-        if line := line.strip():
+        if line := "".join(letter if letter.isprintable() else " " for letter in line).strip():
             yield number, line
 
 
-def _hierarchy(lines: Iterator[tuple[int, str]]) -> list[Node]:
-    """Reads everything before MOTION."""
-    number, line = next(lines, (1, ""))
-    if line.split()[:1] not in (["HIERARCHY"], ["hierarchy"]):
-        raise DamagedError(f"line {number} is {line[:40]!r}, and a BVH file begins with HIERARCHY")
-    nodes: list[Node] = []
-    open_: list[int] = []  # the nodes around the present place
-    for number, line in lines:
-        if line.upper() == "MOTION":
-            if open_ or not nodes:
-                raise DamagedError(f"line {number} begins the motion, but the skeleton is not complete")
-            return nodes
-        for statement in filter(None, map(str.strip, re.split("([{}])", line))):
-            try:
-                _state(statement, nodes, open_)
-            except DamagedError as error:
-                raise DamagedError(f"line {number}, {line[:40]!r}: {error}") from None
-    raise DamagedError(f"it ends after line {number}, before the motion")
+class Outline:
+    """The skeleton, as it is read."""
 
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.open: list[int] = []  # the nodes around the present place
+        self.waiting = False  # for the bracket of the last one
 
-def _state(statement: str, nodes: list[Node], open_: list[int]) -> None:
-    """Takes one statement of the skeleton into the nodes."""
-    kind, *words = statement.split()
-    waiting = bool(nodes) and not open_ and nodes[-1].parent < 0 and nodes[-1].first < 0
-    inside = nodes[-1].first if nodes else 0
-    match kind.upper():
-        case "ROOT" | "JOINT" | "END":
-            if len(nodes) == NODES:
-                raise DamagedError(f"more than {NODES} joints")
-            if inside < 0 or (kind.upper() == "ROOT") == bool(open_):
-                raise DamagedError("a joint where none can begin")
-            name = statement[len(kind) :].strip()[:NAME]
-            nodes.append(Node("" if kind.upper() == "END" else name or "joint", open_[-1] if open_ else -1, first=-1))
-        case "{":
-            if inside >= 0:
-                raise DamagedError("a bracket without a joint")
-            nodes[-1].first = 0
-            open_.append(len(nodes) - 1)
-        case "}":
-            if not open_ or waiting or inside < 0:
-                raise DamagedError("a bracket that was never opened")
-            open_.pop()
-        case "OFFSET" if open_ and inside >= 0:
-            x, y, z = _numbers(words, 3)
-            nodes[open_[-1]].offset = (x, y, z)
-        case "CHANNELS" if open_ and inside >= 0:
-            _channels(nodes, open_[-1], words)
-        case _:
-            raise DamagedError("that is nothing that a skeleton has")
+    def read(self, lines: Iterator[tuple[int, str]]) -> list[Node]:
+        """Reads everything before the frames."""
+        number, line = next(lines, (1, ""))
+        if line.upper() != "HIERARCHY":
+            raise DamagedError(f"line {number} is {line[:40]!r}, and a BVH file begins with HIERARCHY")
+        for number, line in lines:
+            if line.upper() == "MOTION":
+                if self.open or self.waiting or not self.nodes:
+                    raise DamagedError(f"line {number} begins the motion, but the skeleton is not complete")
+                return self.nodes
+            for statement in filter(None, map(str.strip, re.split("([{}])", line))):
+                try:
+                    self.take(statement)
+                except DamagedError as error:
+                    raise DamagedError(f"line {number}, {line[:40]!r}: {error}") from None
+        raise DamagedError(f"it ends after line {number}, before the motion")
 
+    def take(self, statement: str) -> None:
+        kind, *words = statement.split()
+        kind = kind.upper()
+        if self.waiting != (kind == "{"):
+            raise DamagedError("there is a joint without a bracket, or a bracket without a joint")
+        match kind:
+            case "ROOT" | "JOINT" | "END":
+                self.begin(kind, statement[len(kind) :].strip()[:NAME])
+            case "{":
+                self.open.append(len(self.nodes) - 1)
+                self.waiting = False
+            case "}" if self.open:
+                self.open.pop()
+            case "OFFSET" if self.open:
+                x, y, z = _numbers(words, 3)
+                self.nodes[self.open[-1]].offset = (x, y, z)
+            case "CHANNELS" if self.open:
+                self.channels(words)
+            case _:
+                raise DamagedError("no skeleton has that here")
 
-def _channels(nodes: list[Node], place: int, words: list[str]) -> None:
-    names = [word.lower() for word in words[1:]]
-    if not words or words[0] != str(len(names)) or len(names) > 6 or not set(names) <= CHANNELS.keys():
-        raise DamagedError("that should be a number up to 6 and as many channels, such as 3 Zrotation Xrotation Yrotation")
-    if place != len(nodes) - 1 or nodes[place].channels:
-        raise DamagedError("a joint has one line of channels, before the joints below it")
-    nodes[place].first = sum(len(node.channels) for node in nodes)
-    nodes[place].channels = [CHANNELS[name] for name in names]
+    def begin(self, kind: str, name: str) -> None:
+        if len(self.nodes) == NODES:
+            raise DamagedError(f"there are more than {NODES} joints")
+        if (kind == "ROOT") == bool(self.open):
+            raise DamagedError("a root is inside no joint, and every other joint is inside one")
+        self.nodes.append(Node("" if kind == "END" else name or "joint", self.open[-1] if self.open else -1))
+        self.waiting = True
+
+    def channels(self, words: list[str]) -> None:
+        names = [word.lower() for word in words[1:]]
+        if not words or words[0] != str(len(names)) or len(names) > 6 or not set(names) <= CHANNELS.keys():
+            raise DamagedError(
+                "up to 6 channels are expected after their number, as in CHANNELS 3 Zrotation Xrotation Yrotation"
+            )
+        own = self.nodes[-1]
+        if self.open[-1] != len(self.nodes) - 1 or own.channels:
+            raise DamagedError("a joint has one line of channels, before the joints inside it")
+        own.first = sum(len(node.channels) for node in self.nodes)
+        own.channels = [CHANNELS[name] for name in names]
 
 
 def _heading(lines: Iterator[tuple[int, str]]) -> tuple[int, float]:
     """Reads how many frames there are, and how many seconds one takes."""
     found = []
+    number = 0
     for pattern, example in ((r"frames\s*:\s*(\S+)", "Frames: 120"), (r"frame\s*time\s*:\s*(\S+)", "Frame Time: 0.04")):
         number, line = next(lines, (0, ""))
         match = re.fullmatch(pattern, line, re.IGNORECASE)
@@ -182,35 +212,32 @@ def _heading(lines: Iterator[tuple[int, str]]) -> tuple[int, float]:
             raise DamagedError(f"{where}, and a line such as {example!r} is expected")
         found += _numbers([match[1]], 1)
     count, seconds = found
-    if not 1 <= count <= FRAMES:
+    if not 1 <= count <= FRAMES or count != int(count):
         raise DamagedError(f"it has {count:g} frames, and 1 to {FRAMES} can be read")
     if not 1e-3 <= seconds <= 10:
-        raise DamagedError(f"line {number} lets a frame take {seconds:g} seconds")
+        raise DamagedError(f"line {number} lets a frame take {seconds:g} seconds, and 0.001 to 10 can be read")
     return int(count), seconds
 
 
-def _frames(lines: Iterator[tuple[int, str]], count: int, width: int) -> np.ndarray:
-    """Reads rows of numbers (F, C); a row may be broken into several lines."""
+def _frames(lines: Iterator[tuple[int, str]], first: int, end: int, width: int) -> list[np.ndarray]:
+    """Reads some rows of numbers; a row may be broken into several lines."""
     if width == 0:
         raise DamagedError("its joints have no channels, so nothing moves")
     rows: list[np.ndarray] = []
-    rest: list[float] = []
-    number = 0
-    for number, line in lines:
-        if len(rows) == count:
-            break
-        try:
-            rest += _numbers(line.split())
-        except DamagedError as error:
-            raise DamagedError(f"line {number}: {error}") from None
-        while len(rest) >= width and len(rows) < count:
-            rows.append(np.array(rest[:width], dtype=np.float32))
-            del rest[:width]
-        if len(rest) > width:
-            raise DamagedError(f"line {number} has more than the {width} numbers that a frame has")
-    if len(rows) < count:
-        raise DamagedError(f"it ends after line {number} with {len(rows)} of {count} frames of {width} numbers")
-    return np.stack(rows)
+    for frame in range(first, end):
+        values: list[float] = []
+        while len(values) < width:
+            number, line = next(lines, (0, ""))
+            if not number:
+                raise DamagedError(f"it ends in frame {frame}, and a frame has {width} numbers")
+            try:
+                values += _numbers(line.split())
+            except DamagedError as error:
+                raise DamagedError(f"line {number}: {error}") from None
+            if len(values) > width:
+                raise DamagedError(f"line {number} goes on after the {width} numbers of a frame")
+        rows.append(np.array(values, dtype=np.float32))
+    return rows
 
 
 def _numbers(words: list[str], count: int | None = None) -> list[float]:
@@ -231,12 +258,31 @@ def _rate(seconds: float) -> float:
     return float(round(rate)) if abs(rate - round(rate)) < 2e-4 * rate else round(rate, 3)
 
 
+def figure_of(clip: Clip, tree: Tree, found: Found) -> Figure:
+    """Returns the skeleton of a clip, reduced to the joints that were found and to what is below the ankles."""
+    nodes = range(len(clip.nodes))
+    soles = {side: [node for node in nodes if found[f"{side}_ankle"] in tree.line(node)] for side in SIDES}
+    kept = sorted({*found.values(), *soles["left"], *soles["right"]})
+    number = {node: i for i, node in enumerate(kept)}
+    turns, places = [], []
+    for start in range(0, len(clip), AT_ONCE):
+        turn, place = clip.posed(slice(start, start + AT_ONCE))
+        turns.append(turn[:, kept])
+        places.append(place[:, kept])
+        advance(min(start + AT_ONCE, len(clip)), len(clip))
+    return Figure(
+        torch.cat(turns), torch.cat(places), clip.rest()[kept], {ours: number[node] for ours, node in found.items()},
+        {side: [number[node] for node in soles[side]] for side in SIDES}, clip.fps,
+    )  # fmt: skip
+
+
 # Writing.
 
 
-def save_bvh(path: str | Path, motion: Motion, body: Body, ground: float) -> None:
-    """Saves a motion as BVH: metres, y up, the body's T-pose as the skeleton. `ground` is the height of the floor below
-    the camera; in its first frame the person is at the origin."""
+def save_bvh(path: str | Path, motion: Motion, body: Body) -> None:
+    """Saves a motion as BVH: metres, y up, the body's T-pose as the skeleton. In the first frame the person is on the
+    floor at the origin. As in `save_amass`, up is the camera's up."""
+    ground = ground_under(motion, body)
     joints = body.with_betas(motion.betas).rest().joints[0]
     pelvis = (joints[0] + motion.cam_t) @ CAMERA_FROM_WORLD
     pelvis = pelvis - torch.stack([pelvis[0, 0], pelvis.new_tensor(-ground), pelvis[0, 2]])

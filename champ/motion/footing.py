@@ -1,5 +1,7 @@
 """Where a retargeted body stands: hips on their scaled path, and soles on the floor when the other's are."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.linalg import cross
@@ -8,6 +10,8 @@ from torch.nn.functional import normalize
 from ..body.body import Body
 from ..body.skeleton import JOINTS, PARENTS
 from ..progress import advance
+from .camera import CHUNK
+from .motion import Motion
 from .rotation import from_axis_angle
 
 FEET = torch.tensor([JOINTS.index(f"{side}_{part}") for side in ("left", "right") for part in ("ankle", "foot")])
@@ -64,12 +68,10 @@ def swing(start: Tensor, end: Tensor) -> Tensor:
     return torch.eye(3).to(a) + k + k @ k / (1 + cosine).clamp(min=1e-6)
 
 
-def stand(rotations: Tensor, hips: Tensor, above: Tensor, body: Body, fps: float) -> Tensor:
-    """Returns the root translations (F, 3), y up, with which the middle of a body's hips is on a path (F, 3), but its
-    lowest sole as far `above` (F,) the floor, y = 0, as it should be."""
-    joints = body.rest().joints[0]
-    middle = joints[[JOINTS.index("left_hip"), JOINTS.index("right_hip")]].mean(0) - joints[0]
-    root = hips - rotations[:, 0] @ middle - joints[0]
+def stand(rotations: Tensor, pelvis: Tensor, above: Tensor, body: Body, fps: float) -> Tensor:
+    """Returns the root translations (F, 3), y up, with which a body's pelvis is on a path (F, 3), but no sole in the
+    floor, y = 0, or further above it than the other's (F,)."""
+    root = pelvis - body.rest().joints[0, 0]
     feet = body.only(torch.isin(body.part_labels, FEET))
     count = len(feet.template) - len(JOINTS)
     lowest = []
@@ -77,14 +79,24 @@ def stand(rotations: Tensor, hips: Tensor, above: Tensor, body: Body, fps: float
         part = slice(start, start + AT_ONCE)
         lowest.append(feet.pose(rotations[part], root[part]).vertices[:, :count, 1].amin(1))
         advance(min(start + AT_ONCE, len(rotations)), len(rotations))
-    lift = above - torch.cat(lowest)
+    sole = torch.cat(lowest)
     near = torch.exp(-((above / NEAR) ** 2)).clamp(min=1e-6)
-    usual = lift[near >= near.quantile(0.5)].median()
-    more = lift - usual  # by how much their feet are shaped otherwise
+    usual = (above - sole)[near >= near.quantile(0.5)].median()
+    sole = sole + usual
+    more = torch.minimum(above, sole.clamp(min=0)) - sole  # up out of the floor, or down to it
     more = more.sign() * (more.abs() - EXACT).clamp(min=0)
     smooth = _smooth(more * near, TIME * fps) / _smooth(near, TIME * fps)
     root[:, 1] += usual + torch.lerp(smooth, more, near)
     return root
+
+
+def ground_under(motion: Motion, body: Body) -> float:
+    """Returns how far the lowest point of a motion is below the camera."""
+    lowest = -math.inf
+    for start in range(0, len(motion), CHUNK):
+        lowest = max(lowest, motion[start : start + CHUNK].posed(body).vertices[..., 1].amax().item())
+        advance(min(start + CHUNK, len(motion)), len(motion))
+    return lowest
 
 
 def _smooth(values: Tensor, width: float) -> Tensor:

@@ -58,7 +58,7 @@ class Tree:
 
 
 def words_of(name: str) -> tuple[str, str]:
-    """Returns the side, which may be empty, and the words of a joint's name: LeftUpLeg and thigh.L have the same side."""
+    """Returns the side, which may be empty, and the words of a joint's name, as LeftUpLeg and upleg.L have the same."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name.rpartition(":")[2])
     words = [word.lower() for word in words]
     side = next((SIDES[word] for word in words if word in SIDES), "")
@@ -73,10 +73,7 @@ def words_of(name: str) -> tuple[str, str]:
 def _sided(side: str, names: dict[str, int]) -> Found:
     """Finds the joints of one side among those that are called so."""
     found = {
-        part: names[called]
-        for part, all_called in CALLED.items()
-        for called in reversed(all_called)
-        if called in names
+        part: names[called] for part, all_called in CALLED.items() for called in reversed(all_called) if called in names
     }
     if "leg" in names:  # the shin of Mixamo, the thigh of Kimodo
         found.setdefault("hip" if "knee" in found else "knee", names["leg"])
@@ -161,20 +158,20 @@ def read_joints(text: str, tree: Tree) -> tuple[Found, list[str]]:
     return said, left_out
 
 
-def listed(names: Sequence[str], most: int = 40) -> str:
-    """Returns names for a sentence, the first ones if there are many."""
-    shown = ", ".join(name[:40] for name in names[:most])
-    return shown if len(names) <= most else f"{shown}, and {len(names) - most} more"
+def listed(names: Sequence[str], most: int = 400) -> str:
+    """Returns names for a sentence, the first ones if they have more than so many characters."""
+    shown = ", ".join(name[:40] for name in names if name)
+    return shown if len(shown) <= most else f"{shown[:most].rpartition(', ')[0]} and more"
 
 
-def find_joints(tree: Tree, text: str = "") -> Found:
-    """Finds our joints in a skeleton, by their names and by what the user says; those that a body cannot do without are
-    there, or the error tells how to name them."""
+def find_joints(tree: Tree, name: str, text: str = "") -> Found:
+    """Finds our joints in the skeleton of the file `name`, by their names and by what the user says; those that a body
+    cannot do without are there, or the error tells how to name them."""
     found = guess_joints(tree, *read_joints(text, tree))
     if missing := _missing(found):
         raise ValueError(
-            f"No joint of this file was recognised as {', '.join(missing)}; write in joints which it is, for example "
-            f"{missing[0]} = NAME. Its joints are {listed(tree.names)}."
+            f"{name} has no joint that is known to be {', '.join(missing)}; write in joints which it is, for example "
+            f"{missing[0]} = {next(filter(None, tree.names))[:40]}, of {listed(tree.names)}."
         )
     return found
 

@@ -24,7 +24,10 @@ SIDES = ("left", "right")
 LIMBS = (("hip", "knee", "ankle"), ("shoulder", "elbow", "wrist"))
 PARTS = ("collar", "shoulder", "elbow", "wrist", "hand", "hip", "knee", "ankle", "foot")  # the upper one first
 # The axis about which a knee and an elbow bend, in our rest pose.
-HINGES = {"knee": {side: (1.0, 0.0, 0.0) for side in SIDES}, "elbow": {"left": (0.0, -1.0, 0.0), "right": (0.0, 1.0, 0.0)}}
+HINGES = {
+    "knee": {side: (1.0, 0.0, 0.0) for side in SIDES},
+    "elbow": {"left": (0.0, -1.0, 0.0), "right": (0.0, 1.0, 0.0)},
+}
 NEAR = 25.0  # degrees between axes of a skeleton that are meant to be the same
 STRAIGHT = 35.0  # degrees that a trunk bends on average, at most
 BENT = 0.1  # mean sine of a limb's bend from which its axis is known
@@ -70,7 +73,9 @@ class Figure:
 
     def row(self, kind: str) -> list[str]:
         """Returns the names of what there is of "spine" or "neck", from below."""
-        return sorted((name for name in self.found if name.startswith(f"{kind} ")), key=lambda name: int(name.split()[1]))
+        return sorted(
+            (name for name in self.found if name.startswith(f"{kind} ")), key=lambda name: int(name.split()[1])
+        )
 
 
 def frame(first: Tensor, second: Tensor) -> Tensor:
@@ -116,7 +121,7 @@ def is_person(rest: Tensor, found: Found) -> bool:
 
 
 def rest_axes(rest: Tensor, found: Found) -> Tensor:
-    """Returns the rotation (3, 3) from the axes of a person's rest pose to ours: x to the left, y up, z to the front."""
+    """Returns the rotation (3, 3) from the axes of a person's rest pose to ours: x to the left, y up, z in front."""
     left = rest[found["left_hip"]] - rest[found["right_hip"]]
     hips, shoulders = (rest[[found[f"{side}_{part}"] for side in SIDES]].mean(0) for part in ("hip", "shoulder"))
     return nearest_axes(frame(left, shoulders - hips).T, NEAR)
@@ -140,7 +145,9 @@ def from_rest(figure: Figure, ours: dict[str, Tensor]) -> dict[str, Tensor]:
         ankle, foot = f"{side}_ankle", f"{side}_foot"
         if foot in theirs:  # soles are flat in a rest pose; only the direction of the toes counts
             flat = torch.tensor([1.0, 0.0, 1.0])
-            turned[ankle] = turned[foot] = swing(flat * (ours[foot] - ours[ankle]), flat * (theirs[foot] - theirs[ankle]))
+            turned[ankle] = turned[foot] = swing(
+                flat * (ours[foot] - ours[ankle]), flat * (theirs[foot] - theirs[ankle])
+            )
     return {name: axes.T @ turned[name] for name in figure.found}
 
 
@@ -237,7 +244,7 @@ def _foot(figure: Figure, ours: dict[str, Tensor], side: str, up: Tensor, guide:
 
 
 def upwards(figure: Figure, said: str = "") -> Tensor:
-    """Returns the direction of the file's world that is up: as said, as people stand in the clip, or in the rest pose."""
+    """Returns what is up in the file's world: as said, as the person stands in the clip, or in the rest pose."""
     if said:
         return torch.tensor(UP[said])
     trunk = normalize(figure.middle("shoulder") - figure.middle("ankle"), dim=1).mean(0)
@@ -304,23 +311,40 @@ def our_turns(figure: Figure, to_theirs: dict[str, Tensor]) -> Tensor:
 def retarget(figure: Figure, body: Body, said_up: str = "") -> tuple[Tensor, Tensor]:
     """Returns rotations (F, 24, 3, 3) relative to the parents and root translations (F, 3) of a body that moves as a
     skeleton does; y is up, and the floor is at 0."""
-    ours = our_rest(body)
     frames = len(figure.turns)
     some = figure[torch.linspace(0, frames - 1, min(frames, SAMPLES)).round().long()]
-    up = upwards(some, said_up)
+    up, ours = upwards(some, said_up), our_rest(body)
     if is_person(figure.rest, figure.found):
         to_theirs = from_rest(figure, ours)
     else:
         to_theirs = from_movement(some, ours, up)
+    return stood(figure, our_turns(figure, to_theirs), up, body, ours)
+
+
+def stood(figure: Figure, turns: Tensor, up: Tensor, body: Body, ours: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Returns rotations and root translations as `retarget`, from the rotations (F, 24, 3, 3) of our joints in the
+    world of a figure. `ours` are the rest places (3,) of what the figure's legs consist of."""
     upright = upright_from(up, figure)
-    turns = upright @ our_turns(figure, to_theirs)
-    size = leg_length(ours) / leg_of(some)
+    turns = upright @ turns
+    size = leg_length(ours) / leg_of(figure)
     hips = figure.middle("hip")
     for side in SIDES:
         reach(turns, side, size * (figure.at(f"{side}_ankle") - hips) @ upright.T, ours)
     heights = torch.stack([figure.places[:, part] @ up for side in SIDES for part in figure.ends[side]], dim=1)
-    rotations = to_local(turns)
-    return rotations, stand(rotations, size * hips @ upright.T, size * above_floor(heights), body, figure.fps)
+    rotations = to_local(_without_holes(turns))
+    middle = (ours["left_hip"] + ours["right_hip"]) / 2 - our_rest(body)["pelvis"]
+    root = size * hips @ upright.T - rotations[:, 0] @ middle
+    return rotations, stand(rotations, root, size * above_floor(heights), body, figure.fps)
+
+
+def _without_holes(turns: Tensor) -> Tensor:
+    """Fills frames in which bones have no direction, because joints are in one place, with the frame before."""
+    good = (torch.linalg.det(turns) > 0.5).all(1)
+    if not good.any():
+        raise DamagedError("in every frame, bones have no length")
+    numbers = torch.arange(len(turns))
+    last = torch.where(good, numbers, -1).cummax(0).values
+    return turns[torch.where(last < 0, good.int().argmax(), last)]
 
 
 def leg_length(ours: dict[str, Tensor]) -> float:
