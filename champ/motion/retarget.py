@@ -29,7 +29,8 @@ HINGES = {
     "elbow": {"left": (0.0, -1.0, 0.0), "right": (0.0, 1.0, 0.0)},
 }
 NEAR = 25.0  # degrees between axes of a skeleton that are meant to be the same
-STRAIGHT = 35.0  # degrees that a trunk bends on average, at most
+BENDS = 30.0  # degrees between joints of a trunk that is taken to be straight, at most
+STRAIGHTEST = 10  # one frame of so many is taken for that
 BENT = 0.1  # mean sine of a limb's bend from which its axis is known
 SAMPLES = 2000  # frames from which a skeleton is understood
 CONTACT = 0.03  # of the length of a leg, above which a foot is off the floor
@@ -162,36 +163,49 @@ def from_movement(figure: Figure, ours: dict[str, Tensor], up: Tensor) -> dict[s
         for limb, above in zip(LIMBS, ("pelvis", chest)):
             found |= _limb(figure, ours, [f"{side}_{part}" for part in limb], figure.turn(above) @ found[above])
         found |= _foot(figure, ours, side, up, figure.turn(f"{side}_knee") @ found[f"{side}_knee"])
-        before = f"{side}_elbow"
-        for hand in (f"{side}_wrist", f"{side}_hand"):
-            if figure.has(hand):
-                found[hand] = _straight(figure, before, hand).T @ found[before]
-                before = hand
+        arm = [name for name in (f"{side}_elbow", f"{side}_wrist", f"{side}_hand") if figure.has(name)]
+        for before, hand, turn in zip(arm, arm[1:], _bends(figure, arm)):
+            found[hand] = turn.T @ found[before]
     return found
 
 
 def _trunk(figure: Figure, ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The pelvis lies as the hips and the spine say. From there on up to the head the trunk is about straight."""
+    """The pelvis lies as the hips and the spine say. Up to the head, the trunk is about straight in some frames."""
     spine, neck = figure.row("spine"), figure.row("neck")
-    first = spine[0] if spine else "left_shoulder"
     turn = figure.turn("pelvis").mT
 
     def seen(place: Tensor) -> Tensor:
         return (turn @ place[..., None])[..., 0].mean(0)
 
     left = seen(figure.at("left_hip") - figure.at("right_hip"))
-    start = figure.at(first) if spine else figure.middle("shoulder")
-    found = {"pelvis": nearest_axes(frame(left, seen(start - figure.middle("hip"))), NEAR)}
+    start = figure.at(spine[0]) if spine else figure.middle("shoulder")
+    lies = frame(left, seen(start - figure.middle("hip")))
+    axes = nearest_axes(lies, NEAR)
+    if axes is lies:
+        middle = (ours["left_hip"] + ours["right_hip"]) / 2
+        axes = lies @ frame(torch.eye(3)[0], ours["spine1" if spine else "neck"] - middle).T
+    found = {"pelvis": axes}
     line = ["pelvis", *spine, *neck, *(["head"] if figure.has("head") else [])]
-    for below, joint in zip(line, line[1:]):
-        found[joint] = _straight(figure, below, joint).T @ found[below]
+    straight = figure[_straightest(figure, figure.turn("pelvis") @ axes)]
+    for joint, turn in zip(line[1:], _bends(straight, line)):
+        found[joint] = turn.T @ found[line[line.index(joint) - 1]]
     return found
 
 
-def _straight(figure: Figure, before: str, joint: str) -> Tensor:
-    """Returns how two joints are turned to each other where the body is straight there."""
-    mean = mean_rotation(figure.turn(before).mT @ figure.turn(joint))
-    return nearest_axes(mean, STRAIGHT)
+def _straightest(figure: Figure, pelvis: Tensor) -> Tensor:
+    """Returns the numbers of the frames in which the shoulders are most as above the pelvis (F, 3, 3)."""
+    up = normalize(figure.middle("shoulder") - figure.middle("hip"), dim=1)
+    across = normalize(figure.at("left_shoulder") - figure.at("right_shoulder"), dim=1)
+    straight = (up * pelvis[..., 1]).sum(1) + (across * pelvis[..., 0]).sum(1)
+    return straight.topk(max(1, len(straight) // STRAIGHTEST)).indices
+
+
+def _bends(figure: Figure, line: list[str]) -> list[Tensor]:
+    """Returns how each joint of a line is turned against the one before it where the body is straight: on average, or so
+    that axes lie on axes, if that is near for all of them."""
+    means = [mean_rotation(figure.turn(a).mT @ figure.turn(b)) for a, b in zip(line, line[1:])]
+    exact = [nearest_axes(mean, BENDS) for mean in means]
+    return means if any(a is b for a, b in zip(means, exact)) else exact
 
 
 def _follows(figure: Figure, joint: str, guide: Tensor) -> Tensor:
