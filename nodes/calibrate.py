@@ -181,7 +181,7 @@ class ChampCalibrateReference(io.ComfyNode):
                 Reading(group_size, seed, shot, strength, Span(start, end)),
             )
             warps = first.calibration.warps[1:]
-            held = sum(tokens.nbytes for warp in warps for tokens in warp.tokens.values())
+            held = sum(warp.nbytes for warp in warps)
         preview, report = to_image(calibration_sheet(picture, plan)), calibration_summary(plan, held)
         calibrated = reference._replace(references=(first, *others))
         return io.NodeOutput(calibrated, preview, report, ui=still(preview, cls))

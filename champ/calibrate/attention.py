@@ -13,7 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from ..model.attention import HIDDEN, KeySource, Source
 from ..model.config import Place
-from ..model.reference import Reference, ReferenceRun
+from ..model.reference import ChangingTokens, Reference, ReferenceRun, Tokens, tensors_of
 from ..model.span import ALWAYS, Span
 
 SHOWN = 0.5  # a token is read from this share of its pixels inside the picture
@@ -22,11 +22,16 @@ COVERED = 0.001  # a token belongs to the person from this share of its pixels
 
 @dataclass(frozen=True, eq=False)
 class Warp:
-    """ReferenceNet's features of one warped reference, on the CPU; shares are per latent pixel."""
+    """ReferenceNet's features of one warped reference; shares are per latent pixel."""
 
-    tokens: dict[Place, Tensor]  # (1, tokens, channels)
+    tokens: Tokens | ChangingTokens
     valid: Tensor  # (h, w) share that is inside the reference picture
     person: Tensor | None = None  # (h, w) share that its person covers
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of main memory that the features take."""
+        return sum(tensor.nbytes for tensor in tensors_of(self.tokens))
 
 
 @dataclass(frozen=True)
@@ -84,15 +89,15 @@ class CalibratedReference(Reference):
     def clip(self) -> tuple[int, int, int]:
         return len(self.calibration.warp_of), self.width, self.height
 
-    def run(self, model_sampling: Any, keep: bool) -> "CalibratedRun":
-        return CalibratedRun(self, model_sampling, keep)
+    def run(self, model_sampling: Any, keep: bool, context: Tensor | None = None) -> "CalibratedRun":
+        return CalibratedRun(self, model_sampling, keep, context)
 
 
 class CalibratedRun(ReferenceRun):
     """A calibrated reference in one sampling run."""
 
-    def __init__(self, reference: CalibratedReference, model_sampling: Any, keep: bool):
-        super().__init__(reference, model_sampling, keep)
+    def __init__(self, reference: CalibratedReference, model_sampling: Any, keep: bool, context: Tensor | None = None):
+        super().__init__(reference, model_sampling, keep, context)
         self.calibration = reference.calibration
         self.calibrated_span = self.calibration.span.in_sigmas(model_sampling)
 
@@ -102,11 +107,18 @@ class CalibratedRun(ReferenceRun):
         if calibration.strength == 0 or not self.calibrated_span.holds(sigma):
             return sources
         frames = range(len(calibration.warp_of)) if frames is None else frames
-        warps = [calibration.warps[i] for i in calibration.warps_at(sigma, frames)]
+        numbers = calibration.warps_at(sigma, frames)
+        now = {i: self.in_step(calibration.warps[i], sigma) for i in set(numbers)}
+        warps = [now[i] for i in numbers]
         people = None if calibration.people is None else calibration.people[list(frames)]
         if people is not None and calibration.person is not None:
             sources = [Background(source, calibration.person, people) for source in sources]
         return [*sources, Calibrated(warps, calibration.strength, people)]
+
+    def in_step(self, warp: Warp, sigma: float | None) -> Warp:
+        """Returns the warp with the tokens of the present step."""
+        tokens = self.step.of(warp.tokens, sigma)
+        return warp if tokens is warp.tokens else replace(warp, tokens=tokens)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,17 +129,20 @@ class Calibrated:
     strength: float
     people: Tensor | None  # (frames, h, w)
 
-    def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource:
+    def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource | None:
         read = list(dict.fromkeys(self.warps))  # each is moved and projected once
+        seen = [warp.tokens[block] for warp in read if isinstance(warp.tokens, dict) and block in warp.tokens]
+        if not seen:
+            return None
         rows = torch.tensor([read.index(warp) for warp in self.warps], device=like.device)
-        tokens = torch.cat([warp.tokens[block] for warp in read]).to(like)
+        tokens = torch.cat(seen).to(like)
         count = tokens.shape[1]
-        seen = torch.stack([at_tokens(warp.valid, count) >= SHOWN for warp in read])
+        shown = torch.stack([at_tokens(warp.valid, count) >= SHOWN for warp in read])
         if self.people is not None:
-            seen &= torch.stack([at_tokens(warp.person, count) > COVERED for warp in read if warp.person is not None])
+            shown &= torch.stack([at_tokens(warp.person, count) > COVERED for warp in read if warp.person is not None])
         bias = None
-        if self.strength != 1 or not seen.all():
-            bias = torch.where(seen, math.log(self.strength), HIDDEN)[:, None].to(like)[rows]
+        if self.strength != 1 or not shown.all():
+            bias = torch.where(shown, math.log(self.strength), HIDDEN)[:, None].to(like)[rows]
         readers = None
         if self.people is not None:
             readers = (at_tokens(self.people, like.shape[1]) > COVERED).to(like.device)
@@ -142,8 +157,10 @@ class Background:
     person: Tensor  # (h, w)
     people: Tensor  # (frames, h, w)
 
-    def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource:
+    def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource | None:
         source = self.source.keys(block, attention, like)
+        if source is None:
+            return None
         bias = torch.where(at_tokens(self.person, source.k.shape[1]) > COVERED, HIDDEN, 0)[None, None].to(like)
         readers = (at_tokens(self.people, like.shape[1]) <= COVERED).to(like.device)
         return replace(source, bias=bias if source.bias is None else source.bias + bias, readers=readers)

@@ -37,9 +37,9 @@ class KeySource:
 
 
 class Source(Protocol):
-    """A source of keys for every transformer, for example a reference image."""
+    """A source of keys for transformers, for example a reference image; None where it has nothing to read."""
 
-    def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource: ...
+    def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource | None: ...
 
 
 def softmax_attention(
@@ -123,7 +123,8 @@ class SelfAttention(CrossAttention):
         reads = transformer_options.get(READS, ())
         if any(reads):
             block = transformer_options["block"]
-            reads = [[source.keys(block, self, x) for source in sources] for sources in reads]
+            found = ([source.keys(block, self, x) for source in sources] for sources in reads)
+            reads = [[keys for keys in part if keys is not None] for part in found]
         return self.to_out(attend(q, k, v, self.heads, reads, transformer_options))
 
 

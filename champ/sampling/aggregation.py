@@ -10,15 +10,19 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ..model.families import CHAMP, FAMILIES
 from ..progress import advance
 from .windows import SCHEDULES, WEIGHTS
 
 
 def with_windows(
-    model: ModelPatcher, length: int = 24, overlap: int = 4, schedule: str = "looped", weights: str = "flat"
+    model: ModelPatcher, length: int = 0, overlap: int = 4, schedule: str = "looped", weights: str = "flat"
 ) -> ModelPatcher:
-    """Returns the model, set to denoise `length` frames at a time; the defaults are the official ones."""
+    """Returns the model, set to denoise `length` frames at a time; the defaults are the official ones, and 0 takes the
+    length that the model's family was made for."""
     limit = getattr(model.model.diffusion_model, "max_frames", None)
+    if length == 0:
+        length = FAMILIES[getattr(model.model, "family", CHAMP)].window
     if limit is not None and length > limit:
         raise ValueError(
             f"The motion modules know windows of up to {limit} frames but were given {length}; choose a shorter window."

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from ..files.pictures import read_picture
-from ..model.checkpoint import ENCODED_MAPS
+from ..model.families import ENCODED_MAPS
 from ..model.images import clip_vision_input
 from ..output import is_part
 from ..render.folder import list_frames

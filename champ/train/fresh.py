@@ -6,9 +6,9 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor, nn
 
-from ..model.checkpoint import ENCODED_MAPS
-from ..model.config import CHAMP, MotionSizes, UNetSizes
+from ..model.config import MotionSizes, UNetSizes
 from ..model.denoiser import ChampModel, ChampUNet, ModelConfig
+from ..model.families import CHAMP, ENCODED_MAPS
 from ..model.guidance import EncoderSizes, GuidanceEncoders, MapEncoder
 from ..model.motion_module import MotionModule, PositionalEncoding
 from ..model.reference import ReferenceNet, ReferenceUNet

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..files.errors import reading
 from ..files.tensors import read_safetensors
-from ..model.checkpoint import ENCODED_MAPS
+from ..model.families import ENCODED_MAPS
 from ..output import save_tensors
 from ..people.samples import Sample, SyntheticPeople, draw_surface
 from ..progress import advance, portion

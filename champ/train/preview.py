@@ -13,7 +13,7 @@ from ..model.guidance import GuidanceMap, encode_guidance
 from ..model.reference import Reference, encode_reference
 from ..sampling.noise import NOISES
 from ..sampling.sampler import ddim
-from ..sampling.schedule import trailing_sigmas, with_betas
+from ..sampling.schedule import official_sigmas, with_betas
 from .batches import Batch
 from .latents import LATENT_FORMAT, ImageCodec
 from .networks import Networks
@@ -49,7 +49,7 @@ def sample_clip(
     latent = {"samples": guidance.empty_latent()}
     sampling = model.get_model_object("model_sampling")
     if how.sampler == "champ":
-        method, sigmas = ddim(), trailing_sigmas(sampling, how.steps)
+        method, sigmas = ddim(), official_sigmas(sampling, how.steps)
     else:
         method = comfy.samplers.sampler_object(how.sampler)
         sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", how.steps)

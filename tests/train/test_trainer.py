@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from champ.model.checkpoint import ENCODED_MAPS
+from champ.model.families import ENCODED_MAPS
 from champ.train.batches import Batch
 from champ.train.networks import Champ, recompute
 from champ.train.objective import Objective
