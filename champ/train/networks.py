@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..model.compat import managed
 from ..model.conditioning import GuidanceRun
-from ..model.config import MotionSizes, UNetSizes
+from ..model.config import MotionSizes, Place, UNetSizes
 from ..model.denoiser import ChampUNet
 from ..model.guidance import EncoderSizes, Guidance, GuidanceEncoders, Layer
 from ..model.motion_module import MotionModule
@@ -93,11 +93,31 @@ class Champ(nn.Module):
 
         `maps` are pictures (B, F or 1, 3, 8h, 8w) in 0..1 by name; `reference` the scaled latents (B, 4, h, w) of the
         reference pictures, None in an unconditional step; `clip_embeds` (B, D). Every row reads its own reference."""
+        guided, seen = self.guided(maps), self.seen(reference, clip_embeds)
+        return self.denoised(noisy, timesteps, guided, seen, clip_embeds)
+
+    def guided(self, maps: Mapping[str, Tensor]) -> Tensor:
+        """Encodes maps (B, F or 1, 3, 8h, 8w) to features (B F or B, C, h, w)."""
+        return torch.stack([self.encoders[name](pictures.flatten(0, 1)) for name, pictures in maps.items()]).sum(0)
+
+    def seen(self, reference: Tensor | None, clip_embeds: Tensor) -> dict[Place, Tensor]:
+        """Returns ReferenceNet's tokens; none without a reference."""
+        return {} if reference is None else self.reference.tokens(reference, clip_embeds[:, None])
+
+    def denoised(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        features: Tensor,
+        tokens: Mapping[Place, Tensor],
+        clip_embeds: Tensor,
+        denoiser: ChampUNet | None = None,
+    ) -> Tensor:
+        """Predicts v as `forward` does, from features of maps and tokens of references, perhaps with another
+        denoiser."""
         samples, frames = noisy.shape[:2]
-        features = sum(self.encoders[name](pictures.flatten(0, 1)) for name, pictures in maps.items())
-        features = features.repeat_interleave(samples * frames // len(features), 0)
         context = clip_embeds[:, None]
-        tokens = {} if reference is None else self.reference.tokens(reference, context)
+        features = features.repeat_interleave(samples * frames // len(features), 0)
         # Frames of a clip share a reference and the motion modules; single pictures are evaluated as one part.
         parts = samples if frames > 1 else 1
         guidance, references = [], []
@@ -107,7 +127,7 @@ class Champ(nn.Module):
             guidance.append(GuidanceRun(Guidance(layers, len(part), width, height, self.family), self.sampling))
             own = {place: x.chunk(parts)[i] for place, x in tokens.items()}
             references.append([ReferenceRun(Reference(own, self.family), self.sampling, keep=False)] if own else [])
-        return self.denoiser(
+        return (denoiser or self.denoiser)(
             noisy.flatten(0, 1),
             timesteps.flatten(),
             context.repeat_interleave(frames, 0),
