@@ -66,7 +66,7 @@ class ChampApply(io.ComfyNode):
                     "betas",
                     display_name="beta schedule",
                     options=list(BETA_SCHEDULES),
-                    tooltip="Beta schedule. from the set: that of the official inference, which is linear, and "
+                    tooltip="Beta schedule. official: that of the set's own inference, which is linear, and "
                     "scaled_linear for MusePose. Champ and Animate Anyone were trained with scaled_linear, which "
                     "changes light and contrast slightly.",
                 ),

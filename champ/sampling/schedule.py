@@ -10,19 +10,19 @@ from torch import Tensor
 from ..model.denoiser import BETAS, champ_model, model_sampling
 from ..model.families import FAMILIES
 
-OF_THE_SET = "from the set"
-BETA_SCHEDULES = (OF_THE_SET, *BETAS)
+OFFICIAL = "official"
+BETA_SCHEDULES = (OFFICIAL, *BETAS)
 
 
-def with_betas(model: ModelPatcher, betas: str = OF_THE_SET) -> ModelPatcher:
-    """Returns the model with another beta schedule: that of its family's official inference, "linear" or
+def with_betas(model: ModelPatcher, betas: str = OFFICIAL) -> ModelPatcher:
+    """Returns the model with another beta schedule: "official", which is that of its family's inference, "linear" or
     "scaled_linear"."""
     if betas not in BETA_SCHEDULES:
         raise ValueError(f"There is no beta schedule called {betas!r}; choose from {', '.join(BETA_SCHEDULES)}.")
     family = champ_model(model).family
     patched = model.clone()
     patched.add_object_patch(
-        "model_sampling", model_sampling(FAMILIES[family].betas if betas == OF_THE_SET else betas, family)
+        "model_sampling", model_sampling(FAMILIES[family].betas if betas == OFFICIAL else betas, family)
     )
     return patched
 
