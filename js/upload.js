@@ -4,7 +4,7 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { translate } from "./language.js";
 
-const MOTIONS = [".npz", ".npy", ".pkl", ".pt", ".safetensors", ".smpl"];
+const MOTIONS = [".bvh", ".json", ".npz", ".npy", ".pkl", ".pt", ".safetensors", ".smpl"];
 const MAPS = ["depth", "normal", "semantic_map", "dwpose", "mask"];
 const FOLDER = "champ"; // below the input folder
 

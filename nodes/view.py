@@ -28,7 +28,7 @@ from .types import aside
 
 SECONDS = 5  # that a view may take
 MOST_NODES = 40  # before a motion
-LONGEST_TEXT = 1000
+LONGEST_TEXT = 4000
 KEPT_FRAMES = 5000  # of a motion that is kept in memory
 KEPT_MOTIONS, KEPT_STEPS = 8, 32
 

@@ -20,7 +20,7 @@ from .footing import ground_under
 from .foreign import FRAMES
 from .joint_names import Found, Tree
 from .motion import Motion
-from .retarget import SIDES, Figure
+from .retarget import SIDES, SkeletonMotion
 from .rotation import rot_x, rot_y, rot_z
 
 WHAT = ("a motion", "export it again as BVH")
@@ -41,7 +41,7 @@ NAMES = {
 
 
 @dataclass
-class Node:
+class BvhJoint:
     """A joint, or the end of one."""
 
     name: str  # empty for an end
@@ -55,7 +55,7 @@ class Node:
 class Clip:
     """The contents of a BVH file, in its own units and axes."""
 
-    nodes: list[Node]  # a parent stands before its children
+    nodes: list[BvhJoint]  # a parent stands before its children
     values: np.ndarray  # (F, C) float32, degrees and lengths
     fps: float
 
@@ -137,11 +137,11 @@ class Outline:
     """The skeleton, as it is read."""
 
     def __init__(self) -> None:
-        self.nodes: list[Node] = []
+        self.nodes: list[BvhJoint] = []
         self.open: list[int] = []  # the nodes around the present place
         self.waiting = False  # for the bracket of the last one
 
-    def read(self, lines: Iterator[tuple[int, str]]) -> list[Node]:
+    def read(self, lines: Iterator[tuple[int, str]]) -> list[BvhJoint]:
         """Reads everything before the frames."""
         number, line = next(lines, (1, ""))
         if line.upper() != "HIERARCHY":
@@ -184,7 +184,7 @@ class Outline:
             raise DamagedError(f"there are more than {NODES} joints")
         if (kind == "ROOT") == bool(self.open):
             raise DamagedError("a root is inside no joint, and every other joint is inside one")
-        self.nodes.append(Node("" if kind == "END" else name or "joint", self.open[-1] if self.open else -1))
+        self.nodes.append(BvhJoint("" if kind == "END" else name or "joint", self.open[-1] if self.open else -1))
         self.waiting = True
 
     def channels(self, words: list[str]) -> None:
@@ -210,7 +210,10 @@ def _heading(lines: Iterator[tuple[int, str]]) -> tuple[int, float]:
         if not match:
             where = f"line {number} is {line[:40]!r}" if number else "it ends after MOTION"
             raise DamagedError(f"{where}, and a line such as {example!r} is expected")
-        found += _numbers([match[1]], 1)
+        try:
+            found += _numbers([match[1]], 1)
+        except DamagedError as error:
+            raise DamagedError(f"line {number}: {error}") from None
     count, seconds = found
     if not 1 <= count <= FRAMES or count != int(count):
         raise DamagedError(f"it has {count:g} frames, and 1 to {FRAMES} can be read")
@@ -258,7 +261,7 @@ def _rate(seconds: float) -> float:
     return float(round(rate)) if abs(rate - round(rate)) < 2e-4 * rate else round(rate, 3)
 
 
-def figure_of(clip: Clip, tree: Tree, found: Found) -> Figure:
+def skeleton_of(clip: Clip, tree: Tree, found: Found) -> SkeletonMotion:
     """Returns the skeleton of a clip, reduced to the joints that were found and to what is below the ankles."""
     nodes = range(len(clip.nodes))
     soles = {side: [node for node in nodes if found[f"{side}_ankle"] in tree.line(node)] for side in SIDES}
@@ -270,7 +273,7 @@ def figure_of(clip: Clip, tree: Tree, found: Found) -> Figure:
         turns.append(turn[:, kept])
         places.append(place[:, kept])
         advance(min(start + AT_ONCE, len(clip)), len(clip))
-    return Figure(
+    return SkeletonMotion(
         torch.cat(turns), torch.cat(places), clip.rest()[kept], {ours: number[node] for ours, node in found.items()},
         {side: [number[node] for node in soles[side]] for side in SIDES}, clip.fps,
     )  # fmt: skip
@@ -290,7 +293,7 @@ def save_bvh(path: str | Path, motion: Motion, body: Body) -> None:
     with whole(Path(path)) as made, open(made, "w", encoding="ascii", newline="\n") as file:
         file.write("HIERARCHY\n")
         file.writelines(_skeleton(joints, 0, 0))
-        file.write(f"MOTION\nFrames: {len(motion)}\nFrame Time: {1 / motion.fps:.8f}\n")
+        file.write(f"MOTION\nFrames: {len(motion)}\nFrame Time: {1 / motion.fps:.12g}\n")
         last = None
         for start in range(0, len(motion), AT_ONCE):
             turns = motion.rotations[start : start + AT_ONCE, order].clone()

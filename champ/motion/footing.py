@@ -68,7 +68,7 @@ def swing(start: Tensor, end: Tensor) -> Tensor:
     return torch.eye(3).to(a) + k + k @ k / (1 + cosine).clamp(min=1e-6)
 
 
-def stand(rotations: Tensor, pelvis: Tensor, above: Tensor, body: Body, fps: float) -> Tensor:
+def put_on_floor(rotations: Tensor, pelvis: Tensor, above: Tensor, body: Body, fps: float) -> Tensor:
     """Returns the root translations (F, 3), y up, with which a body's pelvis is on a path (F, 3), but no sole in the
     floor, y = 0, or further above it than the other's (F,)."""
     root = pelvis - body.rest().joints[0, 0]

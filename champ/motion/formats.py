@@ -15,13 +15,13 @@ from ..files.errors import DamagedError, reading
 from ..files.tensors import read_safetensors
 from ..output import save_tensors, whole
 from ..progress import portion
-from .bvh import figure_of, read_bvh
+from .bvh import WHAT, read_bvh, skeleton_of
 from .camera import CAMERA_FROM_WORLD, frame_person, transform
 from .containers import READERS
 from .footing import ground_under
 from .foreign import AT_ONCE, FRAMES, SMPL_PELVIS, Z_UP, Recording, people_in
-from .joint_lists import KNOWN, as_figure, named_points, our_points, people_as_points, rate_in, turned
-from .joint_names import find_joints, told
+from .joint_lists import KNOWN, as_skeleton, named_points, our_points, people_as_points, rate_in, turned
+from .joint_names import find_joints, told_joints
 from .motion import Motion
 from .retarget import read_up, retarget, stood, upwards
 from .retime import repeat, sample
@@ -105,23 +105,23 @@ def _load_bvh(path: Path, body: Body, joints: str) -> tuple[Motion, str]:
     tree = clip.tree()
     found = find_joints(tree, path.name, joints)
     with portion(1, 1, 4):
-        figure = figure_of(clip, tree, found)
-    with portion(2, 1, 4), _understanding(path):
-        rotations, root = retarget(figure, body, up)
+        skeleton = skeleton_of(clip, tree, found)
+    with portion(2, 1, 4), _understanding(path, WHAT[1]):
+        rotations, root = retarget(skeleton, body, up)
         motion = _in_world(rotations, root, body, clip.fps, "BVH")
-    return motion, told(found, tree)
+    return motion, f"Joints:\n{told_joints(found, tree)}"
 
 
 def _from_points(path: Path, points: np.ndarray, fps: float, body: Body, joints: str) -> tuple[Motion, str]:
     said_up, _ = read_up(joints)
     with reading(path, *FOREIGN):
         name, at, seen = named_points(points)
-        figure = as_figure(at, fps)
-        up = upwards(figure, said_up)
+        skeleton = as_skeleton(at, fps)
+        up = upwards(skeleton, said_up)
         ours = our_points(body, skin="nose" in at)
         turns = turned(at, ours, up)
-    with _understanding(path):
-        rotations, root = stood(figure, turns, up, body, ours)
+    with _understanding(path, FOREIGN[1]):
+        rotations, root = stood(skeleton, turns, up, body, ours)
         motion = _in_world(rotations, root, body, fps, f"{name} joints")
     return replace(motion, confidence=seen.float()), f"{points.shape[1]} joints, as {name} has them"
 
@@ -135,12 +135,12 @@ def _in_world(rotations: Tensor, root: Tensor, body: Body, fps: float, source: s
 
 
 @contextmanager
-def _understanding(path: Path) -> Iterator[None]:
+def _understanding(path: Path, advice: str) -> Iterator[None]:
     """Says what a skeleton lacks. Other errors inside, such as that of a user who cancels, go through."""
     try:
         yield
     except DamagedError as error:
-        raise ValueError(f"{path.name} cannot be read as a motion: {error}; {FOREIGN[1]}.") from None
+        raise ValueError(f"{path.name} cannot be read as a motion: {error}; {advice}.") from None
 
 
 def save_motion(path: str | Path, motion: Motion) -> None:

@@ -18,7 +18,7 @@ from .containers import numbers
 from .footing import swing
 from .foreign import FRAMES
 from .joint_names import Found
-from .retarget import HINGES, LIMBS, SIDES, Figure, frame, our_rest
+from .retarget import HINGES, LIMBS, SIDES, SkeletonMotion, frame, our_rest
 from .rotation import slerp
 
 PEOPLE = 1000
@@ -104,7 +104,7 @@ def rate_in(values: Any) -> float | None:
 def named_points(array: np.ndarray) -> tuple[str, dict[str, Tensor], Tensor]:
     """Returns what the layout is called, the places (F, 3) of its joints, and in which frames (F,) there are any; the
     others are filled."""
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         points = torch.from_numpy(np.array(array, dtype=np.float32))
     seen = (points.isfinite() & (points != 0)).flatten(1).any(1)
     points = _without_gaps(torch.where(seen[:, None, None], points, float("nan")))
@@ -225,13 +225,15 @@ def _trunk(at: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tensor]:
         if whole:
             turns[joint] = _aimed(turns[joint], at, ours, joint, above)
     chest = turns["spine3"]
-    if "left_ear" in at:
+    if "left_ear" in at and (ours["left_ear"] - ours["right_ear"]).norm() > 0:
         turns["head"] = _lying(at, ours, "ear", ("ear", "nose"))
         turns["neck"] = slerp(chest, turns["head"], torch.full((len(chest),), 0.5))
     elif "crown" in at:
         turns["neck"] = turns["head"] = swing(chest[..., 1], at["crown"] - at["neck"]) @ chest
-    else:
+    elif "head" in at:
         turns["neck"] = turns["head"] = _aimed(chest, at, ours, "neck", "head")
+    else:
+        turns["neck"] = turns["head"] = chest
     return turns
 
 
@@ -249,7 +251,7 @@ def _limb(guide: Tensor, at: dict[str, Tensor], ours: dict[str, Tensor], names: 
     return found
 
 
-def as_figure(at: dict[str, Tensor], fps: float) -> Figure:
+def as_skeleton(at: dict[str, Tensor], fps: float) -> SkeletonMotion:
     """Returns points as a skeleton without rotations."""
     names = list(at)
     soles = {
@@ -259,6 +261,6 @@ def as_figure(at: dict[str, Tensor], fps: float) -> Figure:
         for side in SIDES
     }
     places = torch.stack([at[name] for name in names], dim=1)
-    return Figure(
+    return SkeletonMotion(
         torch.empty(len(places), 0), places, places[0] * 0, {name: i for i, name in enumerate(names)}, soles, fps
     )

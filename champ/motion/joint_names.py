@@ -176,7 +176,7 @@ def find_joints(tree: Tree, name: str, text: str = "") -> Found:
     return found
 
 
-def told(found: Found, tree: Tree) -> str:
+def told_joints(found: Found, tree: Tree) -> str:
     """Returns the joints that were found, as lines that may be corrected."""
     lines = []
     for joint in ASKED:

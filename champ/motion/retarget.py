@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from ..body.body import Body
 from ..body.skeleton import JOINTS, PARENTS
 from ..files.errors import DamagedError
-from .footing import above_floor, reach, stand, swing, to_local
+from .footing import above_floor, put_on_floor, reach, swing, to_local
 from .joint_names import Found
 from .rotation import slerp
 
@@ -47,7 +47,7 @@ UP = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 
 
 @dataclass(frozen=True)
-class Figure:
+class SkeletonMotion:
     """A skeleton in motion, in the axes and units of its file."""
 
     turns: Tensor  # (F, N, 3, 3) rotations of the joints in the world
@@ -57,8 +57,8 @@ class Figure:
     ends: dict[str, list[int]]  # left and right: what of the foot may touch the floor
     fps: float
 
-    def __getitem__(self, index: Tensor) -> "Figure":
-        return Figure(self.turns[index], self.places[index], self.rest, self.found, self.ends, self.fps)
+    def __getitem__(self, index: Tensor) -> "SkeletonMotion":
+        return SkeletonMotion(self.turns[index], self.places[index], self.rest, self.found, self.ends, self.fps)
 
     def at(self, ours: str) -> Tensor:
         return self.places[:, self.found[ours]]
@@ -128,11 +128,11 @@ def rest_axes(rest: Tensor, found: Found) -> Tensor:
     return nearest_axes(frame(left, shoulders - hips).T, NEAR)
 
 
-def from_rest(figure: Figure, ours: dict[str, Tensor]) -> dict[str, Tensor]:
+def from_rest(skeleton: SkeletonMotion, ours: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns the rotation of each joint of ours to theirs, from a rest pose that is a person's."""
-    axes = rest_axes(figure.rest, figure.found)
-    theirs = {name: axes @ figure.rest[joint] for name, joint in figure.found.items()}
-    turned = {name: torch.eye(3) for name in figure.found}
+    axes = rest_axes(skeleton.rest, skeleton.found)
+    theirs = {name: axes @ skeleton.rest[joint] for name, joint in skeleton.found.items()}
+    turned = {name: torch.eye(3) for name in skeleton.found}
     for side in SIDES:
         for upper, lower, end in ((f"{side}_{a}", f"{side}_{b}", f"{side}_{c}") for a, b, c in LIMBS):
             if end not in theirs:  # a hand that is missing: the forearm goes on as the upper arm
@@ -149,123 +149,123 @@ def from_rest(figure: Figure, ours: dict[str, Tensor]) -> dict[str, Tensor]:
             turned[ankle] = turned[foot] = swing(
                 flat * (ours[foot] - ours[ankle]), flat * (theirs[foot] - theirs[ankle])
             )
-    return {name: axes.T @ turned[name] for name in figure.found}
+    return {name: axes.T @ turned[name] for name in skeleton.found}
 
 
-def from_movement(figure: Figure, ours: dict[str, Tensor], up: Tensor) -> dict[str, Tensor]:
+def from_movement(skeleton: SkeletonMotion, ours: dict[str, Tensor], up: Tensor) -> dict[str, Tensor]:
     """Returns the rotation of each joint of ours to theirs, from how it moves. `up` is a direction of the file."""
-    trunk = _trunk(figure, ours)
+    trunk = _trunk(skeleton, ours)
     found = dict(trunk)
-    chest = (["pelvis", *figure.row("spine")])[-1]
+    chest = (["pelvis", *skeleton.row("spine")])[-1]
     for side in SIDES:
-        if figure.has(f"{side}_collar"):
-            found[f"{side}_collar"] = _follows(figure, f"{side}_collar", figure.turn(chest) @ found[chest])
+        if skeleton.has(f"{side}_collar"):
+            found[f"{side}_collar"] = _follows(skeleton, f"{side}_collar", skeleton.turn(chest) @ found[chest])
         for limb, above in zip(LIMBS, ("pelvis", chest)):
-            found |= _limb(figure, ours, [f"{side}_{part}" for part in limb], figure.turn(above) @ found[above])
-        found |= _foot(figure, ours, side, up, figure.turn(f"{side}_knee") @ found[f"{side}_knee"])
-        arm = [name for name in (f"{side}_elbow", f"{side}_wrist", f"{side}_hand") if figure.has(name)]
-        for before, hand, turn in zip(arm, arm[1:], _bends(figure, arm)):
+            found |= _limb(skeleton, ours, [f"{side}_{part}" for part in limb], skeleton.turn(above) @ found[above])
+        found |= _foot(skeleton, ours, side, up, skeleton.turn(f"{side}_knee") @ found[f"{side}_knee"])
+        arm = [name for name in (f"{side}_elbow", f"{side}_wrist", f"{side}_hand") if skeleton.has(name)]
+        for before, hand, turn in zip(arm, arm[1:], _bends(skeleton, arm)):
             found[hand] = turn.T @ found[before]
     return found
 
 
-def _trunk(figure: Figure, ours: dict[str, Tensor]) -> dict[str, Tensor]:
+def _trunk(skeleton: SkeletonMotion, ours: dict[str, Tensor]) -> dict[str, Tensor]:
     """The pelvis lies as the hips and the spine say. Up to the head, the trunk is about straight in some frames."""
-    spine, neck = figure.row("spine"), figure.row("neck")
-    turn = figure.turn("pelvis").mT
+    spine, neck = skeleton.row("spine"), skeleton.row("neck")
+    turn = skeleton.turn("pelvis").mT
 
     def seen(place: Tensor) -> Tensor:
         return (turn @ place[..., None])[..., 0].mean(0)
 
-    left = seen(figure.at("left_hip") - figure.at("right_hip"))
-    start = figure.at(spine[0]) if spine else figure.middle("shoulder")
-    lies = frame(left, seen(start - figure.middle("hip")))
+    left = seen(skeleton.at("left_hip") - skeleton.at("right_hip"))
+    start = skeleton.at(spine[0]) if spine else skeleton.middle("shoulder")
+    lies = frame(left, seen(start - skeleton.middle("hip")))
     axes = nearest_axes(lies, NEAR)
     if axes is lies:
         middle = (ours["left_hip"] + ours["right_hip"]) / 2
         axes = lies @ frame(torch.eye(3)[0], ours["spine1" if spine else "neck"] - middle).T
     found = {"pelvis": axes}
-    line = ["pelvis", *spine, *neck, *(["head"] if figure.has("head") else [])]
-    straight = figure[_straightest(figure, figure.turn("pelvis") @ axes)]
+    line = ["pelvis", *spine, *neck, *(["head"] if skeleton.has("head") else [])]
+    straight = skeleton[_straightest(skeleton, skeleton.turn("pelvis") @ axes)]
     for joint, turn in zip(line[1:], _bends(straight, line)):
         found[joint] = turn.T @ found[line[line.index(joint) - 1]]
     return found
 
 
-def _straightest(figure: Figure, pelvis: Tensor) -> Tensor:
+def _straightest(skeleton: SkeletonMotion, pelvis: Tensor) -> Tensor:
     """Returns the numbers of the frames in which the shoulders are most as above the pelvis (F, 3, 3)."""
-    up = normalize(figure.middle("shoulder") - figure.middle("hip"), dim=1)
-    across = normalize(figure.at("left_shoulder") - figure.at("right_shoulder"), dim=1)
+    up = normalize(skeleton.middle("shoulder") - skeleton.middle("hip"), dim=1)
+    across = normalize(skeleton.at("left_shoulder") - skeleton.at("right_shoulder"), dim=1)
     straight = (up * pelvis[..., 1]).sum(1) + (across * pelvis[..., 0]).sum(1)
     return straight.topk(max(1, len(straight) // STRAIGHTEST)).indices
 
 
-def _bends(figure: Figure, line: list[str]) -> list[Tensor]:
-    """Returns how each joint of a line is turned against the one before it where the body is straight: on average, or so
-    that axes lie on axes, if that is near for all of them."""
-    means = [mean_rotation(figure.turn(a).mT @ figure.turn(b)) for a, b in zip(line, line[1:])]
+def _bends(skeleton: SkeletonMotion, line: list[str]) -> list[Tensor]:
+    """Returns how each joint of a line is turned against the one before it where the body is straight: on average, or
+    so that axes lie on axes, if that is near for all of them."""
+    means = [mean_rotation(skeleton.turn(a).mT @ skeleton.turn(b)) for a, b in zip(line, line[1:])]
     exact = [nearest_axes(mean, BENDS) for mean in means]
     return means if any(a is b for a, b in zip(means, exact)) else exact
 
 
-def _follows(figure: Figure, joint: str, guide: Tensor) -> Tensor:
+def _follows(skeleton: SkeletonMotion, joint: str, guide: Tensor) -> Tensor:
     """A joint that on average is turned as `guide` (F, 3, 3)."""
-    return mean_rotation(figure.turn(joint).mT @ guide)
+    return mean_rotation(skeleton.turn(joint).mT @ guide)
 
 
-def _limb(figure: Figure, ours: dict[str, Tensor], names: list[str], guide: Tensor) -> dict[str, Tensor]:
+def _limb(skeleton: SkeletonMotion, ours: dict[str, Tensor], names: list[str], guide: Tensor) -> dict[str, Tensor]:
     """Upper and lower part of a limb: their bones lie as ours, and they bend about the same axis."""
     upper, lower, end = names
-    if not figure.has(end):
-        return {name: _follows(figure, name, guide) for name in (upper, lower)}
-    bones = (figure.at(lower) - figure.at(upper), figure.at(end) - figure.at(lower))
+    if not skeleton.has(end):
+        return {name: _follows(skeleton, name, guide) for name in (upper, lower)}
+    bones = (skeleton.at(lower) - skeleton.at(upper), skeleton.at(end) - skeleton.at(lower))
     first, second = (
-        normalize((figure.turn(name).mT @ bone[..., None])[..., 0].mean(0), dim=0)
+        normalize((skeleton.turn(name).mT @ bone[..., None])[..., 0].mean(0), dim=0)
         for name, bone in zip((upper, lower), bones)
     )
     axes = cross(normalize(bones[0], dim=1), normalize(bones[1], dim=1))  # as long as the sine of the bend
     found = {}
     for name, own, end_of in ((upper, first, lower), (lower, second, end)):
         bone = ours[end_of] - ours[name]
-        axis = (figure.turn(name).mT @ axes[..., None])[..., 0].mean(0)
+        axis = (skeleton.turn(name).mT @ axes[..., None])[..., 0].mean(0)
         if axis.norm() > BENT:
             side, _, part = lower.partition("_")
             found[name] = frame(own, axis) @ frame(bone, bone.new_tensor(HINGES[part][side])).T
         else:
-            near = _follows(figure, name, guide)
+            near = _follows(skeleton, name, guide)
             found[name] = swing(near @ bone, own) @ near
-        guide = figure.turn(name) @ found[name]
+        guide = skeleton.turn(name) @ found[name]
     return found
 
 
-def _foot(figure: Figure, ours: dict[str, Tensor], side: str, up: Tensor, guide: Tensor) -> dict[str, Tensor]:
+def _foot(skeleton: SkeletonMotion, ours: dict[str, Tensor], side: str, up: Tensor, guide: Tensor) -> dict[str, Tensor]:
     """The sole is flat on the floor where both ends of the foot are at their lowest."""
     ankle, foot = f"{side}_ankle", f"{side}_foot"
-    if not figure.has(foot):
-        return {ankle: _follows(figure, ankle, guide)}
-    heights = torch.stack([figure.at(ankle) @ up, figure.at(foot) @ up], dim=1)
+    if not skeleton.has(foot):
+        return {ankle: _follows(skeleton, ankle, guide)}
+    heights = torch.stack([skeleton.at(ankle) @ up, skeleton.at(foot) @ up], dim=1)
     low = heights - heights.quantile(0.02, dim=0)
-    flat = (low < CONTACT * leg_of(figure)).all(1)
-    ahead = figure.at(foot) - figure.at(ankle)
+    flat = (low < CONTACT * leg_of(skeleton)).all(1)
+    ahead = skeleton.at(foot) - skeleton.at(ankle)
     our_ahead = ours[foot] - ours[ankle]
     if flat.sum() >= 3:
         lying = frame(up.expand(int(flat.sum()), 3), ahead[flat]) @ frame(torch.tensor([0.0, 1.0, 0.0]), our_ahead).T
-        found = mean_rotation(figure.turn(ankle)[flat].mT @ lying)
+        found = mean_rotation(skeleton.turn(ankle)[flat].mT @ lying)
     else:
-        near = _follows(figure, ankle, guide)
-        found = swing(near @ our_ahead, (figure.turn(ankle).mT @ ahead[..., None])[..., 0].mean(0)) @ near
-    return {ankle: found, foot: _follows(figure, foot, figure.turn(ankle) @ found)}
+        near = _follows(skeleton, ankle, guide)
+        found = swing(near @ our_ahead, (skeleton.turn(ankle).mT @ ahead[..., None])[..., 0].mean(0)) @ near
+    return {ankle: found, foot: _follows(skeleton, foot, skeleton.turn(ankle) @ found)}
 
 
-def upwards(figure: Figure, said: str = "") -> Tensor:
+def upwards(skeleton: SkeletonMotion, said: str = "") -> Tensor:
     """Returns what is up in the file's world: as said, as the person stands in the clip, or in the rest pose."""
     if said:
         return torch.tensor(UP[said])
-    trunk = normalize(figure.middle("shoulder") - figure.middle("ankle"), dim=1).mean(0)
+    trunk = normalize(skeleton.middle("shoulder") - skeleton.middle("ankle"), dim=1).mean(0)
     if trunk.abs().max() < 0.5:
         trunk = torch.tensor(UP["y"])
-        if is_person(figure.rest, figure.found):
-            trunk = rest_axes(figure.rest, figure.found)[1]
+        if is_person(skeleton.rest, skeleton.found):
+            trunk = rest_axes(skeleton.rest, skeleton.found)[1]
     axis = int(trunk.abs().argmax())
     return torch.eye(3)[axis] * trunk[axis].sign()
 
@@ -280,10 +280,10 @@ def read_up(text: str) -> tuple[str, str]:
     return axis, "\n".join(line for line in lines if line not in said)
 
 
-def leg_of(figure: Figure) -> float:
+def leg_of(skeleton: SkeletonMotion) -> float:
     """Returns the length of a leg in the file's units."""
     bones = [
-        (figure.at(f"{side}_{b}") - figure.at(f"{side}_{a}")).norm(dim=1).mean()
+        (skeleton.at(f"{side}_{b}") - skeleton.at(f"{side}_{a}")).norm(dim=1).mean()
         for side in SIDES for a, b in (("hip", "knee"), ("knee", "ankle"))
     ]  # fmt: skip
     length = float(sum(bones)) / 2
@@ -295,60 +295,62 @@ def leg_of(figure: Figure) -> float:
 # From their joints to ours.
 
 
-def our_turns(figure: Figure, to_theirs: dict[str, Tensor]) -> Tensor:
+def our_turns(skeleton: SkeletonMotion, to_theirs: dict[str, Tensor]) -> Tensor:
     """Returns the rotations (F, 24, 3, 3) of our joints in the file's world."""
 
     def one(name: str) -> Tensor:
-        return figure.turn(name) @ to_theirs[name]
+        return skeleton.turn(name) @ to_theirs[name]
 
     def between(line: list[str], place: float) -> Tensor:
         below = min(int(place), len(line) - 1)
         if place == below:
             return one(line[below])
-        part = torch.full((len(figure.turns),), place - below)
+        part = torch.full((len(skeleton.turns),), place - below)
         return slerp(one(line[below]), one(line[below + 1]), part)
 
-    spine, neck = ["pelvis", *figure.row("spine")], figure.row("neck")
+    spine, neck = ["pelvis", *skeleton.row("spine")], skeleton.row("neck")
     turns = {"pelvis": one("pelvis")}
     for i in (1, 2, 3):
         turns[f"spine{i}"] = between(spine, i / 3 * (len(spine) - 1))
-    up = [spine[-1], *neck, *(["head"] if figure.has("head") else [])]
+    up = [spine[-1], *neck, *(["head"] if skeleton.has("head") else [])]
     turns["neck"] = between(up, (len(up) - 1) / 2)
     turns["head"] = one(up[-1])
     for side in SIDES:
         for joint in (f"{side}_{part}" for part in PARTS):
             above = JOINTS[PARENTS[JOINTS.index(joint)]]
-            turns[joint] = one(joint) if figure.has(joint) else turns[above]
+            turns[joint] = one(joint) if skeleton.has(joint) else turns[above]
     return torch.stack([turns[name] for name in JOINTS], dim=1)
 
 
-def retarget(figure: Figure, body: Body, said_up: str = "") -> tuple[Tensor, Tensor]:
+def retarget(skeleton: SkeletonMotion, body: Body, said_up: str = "") -> tuple[Tensor, Tensor]:
     """Returns rotations (F, 24, 3, 3) relative to the parents and root translations (F, 3) of a body that moves as a
     skeleton does; y is up, and the floor is at 0."""
-    frames = len(figure.turns)
-    some = figure[torch.linspace(0, frames - 1, min(frames, SAMPLES)).round().long()]
+    frames = len(skeleton.turns)
+    some = skeleton[torch.linspace(0, frames - 1, min(frames, SAMPLES)).round().long()]
     up, ours = upwards(some, said_up), our_rest(body)
-    if is_person(figure.rest, figure.found):
-        to_theirs = from_rest(figure, ours)
+    if is_person(skeleton.rest, skeleton.found):
+        to_theirs = from_rest(skeleton, ours)
     else:
         to_theirs = from_movement(some, ours, up)
-    return stood(figure, our_turns(figure, to_theirs), up, body, ours)
+    return stood(skeleton, our_turns(skeleton, to_theirs), up, body, ours)
 
 
-def stood(figure: Figure, turns: Tensor, up: Tensor, body: Body, ours: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+def stood(
+    skeleton: SkeletonMotion, turns: Tensor, up: Tensor, body: Body, ours: dict[str, Tensor]
+) -> tuple[Tensor, Tensor]:
     """Returns rotations and root translations as `retarget`, from the rotations (F, 24, 3, 3) of our joints in the
-    world of a figure. `ours` are the rest places (3,) of what the figure's legs consist of."""
-    upright = upright_from(up, figure)
+    world of a skeleton. `ours` are the rest places (3,) of what the skeleton's legs consist of."""
+    upright = upright_from(up, skeleton)
     turns = upright @ turns
-    size = leg_length(ours) / leg_of(figure)
-    hips = figure.middle("hip")
+    size = leg_length(ours) / leg_of(skeleton)
+    hips = skeleton.middle("hip")
     for side in SIDES:
-        reach(turns, side, size * (figure.at(f"{side}_ankle") - hips) @ upright.T, ours)
-    heights = torch.stack([figure.places[:, part] @ up for side in SIDES for part in figure.ends[side]], dim=1)
+        reach(turns, side, size * (skeleton.at(f"{side}_ankle") - hips) @ upright.T, ours)
+    heights = torch.stack([skeleton.places[:, part] @ up for side in SIDES for part in skeleton.ends[side]], dim=1)
     rotations = to_local(_without_holes(turns))
     middle = (ours["left_hip"] + ours["right_hip"]) / 2 - our_rest(body)["pelvis"]
     root = size * hips @ upright.T - rotations[:, 0] @ middle
-    return rotations, stand(rotations, root, size * above_floor(heights), body, figure.fps)
+    return rotations, put_on_floor(rotations, root, size * above_floor(heights), body, skeleton.fps)
 
 
 def _without_holes(turns: Tensor) -> Tensor:
@@ -366,10 +368,10 @@ def leg_length(ours: dict[str, Tensor]) -> float:
     return float(sum(bones))
 
 
-def upright_from(up: Tensor, figure: Figure) -> Tensor:
+def upright_from(up: Tensor, skeleton: SkeletonMotion) -> Tensor:
     """Returns the rotation (3, 3) from the file's world to ours: up becomes y, and the front of a person at rest z."""
-    if is_person(figure.rest, figure.found):
-        axes = rest_axes(figure.rest, figure.found)
+    if is_person(skeleton.rest, skeleton.found):
+        axes = rest_axes(skeleton.rest, skeleton.found)
         if axes[1] @ up > 0.9:
             z = normalize(cross(axes[0], up, dim=0), dim=0)
             return torch.stack([cross(up, z, dim=0), up, z])
