@@ -23,6 +23,7 @@ from . import (
     reference,
     sampling,
     smooth,
+    timeline,
     transfer,
     view,
 )
@@ -57,5 +58,6 @@ class ChampExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> ChampExtension:
     download.add_routes()
+    timeline.add_routes()
     view.add_routes()
     return ChampExtension()

@@ -2,18 +2,21 @@
 
 from pathlib import Path
 
+import cv2
 import folder_paths
+import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
 from ..champ.keypoints.pose import largest_person
 from ..champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, to_pose_keypoint
-from ..champ.progress import counted
+from ..champ.motion.motion import Motion
+from ..champ.progress import counted, doing
 from ..champ.render.folder import IMAGES, MAP_FOLDERS, load_maps, save_maps
 from ..champ.render.guidance import render_guidance
 from ..champ.render.palette import palette_report
 from ..champ.render.skeleton import draw_skeleton
-from .animation import preview_step, save_animation
+from .animation import animated_part, preview_scale, preview_step, save_animation
 from .files import map_folder, map_folders, new_output_path
 from .types import (
     MAX_FRAMES,
@@ -30,6 +33,9 @@ from .types import (
     warn,
     warn_of_other_shape,
 )
+
+SHOWN = ["depth", "normal", "semantic", "skeleton"]  # in the player
+MAP_SIZE = 256  # pixels of a map's longer side there
 
 
 def map_outputs() -> list[io.Image.Output]:
@@ -92,9 +98,23 @@ class ChampRenderMaps(io.ComfyNode):
             detected = [largest_person(people) for people in frames]
         warn_of_other_shape(body, motion)
         *pictures, poses = render_guidance(body, motion, detected, drawing_device())
+        shown = maps_in_a_row(pictures[: len(SHOWN)], motion)
         for i, picture in enumerate(pictures):  # one by one, so that bytes and floats of all never coexist
             pictures[i] = to_image(picture)
-        return io.NodeOutput(*pictures, to_pose_keypoint([[pose] for pose in poses], width, height))
+        return io.NodeOutput(*pictures, to_pose_keypoint([[pose] for pose in poses], width, height), ui=shown)
+
+
+def maps_in_a_row(maps: list[torch.Tensor], motion: Motion) -> dict:
+    """A node's preview of maps (F, H, W, 3) side by side, of which the player can show each alone."""
+    step = preview_step(len(motion), motion.fps)
+    _, size = preview_scale(motion.width, motion.height, MAP_SIZE)
+    rows = []
+    with doing("Making the preview"):
+        for f in counted(range(0, len(motion), step)):
+            cells = [cv2.resize(pictures[f].numpy(), size, interpolation=cv2.INTER_AREA) for pictures in maps]
+            rows.append(torch.from_numpy(np.concatenate(cells, axis=1)))
+    confidence = [round(value, 3) for value in motion.confidence[::step].tolist()]
+    return animated_part(torch.stack(rows), motion.fps, step, len(motion), parts=SHOWN, confidence=confidence)
 
 
 class ChampLoadMaps(io.ComfyNode):

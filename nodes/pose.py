@@ -15,7 +15,7 @@ from ..champ.keypoints.pose import Pose
 from ..champ.keypoints.pose_keypoint import SHOT, canvas_size, from_pose_keypoint, shots_of, to_pose_keypoint
 from ..champ.progress import advance, counted
 from ..champ.render.skeleton import draw_skeleton
-from .animation import PREVIEW_SIZE, animated, preview_scale, preview_step
+from .animation import PREVIEW_SIZE, animated_part, preview_scale, preview_step
 from .files import dwpose_file, dwpose_files, register_dwpose
 from .types import ChampDWPose, PoseKeypoint, checked, progress, schema, to_image, warn
 from .video import Pictures, clip_input, pictures
@@ -118,7 +118,7 @@ class ChampEstimatePose(io.ComfyNode):
             )
         keypoints = to_pose_keypoint(people, frames.width, frames.height, shots)
         shown = torch.stack(overlay)
-        return io.NodeOutput(keypoints, to_image(shown), ui=animated(shown, fps / step))
+        return io.NodeOutput(keypoints, to_image(shown), ui=animated_part(shown, fps, step, len(frames)))
 
 
 class Watched(NamedTuple):

@@ -163,7 +163,9 @@ class ChampSampler(io.ComfyNode):
                 seed=seed,
             )
         check_sampled(samples)
-        return io.NodeOutput({**latent, "samples": samples})
+        frames, _, rows, columns = samples.shape
+        size = {"frames": frames, "width": 8 * columns, "height": 8 * rows}  # for the windows in the page
+        return io.NodeOutput({**latent, "samples": samples}, ui={"champ_size": [size]})
 
 
 class ChampSigmas(io.ComfyNode):

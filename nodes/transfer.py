@@ -11,7 +11,7 @@ from ..champ.motion.motion import Motion
 from ..champ.motion.report import frames_of, outside
 from ..champ.motion.transfer import MATCHES, PLACEMENTS, ByHand, Inside, transfer
 from ..champ.motion.transfer import keep_inside as into_picture
-from .animation import animated
+from .animation import animated, still
 from .motion import figure_over
 from .types import ChampBody, ChampMotion, progress, schema, to_image, warn
 
@@ -111,7 +111,10 @@ class ChampTransferMotion(io.ComfyNode):
         overlay = figure_over(picture, body, motion[:1], OPACITY)
         if told is not None:
             caption(overlay[0].numpy(), f"kept inside: {told}")
-        return io.NodeOutput(motion, to_image(overlay), ui=animated(overlay, motion.fps))
+        shown = animated(overlay, motion.fps)
+        if reference_image is not None and (behind := still(picture, cls)):
+            shown["champ_behind"] = behind.as_dict()["images"]
+        return io.NodeOutput(motion, to_image(overlay), ui=shown)
 
 
 def put_into(
