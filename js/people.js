@@ -30,7 +30,7 @@ export function choosable(clip, { boxes, size }, node) {
       const here = (boxes[index] ?? [])
         .filter(([, x0, y0, x1, y1]) => x0 <= right && right <= x1 && y0 <= down && down <= y1)
         .sort((a, b) => area(a) - area(b));
-      if (!here.length) return null;
+      if (!here.length) return say("Nobody was found there in this frame.");
       write(node, { person: "number", number: here[0][0] });
       written();
       say(`The next run follows number ${here[0][0]}.`);

@@ -101,11 +101,11 @@ export class Player {
   // draw(context, index, width, height), state() of what else changes the picture, and for what can be turned: turn, zoom. Some have actions ({name, title, on,
   // press}), and some can be taken with the mouse: grab(x, y) returns what to do with later places, move(x, y) and end().
   put(name, source, choose = true) {
-    const { playing } = this.source ? clockFor(this.source) : { playing: true };
+    const before = this.source && clockFor(this.source);
     this.sources[name] = source;
     this.choose(choose || !this.source ? name : this.chosen);
     const clock = clockFor(source);
-    Object.assign(clock, { fps: source.fps, playing });
+    Object.assign(clock, { fps: source.fps, playing: (before ?? clock).playing });
     this.say("");
     players.add(this);
     if (!drawing) {
@@ -170,7 +170,7 @@ export class Player {
       const scale = this.canvas.width / box.width;
       const at = (other) => [(other.clientX - box.x) * scale, (other.clientY - box.y) * scale];
       const held = this.source.grab(...at(event), (text) => this.say(text));
-      return held && { move: (other) => held.move(...at(other)), end: () => held.end() };
+      return held ? { move: (other) => held.move(...at(other)), end: () => held.end() } : null;
     }
     if (!this.source?.turn) return null;
     const scale = this.canvas.clientWidth / box.width;

@@ -115,6 +115,8 @@ app.registerExtension({
     setInterval(look, LOOK_AGAIN);
   },
   nodeCreated(node) {
-    if ([...MOVING, ...SHOWING].includes(node.comfyClass) && node.addDOMWidget) viewOf(node);
+    if (!node.addDOMWidget) return;
+    if (MOVING.includes(node.comfyClass)) viewOf(node);
+    if (SHOWING.includes(node.comfyClass)) viewOf(node).player.say("Plays here after a run.");
   },
 });
