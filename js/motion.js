@@ -65,7 +65,8 @@ export async function ask(place, question) {
   const answer = await api.fetchApi(place, options);
   if (!answer.ok) return { says: await answer.text() };
   const about = await answer.json();
-  return { ...about, says: translate(about.not_yet ?? about.error) };
+  const reason = about.not_yet ?? about.error;
+  return { ...about, says: reason && translate(reason) };
 }
 
 // { scene, source } of a node's motion, or { says } why there is none.

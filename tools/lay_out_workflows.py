@@ -5,8 +5,8 @@ example_workflows/api/<name>.json and from <name>.md, which says the title, the 
 
 A description begins with `# title` and a note for the whole. Each group follows as `## title: 1 2 | 3*` and its own
 note: here nodes 1 and 2 stand below each other, and node 3, which shows a large picture, beside them. A line of three
-hyphens begins a new row of groups. `App: 1 person, 10 seed -> 14` says which widgets and which result ComfyUI's app mode
-shows; versions without it pass over that.
+hyphens begins a new row of groups. `App: 1 person, 10 seed -> 14` says which widgets and which result ComfyUI's app
+mode shows; versions without it pass over that.
 
 ComfyUI's own frontend converts the nodes, so run it in the environment that `python dev.py test` makes; it needs
 Chromium. COMFYUI_PATH may name another ComfyUI, for nodes that the oldest one does not have.

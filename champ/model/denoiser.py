@@ -24,7 +24,7 @@ from .guidance import Guidance
 from .images import SMALLEST, TOO_SMALL
 from .motion_module import MotionModule
 from .reference import Reference, ReferenceRun, tensors_of, transformer_channels
-from .window_norm import Parts, span_windows
+from .window_norm import NormParts, span_windows
 
 # ComfyUI's names of the noise schedules: what diffusers calls "linear" is its "sqrt_linear".
 BETAS = {"linear": "sqrt_linear", "scaled_linear": "linear"}
@@ -98,7 +98,7 @@ class ChampUNet(UNetModel):
         super().__init__(*args, operations=operations, device=device, **kwargs)
         replace_attention(self, operations)
         self.transformer_channels = transformer_channels(self)
-        self.parts = Parts()
+        self.parts = NormParts()
         if joint_norms:
             span_windows(self, self.parts, operations)
         self.motion_sizes = motion

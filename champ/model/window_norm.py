@@ -7,13 +7,13 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, UNetModel
 from .config import GROUPS
 
 
-class Parts:
+class NormParts:
     """Into how many evaluations the batch that a UNet is given is divided; set before each forward pass."""
 
     count = 1
 
 
-def span_windows(unet: UNetModel, parts: Parts, operations: Any) -> None:
+def span_windows(unet: UNetModel, parts: NormParts, operations: Any) -> None:
     """Replaces the norms of a new UNet's residual blocks and output by norms whose mean and variance span the frames of
     each part; tensor names do not change."""
 

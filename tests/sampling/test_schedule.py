@@ -27,7 +27,9 @@ def test_alphas(champ, betas):
 def test_the_default_is_linear(champ):
     default = champ.model.get_model_object("model_sampling")
     assert torch.equal(default.sigmas, with_betas(champ.model, "linear").get_model_object("model_sampling").sigmas)
-    with pytest.raises(ValueError, match="no beta schedule called 'cosine'; choose from official, linear, scaled_linear"):
+    with pytest.raises(
+        ValueError, match="no beta schedule called 'cosine'; choose from official, linear, scaled_linear"
+    ):
         with_betas(champ.model, "cosine")
 
 
