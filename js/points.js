@@ -1,6 +1,6 @@
 // A scene's points without WebGL: where they are, and in the picture.
 
-const SPACING = 0.014; // metres between two vertices, about
+const SPACING = 0.02; // metres between two vertices, about
 
 // Every n-th vertex of a frame: x, y, z and the normal, one after the other.
 export function skinned(scene, index, every = 1) {
