@@ -1,5 +1,6 @@
 // A click on a person in the clip of Follow Person chooses that person.
 import { fitted } from "./clip.js";
+import { translate } from "./language.js";
 import { valueOf, write, written } from "./widgets.js";
 
 const CHOSEN = "#5ccd70";
@@ -30,10 +31,10 @@ export function choosable(clip, { boxes, size }, node) {
       const here = (boxes[index] ?? [])
         .filter(([, x0, y0, x1, y1]) => x0 <= right && right <= x1 && y0 <= down && down <= y1)
         .sort((a, b) => area(a) - area(b));
-      if (!here.length) return say("Nobody was found there in this frame.");
+      if (!here.length) return say(translate("Nobody was found there in this frame."));
       write(node, { person: "number", number: here[0][0] });
       written();
-      say(`The next run follows number ${here[0][0]}.`);
+      say(translate("The next run follows number {number}.", { number: here[0][0] }));
       return null;
     },
   };

@@ -2,6 +2,7 @@
 // wheel changes its size. The widgets are all that is changed; what the server makes of them replaces the picture.
 import { fitted } from "./clip.js";
 import { drawFigure } from "./figure.js";
+import { translate } from "./language.js";
 import { filmed, skinned } from "./points.js";
 import { valueOf, write, written } from "./widgets.js";
 
@@ -54,7 +55,7 @@ export function placing(scene, node, picture, made) {
     actions: [
       {
         name: "⟲",
-        title: "Put the figure back to where it was",
+        title: translate("Put the figure back to where it was"),
         on: () => false,
         press: () => (set(node, { move_right: 0, move_down: 0, size: 100 }), written()),
       },

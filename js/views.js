@@ -2,6 +2,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { canDecode, readClip } from "./clip.js";
+import { translate } from "./language.js";
 import { describe, readMotion } from "./motion.js";
 import { choosable } from "./people.js";
 import { addressBehind, pictureAt } from "./pictures.js";
@@ -117,6 +118,6 @@ app.registerExtension({
   nodeCreated(node) {
     if (!node.addDOMWidget) return;
     if (MOVING.includes(node.comfyClass)) viewOf(node);
-    if (SHOWING.includes(node.comfyClass)) viewOf(node).player.say("Plays here after a run.");
+    if (SHOWING.includes(node.comfyClass)) viewOf(node).player.say(translate("Plays here after a run."));
   },
 });

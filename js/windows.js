@@ -1,6 +1,7 @@
 // The temporal windows of Champ Sampler and Temporal Aggregation as a timeline, with what they cost, before anything is
 // queued.
 import { app } from "../../scripts/app.js";
+import { translate } from "./language.js";
 import { ask, describe } from "./motion.js";
 import { valueOf } from "./widgets.js";
 
@@ -69,15 +70,17 @@ function effort(node) {
   return { steps, twice: cfg === undefined || cfg > 1 };
 }
 
-function sentence({ frames, width, height, count, bytes, moves }, { steps, twice }) {
-  const windows = count === 1 ? "one window" : `${count} windows`;
-  const gigabytes = (bytes / 1e9).toFixed(1);
-  const times = [steps && `${steps} steps`, windows, twice && "2 (cfg above 1)"].filter(Boolean).join(" x ");
+function sentences({ frames, width, height, count, bytes, moves }, { steps, twice }) {
   const sum = (steps || 1) * count * (twice ? 2 : 1);
-  return [
-    `${frames} frames of ${width}x${height} in ${windows}${moves ? ", others in every step" : ""}: ${times} = ${sum} evaluations${steps ? "" : " a step"}.`,
-    `ComfyUI plans ${gigabytes} GB of graphics memory for a window, beside the model.`,
-  ];
+  const clip =
+    count === 1
+      ? translate("{frames} frames of {width}x{height} in one window.", { frames, width, height })
+      : translate("{frames} frames of {width}x{height} in {count} windows.", { frames, width, height, count });
+  const work = steps
+    ? translate("{sum} evaluations of the model: {steps} steps x {count} windows x {times}.", { sum, steps, count, times: twice ? 2 : 1 })
+    : translate("{sum} evaluations of the model in every step.", { sum });
+  const memory = translate("ComfyUI plans {size} GB of graphics memory for a window, beside the model.", { size: (bytes / 1e9).toFixed(1) });
+  return [clip, moves && translate("Every step has other windows."), work, memory].filter(Boolean);
 }
 
 function draw({ canvas, about }) {
@@ -111,7 +114,7 @@ async function look(node, view) {
   try {
     const about = await ask("/champ/windows", asked);
     view.canvas.style.visibility = about.says ? "hidden" : "";
-    view.says.replaceChildren(...(about.says ? [about.says] : sentence(about, effort(node))).map((text) => Object.assign(document.createElement("div"), { textContent: text })));
+    view.says.textContent = about.says ?? sentences(about, effort(node)).join(" ");
     if (!about.says) {
       view.about = about;
       draw(view);

@@ -34,8 +34,11 @@ def sentences() -> set[str]:
     """All that the page says: literals in js/, files that can be downloaded, motions, and what the views are told."""
     scripts = "".join(file.read_text(encoding="utf-8") for file in (dev.ROOT / "js").glob("*.js"))
     said = {json.loads(text) for text in re.findall(r'translate\(("(?:[^"\\]|\\.)*")', scripts)}
-    tree = ast.parse((dev.ROOT / "nodes" / "view.py").read_text(encoding="utf-8"))
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "NotYet"]
+    trees = [
+        ast.parse((dev.ROOT / "nodes" / f"{name}.py").read_text(encoding="utf-8")) for name in ("timeline", "view")
+    ]
+    nodes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [node for node in nodes if getattr(node.func, "id", "") == "NotYet"]
     told = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
     terms = {file.licence for file in FILES if " " in file.licence}
     return said | told | {file.what for file in FILES} | terms | set(PRESETS)
