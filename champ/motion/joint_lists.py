@@ -111,7 +111,7 @@ def named_points(array: np.ndarray) -> tuple[str, dict[str, Tensor], Tensor]:
     name, layout = LAYOUTS[points.shape[1]]
     if layout is COCO:
         hips = (points[:, 1] + points[:, 4]) / 2
-        if (points[:, 0] - hips).norm(dim=1).median() < 0.1 * (points[:, 1] - points[:, 2]).norm(dim=1).median():
+        if (points[:, 0] - hips).norm(dim=1).median() < 0.3 * (points[:, 1] - points[:, 2]).norm(dim=1).median():
             name, layout = "Human3.6M", HUMAN36M
     return name, _unmirrored({joint: points[:, i] for joint, i in layout.items()}), seen
 
