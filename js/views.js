@@ -13,7 +13,7 @@ const MOVING = [
   "ChampBuiltInMotion", "ChampCamera", "ChampEstimateMotion", "ChampFitMotion", "ChampLoadMotion", "ChampPreviewMotion",
   "ChampRetimeMotion", "ChampSmoothMotion", "ChampTransferMotion",
 ];
-const SHOWING = ["ChampCompareGrid", "ChampRenderMaps"]; // clips, after a run
+const SHOWING = ["ChampCompareGrid", "ChampRenderDensePose", "ChampRenderMaps"]; // clips, after a run
 const BEHIND = ["ChampTransferMotion"]; // whose figure is placed over a picture
 const PLACE = "place";
 const LOOK_AGAIN = 200; // milliseconds between two looks at the widgets

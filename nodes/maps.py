@@ -12,11 +12,12 @@ from ..champ.keypoints.pose import largest_person
 from ..champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, to_pose_keypoint
 from ..champ.motion.motion import Motion
 from ..champ.progress import counted, doing
+from ..champ.render.densepose import render_densepose
 from ..champ.render.folder import IMAGES, MAP_FOLDERS, load_maps, save_maps
 from ..champ.render.guidance import render_guidance
 from ..champ.render.palette import palette_report
 from ..champ.render.skeleton import draw_skeleton
-from .animation import animated_part, preview_scale, preview_step, save_animation
+from .animation import animated, animated_part, preview_scale, preview_step, save_animation
 from .files import map_folder, map_folders, new_output_path
 from .types import (
     MAX_FRAMES,
@@ -115,6 +116,31 @@ def maps_in_a_row(maps: list[torch.Tensor], motion: Motion) -> dict:
             rows.append(torch.from_numpy(np.concatenate(cells, axis=1)))
     confidence = [round(value, 3) for value in motion.confidence[::step].tolist()]
     return animated_part(torch.stack(rows), motion.fps, step, len(motion), parts=SHOWN, confidence=confidence)
+
+
+class ChampRenderDensePose(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="ChampRenderDensePose",
+            display_name="Render DensePose Map",
+            category="Champ/maps",
+            aliases=["DensePose", "MagicAnimate", "body parts", "part segmentation", "vid2densepose"],
+            description="Draws a motion as the DensePose maps that MagicAnimate was trained with: 24 parts of the body "
+            "in DensePose's colours, without a detector.",
+            inputs=[
+                ChampMotion.Input("motion", tooltip="The motion, with the camera already set."),
+                ChampBody.Input("body", tooltip="The kind of body that performs it. The shape comes with the motion."),
+            ],
+            outputs=[io.Image.Output(display_name="densepose", tooltip="One map per frame, for Encode Guidance.")],
+        )
+
+    @classmethod
+    @progress()
+    def execute(cls, motion, body) -> io.NodeOutput:
+        warn_of_other_shape(body, motion)
+        pictures = render_densepose(body, motion, drawing_device())
+        return io.NodeOutput(to_image(pictures), ui=animated(pictures, motion.fps))
 
 
 class ChampLoadMaps(io.ComfyNode):
@@ -314,4 +340,4 @@ class ChampCheckMaps(io.ComfyNode):
         return io.NodeOutput(problem or "The semantic map has Champ's 24 part colours.")
 
 
-NODES = [ChampRenderMaps, ChampDrawSkeleton, ChampLoadMaps, ChampSaveMaps, ChampCheckMaps]
+NODES = [ChampRenderMaps, ChampRenderDensePose, ChampDrawSkeleton, ChampLoadMaps, ChampSaveMaps, ChampCheckMaps]

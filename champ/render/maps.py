@@ -90,7 +90,7 @@ def hit_normals(hits: Hits, vertices: Tensor, faces: Tensor) -> Tensor:
 
     def at(hits: Hits) -> Tensor:
         first = hits.frame * vertices.shape[1]
-        return _unit(_interpolate(normals, first, faces, hits)) * (hits.outward * 2 - 1)
+        return _unit(interpolate_corners(normals, first, faces, hits)) * (hits.outward * 2 - 1)
 
     return torch.cat([at(part) for part in hits.blocks()], 1).t()
 
@@ -114,12 +114,12 @@ def semantic_levels(hits: Hits, faces: Tensor, labels: Tensor) -> Tensor:
     colors = linear[labels.long()].t().contiguous()
 
     def at(hits: Hits) -> Tensor:
-        return to_levels(to_srgb(_interpolate(colors, 0, faces, hits)))
+        return to_levels(to_srgb(interpolate_corners(colors, 0, faces, hits)))
 
     return torch.cat([at(part) for part in hits.blocks()], 1).t()
 
 
-def _interpolate(values: Tensor, first: Tensor | int, faces: Tensor, hits: Hits) -> Tensor:
+def interpolate_corners(values: Tensor, first: Tensor | int, faces: Tensor, hits: Hits) -> Tensor:
     """Interpolates values (3, N) between the corners; `values` (3, V) holds a frame's from column `first` on."""
     corners = faces.index_select(0, hits.face).t() + first
     a, b, c = (values.index_select(1, corner) * weight for corner, weight in zip(corners, hits.barycentric))
