@@ -136,7 +136,7 @@ class ChampRenderDensePose(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Drawing the DensePose maps")
     def execute(cls, motion, body) -> io.NodeOutput:
         warn_of_other_shape(body, motion)
         pictures = render_densepose(body, motion, drawing_device())
