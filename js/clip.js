@@ -1,5 +1,7 @@
 // The frames of an animated preview, for the player. Some have several parts side by side, which can be shown alone.
 
+import { translate } from "./language.js";
+
 const PIXELS = 160_000; // of a frame that is kept
 
 export const canDecode = typeof ImageDecoder !== "undefined";
@@ -13,7 +15,7 @@ export function fitted(pictureWidth, pictureHeight, width, height) {
 
 export async function readClip(address, { fps, step, frames, parts = [], confidence }, before) {
   const answer = await fetch(address);
-  if (!answer.ok) throw new Error(`The preview is gone (${answer.status}); run the workflow again.`);
+  if (!answer.ok) throw new Error(translate("The preview is gone ({status}); run the workflow again.", { status: answer.status }));
   const decoder = new ImageDecoder({ data: await answer.arrayBuffer(), type: "image/webp" });
   await decoder.tracks.ready;
   const pictures = [];
@@ -34,7 +36,7 @@ export async function readClip(address, { fps, step, frames, parts = [], confide
     numbers: pictures.map((_, i) => i * step),
     actions: parts.map((name, part) => ({
       name,
-      title: `Show the ${name} alone, or all`,
+      title: translate("Show the {name} alone, or all", { name: translate(name) }),
       on: () => look.part === part,
       press: () => (look.part = look.part === part ? -1 : part),
     })),

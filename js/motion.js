@@ -83,11 +83,16 @@ function sourceOf(scene, seenFrom) {
   const actions = [
     {
       name: "camera",
-      title: "Look through the camera that films the motion",
+      title: translate("Look through the camera that films the motion"),
       on: () => look.filmed,
       press: () => (look.filmed = !look.filmed),
     },
-    { name: "⟲", title: "Look from the beginning again", on: () => false, press: () => Object.assign(look, beginning(scene)) },
+    {
+      name: "⟲",
+      title: translate("Look from the beginning again"),
+      on: () => false,
+      press: () => Object.assign(look, beginning(scene)),
+    },
   ];
   return {
     look,

@@ -1,5 +1,8 @@
 // A player inside a node: play, pause, scrub, speed and frame number. Players of clips of the same length are in step.
 
+import { element } from "./element.js";
+import { translate } from "./language.js";
+
 const STYLE = `
 .champ-player { display: flex; flex-direction: column; width: 100%; height: 100%; min-height: 240px; box-sizing: border-box;
   overflow: hidden; border-radius: 6px; background: #1b1d21; color: #cfd3da; font: 12px sans-serif; }
@@ -27,12 +30,6 @@ const clocks = new Map(); // by number of frames; so all maps of a clip run in s
 const players = new Set();
 let drawing = false;
 let restUntil = 0; // where drawing is slow, most of the time is left to everything else in the page
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
 
 function clockFor({ total, fps }) {
   if (!clocks.has(total)) clocks.set(total, { frame: 0, playing: true, speed: 1, fps, last: performance.now() });
@@ -68,11 +65,11 @@ export class Player {
     this.canvas.style.outline = "none";
     this.canvas.dataset.captureWheel = "true"; // once clicked, the wheel is not the editor's in Nodes 2.0
     this.says = element("div", { className: "says" });
-    this.play = element("button", { title: "Play or pause", onclick: () => this.toggle() });
-    this.slider = element("input", { type: "range", min: 0, step: 1, title: "Frame" });
-    this.seen = element("canvas", { className: "seen", height: 1, title: "Where nobody was seen (red)" });
-    this.number = element("span", { className: "number", title: "Frame" });
-    this.speed = element("select", { title: "Speed" });
+    this.play = element("button", { title: translate("Play or pause"), onclick: () => this.toggle() });
+    this.slider = element("input", { type: "range", min: 0, step: 1, title: translate("Frame") });
+    this.seen = element("canvas", { className: "seen", height: 1, title: translate("Where nobody was seen (red)") });
+    this.number = element("span", { className: "number", title: translate("Frame") });
+    this.speed = element("select", { title: translate("Speed") });
     this.speed.append(...SPEEDS.map((value) => element("option", { value, textContent: `${value}x` })));
     this.buttons = element("span");
     const time = element("div", { className: "time" }, this.slider, this.seen);
@@ -128,10 +125,19 @@ export class Player {
     const choices = names.length > 1 ? names : [];
     this.buttons.replaceChildren(
       ...(source.actions ?? []).map(({ name, title, on, press }) =>
-        element("button", { textContent: name, title, className: on() ? "on" : "", onclick: () => (press(), this.choose(this.chosen)) }),
+        element("button", {
+          textContent: translate(name),
+          title,
+          className: on() ? "on" : "",
+          onclick: () => (press(), this.choose(this.chosen)),
+        }),
       ),
       ...choices.map((other) =>
-        element("button", { textContent: other, className: other === name ? "on" : "", onclick: () => this.choose(other) }),
+        element("button", {
+          textContent: translate(other),
+          className: other === name ? "on" : "",
+          onclick: () => this.choose(other),
+        }),
       ),
     );
     this.drawConfidence();

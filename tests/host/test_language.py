@@ -30,6 +30,10 @@ def inputs_of(info: dict) -> dict[str, str]:
     return {name: spec[1]["tooltip"] for name, spec in found.items()}
 
 
+# On the buttons of players, which translate whatever stands on them.
+BUTTONS = {"camera", "place", "depth", "normal", "semantic", "skeleton"}
+
+
 def sentences() -> set[str]:
     """All that the page says: literals in js/, files that can be downloaded, motions, and what the views are told."""
     scripts = "".join(file.read_text(encoding="utf-8") for file in (dev.ROOT / "js").glob("*.js"))
@@ -41,7 +45,7 @@ def sentences() -> set[str]:
     calls = [node for node in nodes if getattr(node.func, "id", "") == "NotYet"]
     told = {call.args[0].value for call in calls if isinstance(call.args[0], ast.Constant)}
     terms = {file.licence for file in FILES if " " in file.licence}
-    return said | told | {file.what for file in FILES} | terms | set(PRESETS)
+    return said | told | {file.what for file in FILES} | terms | set(PRESETS) | BUTTONS
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
