@@ -1,5 +1,6 @@
 """Motions to files and back in a real ComfyUI, and names that lead elsewhere."""
 
+import json
 import re
 
 import numpy as np
@@ -28,9 +29,9 @@ def walk(**save) -> dict:
     }
 
 
-def load(file: str, person: int = 0) -> dict:
+def load(file: str, person: int = 0, **more) -> dict:
     """The motion in a file; its maps as pictures, and its numbers as texts."""
-    options = {"person": person, "width": 64, "height": 96, "fps": 30.0}
+    options = {"person": person, "width": 64, "height": 96, "fps": 30.0, **more}
     return {
         "1": node("ChampFreeBody", **FREE),
         "5": node("ChampLoadMotion", file=file, body=["1", 0], **options),
@@ -68,6 +69,30 @@ def test_a_motion_saved_as_amass_is_loaded(server):
     name = text(server.run(walk(format="AMASS (.npz)")), "4")
     assert name.endswith(".npz [output]")
     assert text(server.run(load(name)), "8").startswith("AMASS: 4 frames of 64x96 at 8 fps (")
+
+
+def test_a_motion_saved_as_bvh_is_loaded_and_its_joints_can_be_said(server):
+    name = text(server.run(walk(format="BVH (.bvh)")), "4")
+    assert re.fullmatch(r"champ/walk_\d{5}\.bvh \[output]", name)
+    told = text(server.run(load(name)), "8")
+    assert told.startswith("BVH: 4 frames of 64x96 at 8 fps (") and "\n\nJoints:\npelvis = Hips\n" in told
+    assert "left_knee = LeftLeg\n" in told and "spine = Spine, Spine1, Spine2\n" in told
+    file = server.base / "output" / name.removesuffix(" [output]")
+    strange = file.read_text().replace("LeftLeg", "Links3")
+    (server.base / "input" / "strange.bvh").write_text(strange)
+    with pytest.raises(Failure, match="strange.bvh has no joint that is known to be left_knee; write in joints which"):
+        server.run(load("strange.bvh"))
+    assert "left_knee = Links3\n" in text(server.run(load("strange.bvh", joints="left_knee = Links3")), "8")
+    (server.base / "input" / "strange.bvh").write_text(strange[:-40])
+    with pytest.raises(Failure, match="strange.bvh cannot be read as a motion: it ends in frame 3, .*; export it again as BVH"):
+        server.run(load("strange.bvh"))
+
+
+def test_joints_in_space_are_loaded(server):
+    heights = torch.linspace(0, 1.7, 24)
+    points = torch.stack([torch.sin(torch.arange(24.0)) / 5, heights, torch.zeros(24)], dim=1).repeat(3, 1, 1)
+    (server.base / "input" / "joints.json").write_text(json.dumps({"fps": 20, "joints": points.tolist()}))
+    assert text(server.run(load("joints.json")), "8").startswith("SMPL joints: 3 frames of 64x96 at 20 fps (")
 
 
 def test_a_moving_body_is_saved_for_preview_3d(server):

@@ -411,7 +411,7 @@ def test_other_files_are_no_motions(tmp_path, body, smpl):
     with pytest.raises(ValueError, match="weights.safetensors is not a motion: it was not written by Save Motion"):
         load_motion(tmp_path / "weights.safetensors", body)
     with pytest.raises(ValueError, match="choose a file that ends in .safetensors, .bvh, .npz"):
-        load_motion(tmp_path / "x.bvh", body)
+        load_motion(tmp_path / "x.fbx", body)
 
 
 # What a file claims is checked before anything is made as large.
