@@ -25,6 +25,7 @@ class WeightFile:
 TAGGED = "Apache-2.0, as the source is tagged"
 CLIP_TERMS = "the source is tagged Apache-2.0; comes from Lambda's Image Variations, which has terms of its own"
 DWPOSE = "Apache-2.0"
+MAGIC_ANIMATE, BSD = "zcxu-eric/MagicAnimate", "BSD-3-Clause, as the source is tagged"
 HMR2_LICENCE = "code MIT; the weights came without terms of their own"
 HMR2_FOLDER = "logs/train/multiruns/hmr2/0/checkpoints"
 # Bytes of the networks of a set in 32 bits.
@@ -74,6 +75,18 @@ FILES = [
         "guidance_encoder_dwpose": "reads skeleton maps",
     }),
     *_set("animate_anyone", "patrolli/AnimateAnyone", "", POSE_GUIDER, {"pose_guider": "reads skeleton maps"}),
+    WeightFile(
+        "champ", "magic_animate/temporal_attention.ckpt", MAGIC_ANIMATE, "temporal_attention/temporal_attention.ckpt",
+        "the denoiser, and joins the frames", BSD, 5_110_000_000,
+    ),
+    WeightFile(
+        "champ", "magic_animate/appearance_encoder.safetensors", MAGIC_ANIMATE,
+        "appearance_encoder/diffusion_pytorch_model.safetensors", "ReferenceNet", BSD, 3_428_346_912,
+    ),
+    WeightFile(
+        "champ", "magic_animate/densepose_controlnet.safetensors", MAGIC_ANIMATE,
+        "densepose_controlnet/diffusion_pytorch_model.safetensors", "reads DensePose maps", BSD, 1_445_157_120,
+    ),
     WeightFile(
         "vae", "vae-ft-mse-840000-ema-pruned.safetensors", "stabilityai/sd-vae-ft-mse-original",
         "vae-ft-mse-840000-ema-pruned.safetensors", "between pictures and latents, for both", "MIT",

@@ -35,7 +35,10 @@ OTHERS = {
         f"{HUB}/Comfy-Org/SCAIL-2/resolve/main/diffusion_models/wan2.1_14B_SCAIL_2_fp16.safetensors",
         f"{WAN}/diffusion_models/wan2.1_vace_1.3B_fp16.safetensors",
     ],
-    "text_encoders": [f"{WAN}/text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors"],
+    "text_encoders": [
+        f"{WAN}/text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+        f"{HUB}/comfyanonymous/flux_text_encoders/resolve/main/clip_l.safetensors",  # also Stable Diffusion 1.5's
+    ],
     "vae": [f"{WAN}/vae/wan_2.1_vae.safetensors"],
     "clip_vision": [f"{WAN}/clip_vision/clip_vision_h.safetensors"],
     "checkpoints": [f"{HUB}/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/v1-5-pruned-emaonly-fp16.safetensors"],

@@ -18,6 +18,7 @@ from champ.motion.report import plot
 from champ.motion.rotation import from_axis_angle
 from champ.motion.smooth import smooth
 from champ.people.portrait import portrait
+from champ.render.densepose import render_densepose
 from champ.render.guidance import render_guidance
 from champ.render.preview import preview
 
@@ -93,6 +94,8 @@ def main() -> None:
     save_thumbnail("smpl_body", torch.cat([quick[3], quick[4]], dim=1))
     save_thumbnail("champ_video", torch.cat([quick[2], quick[4]], dim=1))
     save_thumbnail("ksampler", torch.cat([quick[4], quick[0]], dim=1))
+    parts = render_densepose(dancer, dance[8:9])[0]
+    save_thumbnail("magic_animate", torch.cat([parts, quick[0]], dim=1))
     save_thumbnail("shape_transfer", torch.cat([bodies[0][12], bodies[2][12]], dim=1))
     save_thumbnail("save_motion", torch.cat([views[1][2], views[1][10]], dim=1))
     save_thumbnail("load_motion", torch.cat([views[0][2], views[0][10]], dim=1))

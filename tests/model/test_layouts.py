@@ -353,7 +353,7 @@ def test_published_sizes(published, monkeypatch, tmp_path, caplog, guider, one_f
 
 def test_sizes_in_the_download_list(published):
     """Four bytes for each number, and some 250 for the name and place of each tensor."""
-    listed = [file for file in FILES if file.folder == "champ"]
+    listed = [file for file in FILES if file.folder == "champ" and PurePath(file.path).stem in published]
     assert len(listed) == 7 + 4
     for file in listed:
         tensors = published[PurePath(file.path).stem].values()
