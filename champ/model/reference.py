@@ -1,22 +1,22 @@
 """ReferenceNet: a second UNet encodes the reference image once, and the denoiser attends to its features."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import comfy.latent_formats
 import torch
-from comfy.ldm.modules.attention import CrossAttention, SpatialTransformer
+from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, forward_timestep_embed, timestep_embedding
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ..progress import advance
-from .attention import KeySource, Source, replace_attention
+from .attention import KeptSource, Source, TokenSource, replace_attention
 from .config import Place
 from .finite import all_finite, network_cause
 from .memory import loaded
+from .residence import Evaluation
 from .span import ALWAYS, Span
 
 
@@ -105,6 +105,10 @@ class Reference:
     def run(self, model_sampling: Any, keep: bool) -> "ReferenceRun":
         return ReferenceRun(self, model_sampling, keep)
 
+    def numbers(self, frames: int) -> int:
+        """Counts the numbers that a run holds on the device for windows of so many frames: its keys and values."""
+        return 2 * sum(tokens.numel() for tokens in self.tokens.values())
+
 
 class ReferenceRun:
     """A reference in one sampling run: its keys and values by this model's projections, computed once if `keep`."""
@@ -113,24 +117,21 @@ class ReferenceRun:
         self.reference = reference
         self.span = reference.span.in_sigmas(model_sampling)
         self.keep = keep
-        self.kept: dict[Any, KeySource] = {}
+        self.ready: dict[Any, Source] = {}
 
-    def at(self, sigma: float | None, frames: Sequence[int] | None) -> list[Source]:
-        """Returns the sources that the frames of a window (None: all frames) read at this noise level."""
-        return [self] if self.reference.strength > 0 and self.span.holds(sigma) else []
+    def at(self, now: Evaluation) -> list[Source]:
+        """Returns the sources that the frames of a window read at this noise level."""
+        if self.reference.strength == 0 or not self.span.holds(now.level):
+            return []
+        name = (now.device, now.dtype)
+        if name not in self.ready:
+            self.ready[name] = self.source(self.reference.tokens, now)
+        return [self.ready[name]]
 
-    def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource:
-        name = (block, like.device, like.dtype)
-        if name in self.kept:
-            return self.kept[name]
-        tokens = self.reference.tokens[block].to(like)
-        bias = None
-        if self.reference.strength != 1:  # scales the reference's weights in the softmax
-            bias = like.new_full((1, 1, tokens.shape[1]), math.log(self.reference.strength))
-        source = KeySource(attention.to_k(tokens), attention.to_v(tokens), bias)
-        if self.keep:
-            self.kept[name] = source
-        return source
+    def source(self, tokens: Mapping[Place, Tensor], now: Evaluation) -> Source:
+        there = {place: x.to(now.device, now.dtype) for place, x in tokens.items()}
+        source = TokenSource(there, self.reference.strength)
+        return KeptSource.of(source, now.attentions) if self.keep else source
 
 
 @torch.no_grad()

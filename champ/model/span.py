@@ -1,6 +1,25 @@
 """The part of the sampling during which a map or a reference acts."""
 
+from functools import cached_property
 from typing import Any, NamedTuple
+
+from torch import Tensor
+
+LEVEL = "champ_level"  # key in transformer_options: the NoiseLevel of this evaluation, from a sampler or a window
+
+
+class NoiseLevel:
+    """The sigma of one evaluation, and whether the evaluation belongs to the first step of a run.
+
+    A sigma on the device is read once, when somebody asks for it, because reading waits for the device.
+    """
+
+    def __init__(self, sigma: float | Tensor, first: bool):
+        self._sigma, self.first = sigma, first
+
+    @cached_property
+    def sigma(self) -> float:
+        return float(self._sigma)
 
 
 class SigmaSpan(NamedTuple):
@@ -9,8 +28,11 @@ class SigmaSpan(NamedTuple):
     first: float
     last: float
 
-    def holds(self, sigma: float | None) -> bool:
-        return sigma is None or self.first >= sigma >= self.last
+    def holds(self, level: NoiseLevel | None) -> bool:
+        return level is None or self == EVERY_SIGMA or self.first >= level.sigma >= self.last
+
+
+EVERY_SIGMA = SigmaSpan(float("inf"), 0.0)
 
 
 class Span(NamedTuple):
@@ -27,6 +49,8 @@ class Span(NamedTuple):
             )
 
     def in_sigmas(self, model_sampling: Any) -> SigmaSpan:
+        if self == ALWAYS:
+            return EVERY_SIGMA
         return SigmaSpan(*(model_sampling.percent_to_sigma(fraction) for fraction in self))
 
 
