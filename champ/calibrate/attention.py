@@ -3,7 +3,7 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -264,7 +264,8 @@ class ForGroup:
     group: bool
 
     def keys(self, block: Place, attention: CrossAttention) -> KeySource:
-        return replace(self.source.keys(block, attention), split=self.splits[block], group=self.group)
+        source = self.source.keys(block, attention)
+        return KeySource(source.k, source.v, source.bias, self.splits[block], self.group)
 
 
 def at_tokens(shares: Tensor, tokens: int) -> Tensor:

@@ -139,13 +139,13 @@ def attend(
         return softmax_attention(q, k, v, heads, options=options)
     parts = []
     for own, sources in zip(zip(*(x.chunk(len(reads)) for x in (q, k, v))), reads):
-        splits = {source.split for source in sources} - {None}
-        if len(splits) > 1:
+        splits = [source.split for source in sources if source.split is not None]
+        if any(split is not splits[0] for split in splits):
             # A bias for every query and key takes much memory, so rows with one are computed one at a time.
             for i, row in enumerate(zip(*(x.split(1) for x in own))):
                 parts.append(_attend(row, heads, [s.row(i) for s in sources], options))
         elif splits:
-            parts.append(_attend_in_groups(own, heads, sources, splits.pop(), options))
+            parts.append(_attend_in_groups(own, heads, sources, splits[0], options))
         else:
             parts.append(_attend(own, heads, sources, options))
     return torch.cat(parts)

@@ -12,7 +12,13 @@ import comfy.model_base
 import comfy.supported_models_base
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential, UNetModel
+from comfy.ldm.modules.diffusionmodules.openaimodel import (
+    TimestepEmbedSequential,
+    UNetModel,
+    apply_control,
+    forward_timestep_embed,
+    timestep_embedding,
+)
 from comfy.model_management import get_free_memory
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
@@ -20,6 +26,7 @@ from torch import Tensor, nn
 from .attention import READS, SelfAttention, Source, replace_attention
 from .conditioning import GUIDANCE, REFERENCES, GuidanceRun, Rows
 from .config import HEADS, MotionSizes, Place
+from .deep_cache import CACHE, Deep, DeepCache
 from .finite import all_finite, network_cause
 from .guidance import Guidance
 from .images import SMALLEST, TOO_SMALL
@@ -136,7 +143,59 @@ class ChampUNet(UNetModel):
         mine = (MotionModule, move)
         patches["forward_timestep_embed_patch"] = [mine, *patches.get("forward_timestep_embed_patch", ())]
         options = {**transformer_options, "patches": patches, READS: references}
+        deep: Deep | None = given.pop("deep", None)
+        if deep is not None and deep.features is not None:
+            return self.shallow(x, timesteps, context, control, options, deep)
+        if deep is not None:
+            patches["output_block_patch"] = [self.keeping(deep), *patches.get("output_block_patch", ())]
         return super()._forward(x, timesteps, context, y, control, options, **given)
+
+    def keeping(self, deep: Deep) -> Callable:
+        """Returns a patch that keeps what enters the first of the last blocks."""
+        place = ("output", len(self.output_blocks) - deep.blocks)
+
+        def keep(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+            if options["block"] == place:
+                deep.seen.append(h)
+            return h, skip
+
+        return keep
+
+    def shallow(
+        self,
+        x: Tensor,
+        timesteps: Tensor | None,
+        context: Tensor | None,
+        control: dict[str, list[Tensor]] | None,
+        options: dict[str, Any],
+        deep: Deep,
+    ) -> Tensor:
+        """Evaluates the first and the last blocks as ComfyUI's UNetModel does, with kept features between them."""
+        patches = options["patches"]
+        options |= {"original_shape": list(x.shape), "transformer_index": 0}
+        emb = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(x.dtype))
+        for patch in patches.get("emb_patch", ()):
+            emb = patch(emb, self.model_channels, options)
+        h, skips = x, []
+        for i, block in enumerate(self.input_blocks[: deep.blocks]):
+            options["block"] = ("input", i)
+            h = apply_control(forward_timestep_embed(block, h, emb, context, options), control, "input")
+            for patch in patches["input_block_patch"]:
+                h = patch(h, options)
+            skips.append(h)
+            for patch in patches.get("input_block_patch_after_skip", ()):
+                h = patch(h, options)
+        first = len(self.output_blocks) - deep.blocks
+        residuals = None if control is None else {"output": list(control.get("output", ()))[: deep.blocks]}
+        h = deep.features
+        for i, block in enumerate(self.output_blocks[first:], first):
+            options["block"] = ("output", i)
+            skip = apply_control(skips.pop(), residuals, "output")
+            for patch in patches.get("output_block_patch", ()):
+                h, skip = patch(h, skip, options)
+            shape = skips[-1].shape if skips else None
+            h = forward_timestep_embed(block, torch.cat([h, skip], 1), emb, context, options, shape)
+        return self.out(h.type(x.dtype))
 
     def self_attentions(self) -> dict[Place, SelfAttention]:
         """Returns the self-attention of every transformer."""
@@ -265,7 +324,13 @@ class ChampModel(comfy.model_base.BaseModel):
 
         Only the first step is checked, because reading the result waits for the device. A later step can only overflow.
         """
-        first = self.is_first(kwargs.get("transformer_options", {}))
+        options = kwargs.get("transformer_options", {})
+        if getattr(options.get("easycache"), "name", None) == "LazyCache":
+            raise ValueError(
+                "LazyCache does not work with this model, whose noise begins at a level of 25000, so that steps look "
+                "small to it; use Feature Cache or EasyCache instead."
+            )
+        first = self.is_first(options)
         prediction = super().apply_model(x, t, *args, **kwargs)
         if first and not prediction.isfinite().all():
             cause = self.cause_of_nan(x, kwargs)
@@ -291,18 +356,25 @@ class ChampModel(comfy.model_base.BaseModel):
         """Gives the UNet tensors on the device in the place of guidance and references, so that nothing in it waits,
         and torch.compile makes one graph of it."""
         now = self.evaluation(x, transformer_options)
-        features: dict[GuidanceRun | None, Tensor | None] = {None: None}
-        for run in kwargs.get("guidance") or ():
-            if run not in features:
-                features[run] = run.at(now)
-        inputs = {
-            **kwargs,
-            "guidance": [features[run] for run in kwargs.get("guidance") or ()],
-            "references": [
-                [source for run in runs for source in run.at(now)] for runs in kwargs.get("references") or ()
-            ],
+        guidance, references = kwargs.get("guidance") or (), kwargs.get("references") or ()
+        features = {run: run.at(now) for run in dict.fromkeys(guidance) if run is not None}
+        ready: dict[str, Any] = {
+            "guidance": [features.get(run) for run in guidance],
+            "references": [[source for run in runs for source in run.at(now)] for runs in references],
         }
-        return super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **inputs)
+        cache: DeepCache | None = transformer_options.get(CACHE)
+        deep = None if cache is None else self.plan(cache, now, transformer_options)
+        if deep is not None:
+            ready["deep"] = deep
+        out = super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs | ready)
+        if cache is not None and deep is not None and deep.seen:
+            cache.keep(now, transformer_options["uuids"], deep.seen[0])
+        return out
+
+    def plan(self, cache: DeepCache, now: Evaluation, transformer_options: dict[str, Any]) -> Deep | None:
+        # All evaluations of a step have one noise level, or are made of one tensor of sigmas.
+        step = transformer_options.get(LEVEL, transformer_options.get("sigmas"))
+        return cache.plan(now, step, transformer_options["uuids"], self.model_sampling)
 
     def evaluation(self, x: Tensor, transformer_options: dict[str, Any]) -> Evaluation:
         unet = self.diffusion_model

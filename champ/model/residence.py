@@ -56,8 +56,9 @@ def moved(parts: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> 
     On CUDA, a copy waits for nothing only out of pinned memory and on a stream of its own. torch keeps such memory for
     the next copy, after this one has ended.
     """
-    if device.type != "cuda":
-        return torch.cat([part.to(device, dtype) for part in parts])
+    if device.type != "cuda" or parts[0].device == device:
+        there = [part.to(device, dtype) for part in parts]
+        return there[0] if len(there) == 1 else torch.cat(there)
     kind = functools.reduce(torch.promote_types, (part.dtype for part in parts))
     shape = (sum(map(len, parts)), *parts[0].shape[1:])
     pinned = torch.empty(shape, dtype=kind, pin_memory=True)

@@ -91,6 +91,8 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
         for window in self.windows(len(x_in), lambda: current_step(level, run.known(given["sample_sigmas"]))):
             comfy.model_management.throw_exception_if_processing_interrupted()
             told = {LEVEL: level, "context_window": window}  # the window for other packs, too
+            if "easycache" in given:
+                told["easycache"] = run.easy_cache(given["easycache"], window, model.model_sampling)
             options = {**model_options, "transformer_options": {**given, **told}}
             controls = run.controls.setdefault(tuple(window.index_list), {})
             parts = [self.get_resized_cond(cond, x_in, window, controls=controls) for cond in conds]
@@ -135,11 +137,19 @@ class Run:
         self.controls: dict[tuple[int, ...], dict[int, Any]] = {}  # ControlNets cut to each window
         self._weights: dict[int, Tensor] = {}
         self._sigmas: list[float] = []
+        self._easy_caches: dict[tuple[int, ...], Any] = {}
 
     def known(self, sigmas: Tensor) -> list[float]:
         """Returns the sigmas of the sampling, which are read from the device once."""
         self._sigmas = self._sigmas or sigmas.cpu().tolist()
         return self._sigmas
+
+    def easy_cache(self, theirs: Any, window: Window, model_sampling: Any) -> Any:
+        """Returns a state of ComfyUI's EasyCache for each window; its own is one for all."""
+        key = tuple(window.index_list)
+        if key not in self._easy_caches:
+            self._easy_caches[key] = theirs.clone().prepare_timesteps(model_sampling)
+        return self._easy_caches[key]
 
     def weights(self, handler: "Aggregation", window: Window, like: Tensor) -> Tensor:
         length = window.context_length
