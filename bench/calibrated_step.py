@@ -8,7 +8,7 @@ import time
 from dataclasses import fields
 
 import torch
-from denoise_step import CASES, PASSES, Step, random_guidance, random_model, random_net, random_reference
+from _random_models import CASES, PASSES, Step, random_guidance, random_model, random_net, random_reference
 
 from champ.calibrate.attention import CalibratedReference, Calibration, Warp, groups_of
 from champ.model.reference import Reference
@@ -18,10 +18,10 @@ def measure(channels: tuple[int, ...], size: int, frames: int) -> tuple[dict[str
     """Seconds of each evaluation by kind, and of one pass of ReferenceNet."""
     side, model = size // 8, random_model(channels)
     net = random_net(channels)
-    reference = random_reference(net, size)
-    start = time.perf_counter()
-    seen = [random_reference(net, size).tokens for _ in range(frames)]
-    seconds = (time.perf_counter() - start) / frames
+    reference = random_reference(net, size, size)
+    start = time.process_time()
+    seen = [random_reference(net, size, size).tokens for _ in range(frames)]
+    seconds = (time.process_time() - start) / frames
 
     person = torch.zeros(side, side)
     person[:, side // 4 : side // 2] = 1
@@ -43,7 +43,7 @@ def measure(channels: tuple[int, ...], size: int, frames: int) -> tuple[dict[str
         "masking: paper, groups of 4": calibrated(4, True),
     }
     runs = {name: kind.run(model.model_sampling, True) for name, kind in kinds.items()}
-    step = Step(model, random_guidance(channels, size, frames))
+    step = Step(model, random_guidance(channels, frames, size, size))
     for run in runs.values():
         step(run)
     found: dict[str, list[float]] = {name: [] for name in runs}

@@ -7,9 +7,9 @@ import statistics
 import time
 
 import torch
-from denoise_step import PASSES, random_guidance, random_model, random_net, random_reference, randomise
+from _random_models import PASSES, random_guidance, random_model, random_net, random_reference, randomise
 
-import comfy.cldm.cldm  # found by denoise_step # isort: skip
+import comfy.cldm.cldm  # found by _random_models # isort: skip
 import comfy.controlnet  # isort: skip
 import comfy.ops  # isort: skip
 import comfy.sample  # isort: skip
@@ -19,8 +19,8 @@ from champ.model.compat import managed
 from champ.model.conditioning import conditioning
 from champ.sampling.aggregation import Run, with_windows
 
-CHANNELS, SIZE, FRAMES, HINT = (32, 64, 128, 128), 128, 24, 1024
-LENGTH, OVERLAP = 8, 2
+CHANNELS, SIZE, FRAMES, HINT = (32, 64, 128, 128), 128, 12, 512
+LENGTH, OVERLAP = 6, 2
 
 
 def controlnet(config: dict) -> comfy.controlnet.ControlNet:
@@ -34,9 +34,9 @@ class Loop:
     """The evaluation of a whole clip for negative and positive, step by step."""
 
     def __init__(self, hints: torch.Tensor | None, kept: bool):
-        model, reference = random_model(CHANNELS), random_reference(random_net(CHANNELS), SIZE)
+        model, reference = random_model(CHANNELS), random_reference(random_net(CHANNELS), SIZE, SIZE)
         patcher = with_windows(managed(model, torch.device("cpu"), torch.device("cpu")), LENGTH, OVERLAP)
-        given = conditioning(768, random_guidance(CHANNELS, SIZE, FRAMES), [reference])
+        given = conditioning(768, random_guidance(CHANNELS, FRAMES, SIZE, SIZE), [reference])
         if hints is not None:
             control = controlnet(model.model_config.unet_config).set_cond_hint(hints)
             control.model_sampling_current = model.model_sampling
@@ -50,10 +50,10 @@ class Loop:
         self.options["context_handler"].run = Run() if kept else None
 
     def step(self) -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         sides = [self.conds["positive"], self.conds["negative"]]
         comfy.samplers.calc_cond_batch(self.model, sides, self.x, torch.full((FRAMES,), 2.45), self.options)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
 
 @torch.no_grad()

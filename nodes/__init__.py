@@ -22,6 +22,7 @@ from . import (
     pose,
     reference,
     sampling,
+    shortcuts,
     smooth,
     transfer,
     view,
@@ -49,6 +50,7 @@ class ChampExtension(ComfyExtension):
             calibrate,
             sampling,
             aggregate,
+            shortcuts,
             compare,
             metrics,
         )

@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock, CrossAttention, attention_pytorch, optimized_attention
+from comfy.ldm.modules.attention import (
+    BasicTransformerBlock,
+    CrossAttention,
+    attention_pytorch,
+    attention_sage,
+    optimized_attention,
+)
 from torch import Tensor, nn
 
 from .config import Place
 
 READS = "champ_reads"  # key in transformer_options: the sources read by each of the equal parts of the batch
+SAGE_SIZES = (64, 96, 128)  # head sizes for which SageAttention has kernels
 HIDDEN = -1e4  # a bias that gives a key no weight, also in float16
 
 Own = tuple[Tensor, Tensor, Tensor]  # queries, keys and values
@@ -105,10 +112,13 @@ def softmax_attention(
     """Computes softmax(q k^T / sqrt(d) + bias) v, with ComfyUI's attention where it is suitable.
 
     ComfyUI's choice for the CPU is three times slower than torch's, and not all of its choices for GPUs take a bias.
+    SageAttention has no kernels for the head sizes of SD1.5 (40, 80, 160), and would pad them or give up.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
         return _attention_with_gradients(q, k, v, heads, bias)
-    function = attention_pytorch if bias is not None or q.device.type == "cpu" else optimized_attention
+    ours = bias is not None or q.device.type == "cpu"
+    ours = ours or (optimized_attention is attention_sage and q.shape[-1] // heads not in SAGE_SIZES)
+    function = attention_pytorch if ours else optimized_attention
     return function(q, k, v, heads, mask=bias, transformer_options=options)
 
 

@@ -155,3 +155,22 @@ def test_attention_written_out_for_training_has_the_same_gradients(biased):
 
     for rounded, exact in zip(run(torch.bfloat16), run(torch.float32)):
         assert float((rounded - exact).norm() / exact.norm()) < 0.03
+
+
+@pytest.mark.parametrize("size, taken", [(40, "torch"), (64, "sage"), (80, "torch"), (160, "torch")])
+def test_sage_attention_where_it_has_kernels(size, taken, monkeypatch):
+    """On a card; a meta tensor stands for one."""
+    from champ.model import attention
+
+    asked = []
+
+    def called(name):
+        return lambda q, *args, **kwargs: asked.append(name) or q
+
+    monkeypatch.setattr(attention, "attention_sage", called("sage"))
+    monkeypatch.setattr(attention, "optimized_attention", attention.attention_sage)
+    monkeypatch.setattr(attention, "attention_pytorch", called("torch"))
+    x = torch.empty(2, 4, 2 * size, device="meta")
+    softmax_attention(x, x, x, 2)
+    softmax_attention(x, x, x, 2, bias=torch.empty(1, 1, 4, device="meta"))
+    assert asked == [taken, "torch"]
