@@ -147,9 +147,9 @@ def test_how_often_all_blocks_are_evaluated(small, rows):
     sample(with_cfg_interval(with_deep_cache(small, 2, 3, Span()), Span(0.0, 0.5)), conds, x, 6)
     assert rows["middle"] == [8, 8, 4]
     with pytest.raises(
-        ValueError, match="feature cache with 12 blocks does not fit this model, whose halves have 12; "
+        ValueError, match="cache with 4 blocks does not fit this model, whose halves have 4; choose from 1 to 3"
     ):
-        with_deep_cache(small, 2, 12, Span())
+        with_deep_cache(small, 2, 4, Span())
 
 
 # --- ComfyUI's own caches -----------------------------------------------------------------------------------------
