@@ -23,8 +23,9 @@ import comfy.ops
 
 from champ.model.attention import READS, SelfAttention, TokenCrossAttention, TokenSource, softmax_attention
 from champ.model.conditioning import GuidanceRun
-from champ.model.config import CHAMP, MotionSizes, UNetSizes
+from champ.model.config import MotionSizes, UNetSizes
 from champ.model.denoiser import ChampModel, ModelConfig
+from champ.model.families import CHAMP
 from champ.model.guidance import Guidance, Layer
 from champ.model.reference import Reference, ReferenceUNet
 

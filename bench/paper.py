@@ -30,7 +30,8 @@ from champ.body.free import free_body_betas
 from champ.calibrate.branch import Plan, calibrate
 from champ.calibrate.procrustes import IDENTITY
 from champ.metrics.images import psnr, ssim
-from champ.model.checkpoint import ENCODED_MAPS, find_set
+from champ.model.checkpoint import find_set
+from champ.model.families import ENCODED_MAPS
 from champ.model.reference import encode_reference
 from champ.motion.transfer import transfer
 from champ.people.samples import Sample, draw_pictures

@@ -35,7 +35,7 @@ from champ.people.samples import Sample
 from champ.sampling.aggregation import with_windows
 from champ.sampling.noise import NOISES
 from champ.sampling.sampler import ddim
-from champ.sampling.schedule import trailing_sigmas
+from champ.sampling.schedule import official_sigmas
 from champ.sampling.shortcuts import with_cfg_interval, with_deep_cache
 from champ.train.evaluate import held_out
 from champ.train.latents import LATENT_FORMAT, ImageCodec
@@ -101,7 +101,7 @@ class Clip:
     def make(self, share: float, change: Change) -> tuple[float, Tensor]:
         """Seconds of the processor, and the pictures."""
         model = change(with_windows(self.model, 16, 4, "open", "ramps"))
-        sigmas = trailing_sigmas(model.get_model_object("model_sampling"), round(self.steps * share))
+        sigmas = official_sigmas(model.get_model_object("model_sampling"), round(self.steps * share))
         start = time.process_time()
         samples = comfy.sample.sample_custom(
             model, self.noise, CFG, ddim(), sigmas, *self.given, self.latent, disable_pbar=True, seed=0

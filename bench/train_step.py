@@ -29,8 +29,8 @@ from accelerate.state import AcceleratorState
 from comfy.ldm.modules.attention import attention_pytorch
 
 from champ.model import attention, guidance
-from champ.model.checkpoint import ENCODED_MAPS
 from champ.model.config import UNetSizes
+from champ.model.families import ENCODED_MAPS
 from champ.model.guidance import EncoderSizes
 from champ.train.batches import Batch
 from champ.train.fresh import fresh_networks, motion_sizes

@@ -1,5 +1,7 @@
 // The button "Download files..." of the loaders: lists the official files and fetches one when the user presses.
 import { app } from "../../scripts/app.js";
+import { element } from "./element.js";
+import { translate } from "./language.js";
 
 const LOADERS = ["ChampLoadDWPose", "ChampLoadHMR2", "ChampLoadModel"];
 const READERS = [...LOADERS, "VAELoader", "CLIPVisionLoader"]; // of the files
@@ -30,12 +32,6 @@ let waiting = []; // names of files whose button was pressed meanwhile
 const errors = {}; // what went wrong, by name of file
 const taken = new WeakMap(); // what `refresh` has chosen in a combo
 let shown = null; // the open dialog: { dialog, list, node, files }
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
 
 function size(bytes) {
   return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
@@ -85,15 +81,16 @@ function action({ file, present }) {
   const act = element("span", { className: "act" });
   const button = (textContent, onclick) => element("button", { textContent, onclick });
   if (present) {
-    act.append("is there");
+    act.append(translate("is there"));
   } else if (running?.file === file) {
     const { done, total } = running;
     act.append(element("progress", total ? { max: total, value: done } : {}));
-    act.append(total ? `${size(done)} of ${size(total)} ` : "connecting ", button("Cancel", () => cancel(file)));
+    const state = total ? translate("{done} of {total}", { done: size(done), total: size(total) }) : translate("connecting");
+    act.append(state, " ", button(translate("Cancel"), () => cancel(file)));
   } else if (waiting.includes(file)) {
-    act.append("waiting ", button("Cancel", () => cancel(file)));
+    act.append(translate("waiting"), " ", button(translate("Cancel"), () => cancel(file)));
   } else {
-    act.append(button("Download", () => start(file)));
+    act.append(button(translate("Download"), () => start(file)));
   }
   return act;
 }
@@ -101,7 +98,9 @@ function action({ file, present }) {
 function row(file) {
   const source = element("a", { href: file.source, target: "_blank", rel: "noopener" });
   source.textContent = file.source.replace("https://", "");
-  const about = element("small", {}, `${file.what}; about ${size(file.size)}; licence: ${file.licence}; from `, source);
+  const values = { what: translate(file.what), size: size(file.size), licence: translate(file.licence) };
+  const text = translate("{what}; about {size}; licence: {licence}; from:", values);
+  const about = element("small", {}, text, " ", source);
   const made = element("li", {}, element("b", { textContent: file.file, title: file.folder }), action(file), about);
   if (errors[file.file]) made.append(element("small", { className: "error", textContent: errors[file.file] }));
   return made;
@@ -112,7 +111,8 @@ function draw() {
   shown.list.replaceChildren(...shown.files.map(row));
   const left = shown.files.filter(({ file, present }) => !present && running?.file !== file && !waiting.includes(file));
   shown.all.hidden = left.length < 2;
-  shown.all.textContent = `Download all ${left.length} (${size(left.reduce((sum, file) => sum + file.size, 0))})`;
+  const sum = size(left.reduce((sum, file) => sum + file.size, 0));
+  shown.all.textContent = translate("Download all {count} ({sum})", { count: left.length, sum });
   shown.all.onclick = () => left.forEach(({ file }) => start(file));
   if (!shown.dialog.contains(document.activeElement)) shown.dialog.focus(); // the button that had it is gone
 }
@@ -127,13 +127,13 @@ async function open(node) {
   }
   const left = files.some((file) => !file.present);
   const text = left
-    ? "Nothing is fetched before you press Download. Files go into ComfyUI's models folder. Read their terms first."
-    : failure || "No official file is missing.";
+    ? translate("Nothing is fetched before you press Download. Files go into ComfyUI's models folder. Read their terms first.")
+    : failure || translate("No official file is missing.");
   const list = element("ul");
   const dialog = element("dialog", { className: "champ-download", tabIndex: -1 });
   const all = element("button");
-  const close = element("button", { textContent: "Close", onclick: () => dialog.close() });
-  const title = element("h3", { textContent: `Official files for ${node.title}` });
+  const close = element("button", { textContent: translate("Close"), onclick: () => dialog.close() });
+  const title = element("h3", { textContent: translate("Official files for {node}", { node: node.title }) });
   dialog.append(element("style", { textContent: STYLE }), title, element("p", { textContent: text }), list);
   dialog.append(element("div", { className: "ends" }, all, close));
   dialog.onkeydown = (event) => {
@@ -193,6 +193,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (!LOADERS.includes(node.comfyClass)) return;
     const button = node.addWidget("button", "Download files...", null, () => open(node), { serialize: false });
+    button.label = translate("Download files...");
     button.serialize = false;
   },
 });

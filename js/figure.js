@@ -1,4 +1,6 @@
 // Draws a moving figure, the floor and the camera with WebGL: on one canvas for all views, because a page has few of them.
+// Without WebGL the figure is a cloud of points.
+import { drawLines, drawPoints } from "./points.js";
 
 const FOV = 35; // degrees, of the eye that looks on
 const BACKGROUND = [0.106, 0.114, 0.129];
@@ -91,10 +93,11 @@ function program(gl, [vertex, fragment]) {
   return made;
 }
 
+// Nothing where the browser has no WebGL 2.
 function open() {
-  if (shared && !shared.gl.isContextLost()) return shared;
+  if (shared === false || (shared && !shared.gl.isContextLost())) return shared;
   const gl = document.createElement("canvas").getContext("webgl2", { antialias: true });
-  if (!gl) throw new Error("This browser has no WebGL 2, which the 3D view needs.");
+  if (!gl) return (shared = false);
   shared = { gl, figure: program(gl, FIGURE_SHADER), lines: program(gl, LINE_SHADER), made: new WeakMap() };
   return shared;
 }
@@ -192,21 +195,33 @@ function matrix(scene, look, aspect) {
   return { view: times(lens(half * aspect, half, 0.05, 200), looking(eye, look.at)), eye: toEye };
 }
 
-export function drawFigure(context, scene, index, look, width, height) {
+// Fills a picture with a frame of a scene; `bare` is the figure alone, with nothing behind it.
+export function drawFigure(context, scene, index, look, width, height, bare = false) {
   const engine = open();
+  const { view, eye } = matrix(scene, look, width / height);
+  if (!engine) {
+    if (!bare) {
+      context.fillStyle = `rgb(${BACKGROUND.map((value) => 255 * value)})`;
+      context.fillRect(0, 0, width, height);
+      const { points, floor } = lineList(scene);
+      drawLines(context, look.filmed ? points.subarray(0, 6 * floor) : points, view, width, height);
+    }
+    return drawPoints(context, scene, index, view, eye, FIGURE, width, height);
+  }
   const { gl, figure, lines } = engine;
   if (gl.canvas.width < width || gl.canvas.height < height)
     Object.assign(gl.canvas, { width: Math.max(width, gl.canvas.width), height: Math.max(height, gl.canvas.height) });
   const parts = prepare(engine, scene);
   gl.viewport(0, gl.canvas.height - height, width, height);
-  gl.clearColor(...BACKGROUND, 1);
+  gl.clearColor(...(bare ? [0, 0, 0, 0] : [...BACKGROUND, 1]));
   gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
   gl.enable(gl.DEPTH_TEST);
-  const { view, eye } = matrix(scene, look, width / height);
-  gl.useProgram(lines);
-  gl.uniformMatrix4fv(gl.getUniformLocation(lines, "view"), false, view);
-  gl.bindVertexArray(parts.drawn);
-  gl.drawArrays(gl.LINES, 0, look.filmed ? parts.floor : parts.count); // the camera does not see itself
+  if (!bare) {
+    gl.useProgram(lines);
+    gl.uniformMatrix4fv(gl.getUniformLocation(lines, "view"), false, view);
+    gl.bindVertexArray(parts.drawn);
+    gl.drawArrays(gl.LINES, 0, look.filmed ? parts.floor : parts.count); // the camera does not see itself
+  }
   gl.useProgram(figure);
   gl.uniformMatrix4fv(gl.getUniformLocation(figure, "view"), false, view);
   gl.uniform4fv(gl.getUniformLocation(figure, "rows"), scene.matrices.subarray(288 * index, 288 * (index + 1)));
@@ -220,7 +235,7 @@ export function drawFigure(context, scene, index, look, width, height) {
 
 // Gives the graphics memory of a scene back.
 export function forget(scene) {
-  const parts = shared?.made.get(scene);
+  const parts = shared && shared.made.get(scene);
   if (!parts) return;
   shared.gl.deleteVertexArray(parts.body);
   shared.gl.deleteVertexArray(parts.drawn);

@@ -1,6 +1,7 @@
 // The motion of a node as a source for the player: asks the server what the widgets make of it, before anything is run.
 import { api } from "../../scripts/api.js";
 import { beginning, drawFigure, forget } from "./figure.js";
+import { translate } from "./language.js";
 
 // Whose motion the server works out from their widgets; others are known after a run.
 const WORKED_OUT = new Set([
@@ -10,6 +11,8 @@ const WORKED_OUT = new Set([
 const TURN = 0.01; // radians for a pixel
 
 const meshes = {};
+const pictures = {}; // that the server has drawn, by what it calls them
+const NOT_WITHOUT = new Set(["ChampExamplePerson"]); // whose picture is drawn with the motion
 
 // A node and all before it, as a prompt has them; what only a run can tell as the token that the run left.
 export function describe(node, outputs, nodes = {}) {
@@ -27,7 +30,7 @@ export function describe(node, outputs, nodes = {}) {
   (node.inputs ?? []).forEach((input, slot) => {
     const link = node.getInputLink?.(slot);
     const source = link && node.getInputNode(slot);
-    if (!source || String(input.type).includes("IMAGE")) return;
+    if (!source || (String(input.type).includes("IMAGE") && !NOT_WITHOUT.has(source.comfyClass))) return;
     inputs[input.name] = [String(source.id), link.origin_slot];
     describe(source, outputs, nodes);
   });
@@ -46,7 +49,8 @@ function unpack(about) {
       joints: floats(about.joints, Uint8Array),
       weights: floats(about.weights, Uint8Array),
     };
-  const scene = { ...about, mesh: meshes[about.mesh] };
+  if (about.picture) pictures[about.behind] = `data:image/jpeg;base64,${about.picture}`;
+  const scene = { ...about, mesh: meshes[about.mesh], picture: pictures[about.behind] };
   for (const name of ["matrices", "vertices", "normals"]) scene[name] = floats(about[name], Float32Array);
   const eye = scene.camera.map((row) => row[3]);
   const forward = scene.camera.map((row) => row[2]);
@@ -55,15 +59,23 @@ function unpack(about) {
   return scene;
 }
 
-// What the server says: { source }, or { says } why there is none.
-export async function readMotion(node, nodes, before) {
-  const body = JSON.stringify({ node: String(node.id), nodes, have: Object.keys(meshes) });
-  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body };
-  const answer = await api.fetchApi("/champ/motion", options);
+// What the server answers; { says } if it cannot.
+export async function ask(place, question) {
+  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question) };
+  const answer = await api.fetchApi(place, options);
   if (!answer.ok) return { says: await answer.text() };
   const about = await answer.json();
-  if (!about.matrices) return { says: about.not_yet ?? about.error };
-  return { source: sourceOf(unpack(about), before?.look) };
+  const reason = about.not_yet ?? about.error;
+  return { ...about, says: reason && translate(reason) };
+}
+
+// { scene, source } of a node's motion, or { says } why there is none.
+export async function readMotion(node, nodes, before) {
+  const have = [...Object.keys(meshes), ...Object.keys(pictures)];
+  const about = await ask("/champ/motion", { node: String(node.id), nodes, have });
+  if (about.says) return about;
+  const scene = unpack(about);
+  return { scene, source: sourceOf(scene, before?.look) };
 }
 
 function sourceOf(scene, seenFrom) {

@@ -1,12 +1,13 @@
 // A player inside a node: play, pause, scrub, speed and frame number. Players of clips of the same length are in step.
 
 const STYLE = `
-.champ-player { display: flex; flex-direction: column; width: 100%; height: 100%; min-height: 0; box-sizing: border-box;
+.champ-player { display: flex; flex-direction: column; width: 100%; height: 100%; min-height: 240px; box-sizing: border-box;
   overflow: hidden; border-radius: 6px; background: #1b1d21; color: #cfd3da; font: 12px sans-serif; }
 .champ-player .stage { flex: 1 1 0; min-height: 0; position: relative; overflow: hidden; }
 .champ-player canvas { position: absolute; inset: 0; width: 100%; height: 100%; touch-action: none; }
 .champ-player .turn { cursor: grab; }
 .champ-player .turn:active { cursor: grabbing; }
+.champ-player .pick { cursor: pointer; }
 .champ-player .stage img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
 .champ-player .says { position: absolute; inset: auto 0 0 0; padding: 6px 8px; text-align: center; color: #e6c07b;
   pointer-events: none; }
@@ -45,7 +46,13 @@ function tick(now) {
     if (clock.playing && total > 1) clock.frame = (clock.frame + passed * clock.fps * clock.speed) % total;
   }
   if (now >= restUntil) {
-    for (const player of players) player.draw();
+    for (const player of players) {
+      try {
+        player.draw();
+      } catch (error) {
+        player.say(error.message); // the others go on
+      }
+    }
     const ended = performance.now();
     restUntil = ended + 3 * Math.max(0, ended - now - 4);
   }
@@ -91,13 +98,14 @@ export class Player {
   }
 
   // A source: total (frames of the clip), fps, numbers (of the frames that there are), confidence (theirs, or nothing),
-  // draw(context, index, width, height), and for what can be turned: turn, zoom, actions ({name, title, on, press}).
-  put(name, source) {
-    const { playing } = this.source ? clockFor(this.source) : { playing: true };
+  // draw(context, index, width, height), state() of what else changes the picture, and for what can be turned: turn, zoom. Some have actions ({name, title, on,
+  // press}), and some can be taken with the mouse: grab(x, y) returns what to do with later places, move(x, y) and end().
+  put(name, source, choose = true) {
+    const before = this.source && clockFor(this.source);
     this.sources[name] = source;
-    this.choose(name);
+    this.choose(choose || !this.source ? name : this.chosen);
     const clock = clockFor(source);
-    Object.assign(clock, { fps: source.fps, playing });
+    Object.assign(clock, { fps: source.fps, playing: (before ?? clock).playing });
     this.say("");
     players.add(this);
     if (!drawing) {
@@ -115,6 +123,7 @@ export class Player {
     for (const part of [this.play, this.slider.parentElement, this.number, this.speed])
       part.style.display = source.total > 1 ? "" : "none";
     this.canvas.classList.toggle("turn", Boolean(source.turn));
+    this.canvas.classList.toggle("pick", Boolean(source.grab));
     const names = Object.keys(this.sources);
     const choices = names.length > 1 ? names : [];
     this.buttons.replaceChildren(
@@ -154,17 +163,35 @@ export class Player {
     Object.assign(clockFor(this.source), { frame, playing: false });
   }
 
+  // What the mouse does with a source until it is let go.
+  hold(event) {
+    const box = this.canvas.getBoundingClientRect(); // with the editor's zoom
+    if (this.source?.grab) {
+      const scale = this.canvas.width / box.width;
+      const at = (other) => [(other.clientX - box.x) * scale, (other.clientY - box.y) * scale];
+      const held = this.source.grab(...at(event), (text) => this.say(text));
+      return held ? { move: (other) => held.move(...at(other)), end: () => held.end() } : null;
+    }
+    if (!this.source?.turn) return null;
+    const scale = this.canvas.clientWidth / box.width;
+    const sideways = event.shiftKey || event.button === 1;
+    return { move: (other) => this.source.turn(other.movementX * scale, other.movementY * scale, sideways), end: () => {} };
+  }
+
   drag(event) {
-    if (!this.source?.turn || event.button === 2) return;
+    const held = event.button === 2 ? null : this.hold(event);
+    this.drawn = null;
+    if (!held) return;
     this.canvas.setPointerCapture(event.pointerId);
-    const { clientWidth } = this.canvas;
-    const scale = clientWidth / this.canvas.getBoundingClientRect().width; // the editor's zoom
     const move = (other) => {
-      this.source.turn(other.movementX * scale, other.movementY * scale, event.shiftKey || event.button === 1);
+      held.move(other);
       this.drawn = null;
     };
     this.canvas.addEventListener("pointermove", move);
-    const end = () => this.canvas.removeEventListener("pointermove", move);
+    const end = () => {
+      this.canvas.removeEventListener("pointermove", move);
+      held.end();
+    };
     this.canvas.addEventListener("pointerup", end, { once: true });
     this.canvas.addEventListener("pointercancel", end, { once: true });
   }
@@ -184,7 +211,7 @@ export class Player {
     const clock = clockFor(source);
     const frame = Math.min(Math.floor(clock.frame), source.total - 1);
     const detail = Math.min(window.devicePixelRatio || 1, 2);
-    const now = [source, frame, width, height, clock.playing].map((value) => (value === source ? this.chosen : value)).join();
+    const now = [this.chosen, frame, width, height, clock.playing, source.state?.()].join();
     if (now === this.drawn && this.shown === source) return;
     Object.assign(this, { drawn: now, shown: source });
     let index = source.numbers.findIndex((number) => number > frame);

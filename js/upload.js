@@ -2,8 +2,9 @@
 // ComfyUI's own upload into its input folder.
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { translate } from "./language.js";
 
-const MOTIONS = [".npz", ".npy", ".pkl", ".pt", ".safetensors", ".smpl"];
+const MOTIONS = [".bvh", ".json", ".npz", ".npy", ".pkl", ".pt", ".safetensors", ".smpl"];
 const MAPS = ["depth", "normal", "semantic_map", "dwpose", "mask"];
 const FOLDER = "champ"; // below the input folder
 
@@ -17,7 +18,10 @@ async function upload(file, subfolder) {
   body.append("type", "input");
   body.append("subfolder", subfolder);
   const answer = await api.fetchApi("/upload/image", { method: "POST", body });
-  if (!answer.ok) throw new Error(`${file.name} could not be uploaded (${answer.status} ${answer.statusText}).`);
+  if (!answer.ok) {
+    const values = { file: file.name, status: `${answer.status} ${answer.statusText}` };
+    throw new Error(translate("{file} could not be uploaded ({status}).", values));
+  }
   const { name, subfolder: place } = await answer.json();
   return [place, name].filter(Boolean).join("/");
 }
@@ -32,7 +36,7 @@ async function choose(node, name, value) {
 
 async function takeMotion(node, files) {
   const [{ file } = {}] = files.filter(({ path }) => MOTIONS.some((end) => path.toLowerCase().endsWith(end)));
-  if (!file) return tell("warn", `That is no motion; they end in ${MOTIONS.join(", ")}.`);
+  if (!file) return tell("warn", translate("That is no motion; they end in {endings}.", { endings: MOTIONS.join(", ") }));
   await choose(node, "file", await upload(file, FOLDER));
 }
 
@@ -41,21 +45,24 @@ async function takeMaps(node, files) {
   const maps = files
     .map(({ file, path }) => ({ file, parts: path.split("/").slice(-3) }))
     .filter(({ parts }) => parts.length > 1 && MAPS.includes(parts.at(-2)) && /\.(png|jpe?g|webp)$/i.test(parts.at(-1)));
-  if (!maps.length) return tell("warn", `That is no folder of maps; it has folders ${MAPS.join(", ")} with pictures inside.`);
+  if (!maps.length) {
+    const values = { folders: MAPS.join(", ") };
+    return tell("warn", translate("That is no folder of maps; it has folders {folders} with pictures inside.", values));
+  }
   const known = node.widgets.find((widget) => widget.name === "folder").options.values;
   const wanted = `${FOLDER}/${(maps[0].parts.length > 2 ? maps[0].parts[0] : "maps").replace(/[^\w-]+/g, "_")}`;
   let folder = wanted;
   for (let number = 2; known.includes(folder); number++) folder = `${wanted}_${number}`;
   for (const [i, { file, parts }] of maps.entries()) {
     await upload(file, `${folder}/${parts.at(-2)}`);
-    if (i % 100 === 99) tell("info", `${i + 1} of ${maps.length} pictures are there.`);
+    if (i % 100 === 99) tell("info", translate("{count} of {total} pictures are there.", { count: i + 1, total: maps.length }));
   }
   await choose(node, "folder", folder);
 }
 
 const TAKES = {
-  ChampLoadMotion: { take: takeMotion, label: "Upload a motion...", attributes: { accept: MOTIONS.join(",") } },
-  ChampLoadMaps: { take: takeMaps, label: "Upload a folder of maps...", attributes: { webkitdirectory: true } },
+  ChampLoadMotion: { take: takeMotion, label: () => translate("Upload a motion..."), attributes: { accept: MOTIONS.join(",") } },
+  ChampLoadMaps: { take: takeMaps, label: () => translate("Upload a folder of maps..."), attributes: { webkitdirectory: true } },
 };
 
 async function run(node, files) {
@@ -93,7 +100,8 @@ app.registerExtension({
       input.onchange = () => run(node, [...input.files].map((file) => ({ file, path: file.webkitRelativePath || file.name })));
       input.click();
     };
-    const button = node.addWidget("button", about.label, null, pick, { serialize: false });
+    const button = node.addWidget("button", "upload", null, pick, { serialize: false });
+    button.label = about.label();
     button.serialize = false;
     node.onDragOver = (event) => Boolean(event?.dataTransfer?.types?.includes?.("Files"));
     node.onDragDrop = (event) => {

@@ -2,13 +2,20 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { canDecode, readClip } from "./clip.js";
+import { translate } from "./language.js";
 import { describe, readMotion } from "./motion.js";
+import { choosable } from "./people.js";
+import { addressBehind, pictureAt } from "./pictures.js";
+import { placed, placing } from "./placing.js";
 import { Player } from "./player.js";
 
 const MOVING = [
   "ChampBuiltInMotion", "ChampCamera", "ChampEstimateMotion", "ChampFitMotion", "ChampLoadMotion", "ChampPreviewMotion",
   "ChampRetimeMotion", "ChampSmoothMotion", "ChampTransferMotion",
 ];
+const SHOWING = ["ChampCompareGrid", "ChampRenderDensePose", "ChampRenderMaps"]; // clips, after a run
+const BEHIND = ["ChampTransferMotion"]; // whose figure is placed over a picture
+const PLACE = "place";
 const LOOK_AGAIN = 200; // milliseconds between two looks at the widgets
 const HEIGHT = 260;
 
@@ -42,23 +49,27 @@ function viewOf(node) {
   return view;
 }
 
-function put(view, name, source) {
+function put(view, name, source, choose) {
   view.player.sources[name]?.close();
-  view.player.put(name, source);
+  view.player.put(name, source, choose);
 }
 
 async function lookAtMotion(node, view) {
   const nodes = describe(node, app.nodeOutputs);
-  const asked = JSON.stringify(nodes);
+  const behind = BEHIND.includes(node.comfyClass) ? addressBehind(node, app.nodeOutputs) : null;
+  const asked = JSON.stringify([nodes, behind]);
   if (asked === view.asked || view.busy) return;
   Object.assign(view, { asked, busy: true });
+  const made = placed(node);
   try {
-    const { source, says } = await readMotion(node, nodes, view.player.sources["3D"]);
+    const { scene, source, says } = await readMotion(node, nodes, view.player.sources["3D"]);
+    const picture = scene && BEHIND.includes(node.comfyClass) ? await pictureAt(scene.picture ?? behind) : null;
     if (!views.has(node)) source?.close();
     else if (source) {
-      const { chosen } = view.player;
-      put(view, "3D", source);
-      if (chosen === "2D" && view.player.sources["2D"]) view.player.choose("2D");
+      const { chosen, sources } = view.player;
+      const stay = chosen === "2D" || (chosen === PLACE && picture);
+      if (picture) view.player.put(PLACE, placing(scene, node, picture, made), !sources[PLACE] || chosen === PLACE);
+      put(view, "3D", source, !picture && !stay);
     } else view.player.say(says);
   } catch (error) {
     view.player.say(error.message);
@@ -68,13 +79,15 @@ async function lookAtMotion(node, view) {
 }
 
 async function lookAtClip(node) {
-  const [about] = app.nodeOutputs?.[node.id]?.champ_clip ?? [];
+  const output = app.nodeOutputs?.[node.id];
+  const [about] = output?.champ_clip ?? [];
   if (!about?.image || views.get(node)?.clip === about.image.filename) return;
   const view = viewOf(node);
   view.clip = about.image.filename;
   try {
-    const source = await readClip(api.apiURL(`/view?${new URLSearchParams(about.image)}`), about);
-    if (views.has(node)) put(view, "2D", source);
+    const { sources, chosen } = view.player;
+    const clip = await readClip(api.apiURL(`/view?${new URLSearchParams(about.image)}`), about, sources["2D"]);
+    if (views.has(node)) put(view, "2D", about.boxes ? choosable(clip, about, node) : clip, chosen !== PLACE);
   } catch (error) {
     view.player.say(error.message);
   }
@@ -103,6 +116,8 @@ app.registerExtension({
     setInterval(look, LOOK_AGAIN);
   },
   nodeCreated(node) {
-    if (MOVING.includes(node.comfyClass) && node.addDOMWidget) viewOf(node);
+    if (!node.addDOMWidget) return;
+    if (MOVING.includes(node.comfyClass)) viewOf(node);
+    if (SHOWING.includes(node.comfyClass)) viewOf(node).player.say(translate("Plays here after a run."));
   },
 });

@@ -24,6 +24,7 @@ from . import (
     sampling,
     shortcuts,
     smooth,
+    timeline,
     transfer,
     view,
 )
@@ -31,26 +32,26 @@ from . import (
 
 class ChampExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        modules = (
+        modules = (  # in the order of the work, which is that of the node library
             body,
             example,
             motion,
             motion_files,
-            smooth,
-            transfer,
-            maps,
             blazepose,
             pose,
             person,
             estimate,
             fit,
+            smooth,
+            transfer,
+            maps,
             models,
             guidance,
             reference,
-            calibrate,
             sampling,
             aggregate,
             shortcuts,
+            calibrate,
             compare,
             metrics,
         )
@@ -59,5 +60,6 @@ class ChampExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> ChampExtension:
     download.add_routes()
+    timeline.add_routes()
     view.add_routes()
     return ChampExtension()

@@ -5,22 +5,24 @@ from comfy_api.latest import io
 from ..champ.sampling.aggregation import with_windows
 from ..champ.sampling.interpolate import METHODS, interpolate
 from ..champ.sampling.windows import SCHEDULES, WEIGHTS
-from .types import schema
+from .types import progress, schema
 
 
 def window_inputs() -> list[io.Int.Input | io.Combo.Input]:
     return [
         io.Int.Input(
-            "length", default=24, min=1, max=1024,
-            tooltip="Frames in one window, which are denoised together. Memory depends on this number. The official "
-            "models know at most 32.",
+            "length", display_name="window length", default=0, min=0, max=1024,
+            tooltip="Frames in one window, which are denoised together. Memory depends on this number. 0 takes the "
+            "number of the official inference: 24 for Champ and Animate Anyone, 16 for MagicAnimate, 48 for MusePose. "
+            "The models know at most 32, 32, 24 and 128.",
         ),
         io.Int.Input(
-            "overlap", default=4, min=0, max=1023, tooltip="Frames that neighbouring windows share. A larger overlap "
-            "is smoother and slower."
+            "overlap", display_name="window overlap", default=4, min=0, max=1023,
+            tooltip="Frames that neighbouring windows share. A larger overlap is smoother and slower.",
         ),
         io.Combo.Input(
             "schedule",
+            display_name="window schedule",
             options=list(SCHEDULES),
             default="open",
             tooltip="open: windows from the first frame to the last. looped: also joins the end to the beginning, for "
@@ -28,6 +30,7 @@ def window_inputs() -> list[io.Int.Input | io.Combo.Input]:
         ),
         io.Combo.Input(
             "weights",
+            display_name="window blending",
             options=list(WEIGHTS),
             default="ramps",
             tooltip="How overlapping windows are blended. flat: a plain average, as in the official code. ramps: a "
@@ -80,6 +83,7 @@ class ChampInterpolateLatents(io.ComfyNode):
         )
 
     @classmethod
+    @progress("Interpolating")
     def execute(cls, latent, factor, method) -> io.NodeOutput:
         return io.NodeOutput({"samples": interpolate(latent["samples"], factor, method)})
 

@@ -3,6 +3,7 @@
 import math
 import uuid
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 import torch
@@ -47,14 +48,21 @@ def still(image: torch.Tensor, cls: type[io.ComfyNode]) -> ui.PreviewImage | Non
 
 
 def animated(pictures: torch.Tensor, fps: float) -> dict:
-    """Makes a node's preview of uint8 pictures (F, H, W, 3), kept in ComfyUI's temporary folder, with what the page's
-    player needs. The node's results do not depend on it: if it cannot be written, the user gets a warning instead."""
-    path = Path(folder_paths.get_temp_directory(), f"champ_{uuid.uuid4().hex}.webp")
+    """Makes a node's preview of a clip (F, H, W, 3) uint8."""
     step = preview_step(len(pictures), fps)
+    return animated_part(pictures[::step], fps, step, len(pictures))
+
+
+def animated_part(pictures: torch.Tensor, fps: float, step: int, frames: int, **about: Any) -> dict:
+    """Makes a node's preview of every `step`-th frame of a clip of so many `frames`, as uint8 pictures (F, H, W, 3). It
+    is kept in ComfyUI's temporary folder, with what the page's player needs and `about` the clip.
+
+    The node's results do not depend on it: if it cannot be written, the user gets a warning instead."""
+    path = Path(folder_paths.get_temp_directory(), f"champ_{uuid.uuid4().hex}.webp")
     try:
-        save_animation(path, pictures[::step], fps / step)
+        save_animation(path, pictures, fps / step)
     except ValueError as error:
         warn(f"There is no preview: {error}")
         return {}
     kept = ui.SavedImages([ui.SavedResult(path.name, "", io.FolderType.temp)], is_animated=True)
-    return {**kept.as_dict(), "champ_clip": [{"fps": fps, "step": step, "frames": len(pictures)}]}
+    return {**kept.as_dict(), "champ_clip": [{"fps": fps, "step": step, "frames": frames, **about}]}

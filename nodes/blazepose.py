@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..champ.estimate.blazepose.model import load_blazepose
-from .types import ChampDWPose, schema
+from .types import ChampDWPose, progress, schema
 
 
 class ChampLoadBlazePose(io.ComfyNode):
@@ -12,7 +12,7 @@ class ChampLoadBlazePose(io.ComfyNode):
         return schema(
             node_id="ChampLoadBlazePose",
             display_name="Load BlazePose (built-in)",
-            category="Champ/model",
+            category="Champ/pose",
             aliases=["MediaPipe", "pose detector", "openpose", "keypoints", "holistic", "hands", "face mesh"],
             description="Loads the pose network that comes with this pack: MediaPipe's BlazePose, with its networks "
             "for hands and faces. Nothing has to be downloaded. It finds the keypoints of people in a video or "
@@ -31,6 +31,7 @@ class ChampLoadBlazePose(io.ComfyNode):
         )
 
     @classmethod
+    @progress("Loading BlazePose")
     def execute(cls, hands_and_face) -> io.NodeOutput:
         return io.NodeOutput(load_blazepose(hands_and_face))
 

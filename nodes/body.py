@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..champ.body.free import free_body_betas, load_free_body
 from ..champ.body.smpl import load_smpl
 from .files import SMPL_EXTENSIONS, register_folder, smpl_file, smpl_files
-from .types import ChampBody, checked, schema
+from .types import ChampBody, checked, progress, schema
 
 register_folder("smpl", SMPL_EXTENSIONS)
 
@@ -68,12 +68,12 @@ class ChampLoadSMPL(io.ComfyNode):
                     ".pkl, or an .npz or .safetensors copy of it.",
                 ),
                 io.Float.Input(
-                    "beta_0", default=0.0, min=-5.0, max=5.0, step=0.05,
+                    "beta_0", display_name="size (beta 0)", default=0.0, min=-5.0, max=5.0, step=0.05,
                     tooltip="SMPL's first shape parameter, mainly the size. Larger is taller for the neutral and "
                     "female models, smaller for the male one.",
                 ),
                 io.Float.Input(
-                    "beta_1", default=0.0, min=-5.0, max=5.0, step=0.05,
+                    "beta_1", display_name="girth (beta 1)", default=0.0, min=-5.0, max=5.0, step=0.05,
                     tooltip="SMPL's second shape parameter, mainly the girth. Larger is thinner.",
                 ),
             ],
@@ -85,6 +85,7 @@ class ChampLoadSMPL(io.ComfyNode):
         return checked(smpl_file, model_name)
 
     @classmethod
+    @progress("Loading the body")
     def execute(cls, model_name, beta_0, beta_1) -> io.NodeOutput:
         return io.NodeOutput(load_smpl(smpl_file(model_name)).with_betas(torch.tensor([beta_0, beta_1])))
 

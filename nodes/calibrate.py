@@ -76,6 +76,7 @@ class ChampCalibrateReference(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "points",
+                    display_name="points to align",
                     options=list(SUBSETS),
                     default="auto",
                     tooltip="Which points are aligned. auto: the largest group of points that agree, so limbs that "
@@ -83,6 +84,7 @@ class ChampCalibrateReference(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "masking",
+                    display_name="keep background apart",
                     options=["off", "paper"],
                     default="off",
                     tooltip="paper: the person's pixels read only the moved image, all others read only the background "
@@ -90,6 +92,7 @@ class ChampCalibrateReference(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "group_size",
+                    display_name="frames in a group",
                     default=4,
                     min=1,
                     max=64,
@@ -106,6 +109,7 @@ class ChampCalibrateReference(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "max_warps",
+                    display_name="most positions",
                     default=32,
                     min=1,
                     max=1000,
@@ -130,7 +134,7 @@ class ChampCalibrateReference(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Calibrating the reference", "")
     def execute(
         cls, reference, reference_net, vae, points, masking, group_size, seed, max_warps, strength, start, end,
         reference_motion=None, motion=None, body=None, reference_keypoints=None, pose_keypoints=None,
@@ -177,7 +181,7 @@ class ChampCalibrateReference(io.ComfyNode):
                 Reading(group_size, seed, shot, strength, Span(start, end)),
             )
             warps = first.calibration.warps[1:]
-            held = sum(tokens.nbytes for warp in warps for tokens in warp.tokens.values())
+            held = sum(warp.nbytes for warp in warps)
         preview, report = to_image(calibration_sheet(picture, plan)), calibration_summary(plan, held)
         calibrated = reference._replace(references=(first, *others))
         return io.NodeOutput(calibrated, preview, report, ui=still(preview, cls))

@@ -4,7 +4,8 @@ import torch
 from comfy_api.latest import io
 
 from ..champ.render.grid import side_by_side
-from .types import schema
+from .animation import animated_part, preview_step
+from .types import progress, schema, to_bytes
 
 CLIPS = 6
 
@@ -26,16 +27,36 @@ class ChampCompareGrid(io.ComfyNode):
                     )
                     for i in range(2, CLIPS + 1)
                 ),
-                io.Int.Input("columns", default=0, min=0, max=CLIPS, tooltip="Clips in a row; 0 puts all in one row."),
+                io.Int.Input(
+                    "columns",
+                    display_name="clips in a row",
+                    default=0,
+                    min=0,
+                    max=CLIPS,
+                    tooltip="Clips in a row; 0 puts all in one row.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=24.0,
+                    min=1.0,
+                    max=240.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Frames per second of the preview in the node.",
+                ),
             ],
             outputs=[io.Image.Output(display_name="images", tooltip="The clips in one picture.")],
         )
 
     @classmethod
-    def execute(cls, columns, **images) -> io.NodeOutput:
+    @progress("Putting the clips side by side")
+    def execute(cls, columns, fps=24.0, **images) -> io.NodeOutput:
         names = [f"image_{i}" for i in range(1, CLIPS + 1)]
         clips: list[torch.Tensor] = [images[name][..., :3] for name in names if images.get(name) is not None]
-        return io.NodeOutput(side_by_side(clips, columns))
+        joined = side_by_side(clips, columns)
+        step = preview_step(len(joined), fps)
+        shown = animated_part(to_bytes(joined[::step]), fps, step, len(joined))
+        return io.NodeOutput(joined, ui=shown)
 
 
 NODES = [ChampCompareGrid]

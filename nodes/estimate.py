@@ -26,7 +26,7 @@ class ChampLoadHMR2(io.ComfyNode):
         return schema(
             node_id="ChampLoadHMR2",
             display_name="Load HMR2",
-            category="Champ/model",
+            category="Champ/motion",
             aliases=["4D-Humans", "SMPL estimation", "HMR 2.0", "motion capture"],
             advanced=["weight_dtype", "half_precision_copy"],
             description="Loads HMR 2.0, the network of 4D-Humans that estimates the 3D body of a person in a picture, "
@@ -45,6 +45,7 @@ class ChampLoadHMR2(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "half_precision_copy",
+                    display_name="copy of half the size",
                     default=False,
                     tooltip="The first time, writes a copy of half the size (_fp16.safetensors) beside the checkpoint, "
                     "and loads the copy from then on. The list then contains the copy too, and you may delete the "
@@ -59,6 +60,7 @@ class ChampLoadHMR2(io.ComfyNode):
         return checked(hmr2_file, model_name)
 
     @classmethod
+    @progress("Loading HMR2")
     def execute(cls, model_name, weight_dtype, half_precision_copy) -> io.NodeOutput:
         return io.NodeOutput(load_hmr2(hmr2_file(model_name), weight_dtype, half_precision_copy))
 
@@ -112,7 +114,7 @@ class ChampEstimateMotion(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Estimating the motion")
     def execute(cls, hmr2, clip, fps, pose_keypoints=None, body=None) -> io.NodeOutput:
         frames = pictures(clip)
         shot = None

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..champ.people.portrait import portrait
-from .types import MAX_SIZE, ChampBody, ChampMotion, schema, to_image
+from .types import MAX_SIZE, ChampBody, ChampMotion, progress, schema, to_image
 
 
 class ChampExamplePerson(io.ComfyNode):
@@ -41,6 +41,7 @@ class ChampExamplePerson(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
+    @progress("Drawing the person")
     def execute(cls, person, width, height) -> io.NodeOutput:
         sitter = portrait(width, height, person)
         return io.NodeOutput(to_image(sitter.picture[None]), to_image(sitter.mask[None]), sitter.motion, sitter.body)

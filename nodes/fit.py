@@ -18,7 +18,7 @@ from ..champ.motion.report import worst
 from ..champ.progress import counted
 from ..champ.render.sheet import figure_sheet
 from ..champ.render.skeleton import draw_skeleton
-from .animation import animated, preview_scale, preview_step
+from .animation import animated_part, preview_scale, preview_step
 from .estimate import describe_estimate
 from .motion import figure_over
 from .pose import keypoints_of_clip
@@ -107,7 +107,7 @@ class ChampFitMotion(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Fitting the body", "")
     def execute(cls, pose_keypoints, fps, clip=None, body=None, fov=LONG_LENS) -> io.NodeOutput:
         body = body or load_free_body()
         frames, width, height, people, shot = keypoints_of_clip(pose_keypoints, clip)
@@ -124,7 +124,7 @@ class ChampFitMotion(io.ComfyNode):
         report = describe_estimate(motion, body)
         if motion.confidence[motion.confidence > 0].median() < UNSEEN:
             report += "\nMuch of the person is out of sight in most frames; legs that are not seen hang."
-        shown_here = {**animated(overlay, fps / step), **keep(motion, body)}
+        shown_here = {**animated_part(overlay, fps, step, len(motion)), **keep(motion, body)}
         return io.NodeOutput(motion, to_image(overlay), report, to_image(strip)[None], ui=shown_here)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from comfy_api.latest import io
 
-from ..champ.model.checkpoint import ENCODED_MAPS, POSE
+from ..champ.model.families import DENSEPOSE, ENCODED_MAPS, POSE
 from ..champ.model.guidance import GuidanceMap, encode_guidance
 from ..champ.model.images import nearest_size
 from ..champ.model.span import Span
@@ -24,7 +24,7 @@ class ChampEncodeGuidance(io.ComfyNode):
             aliases=["guidance encoder", "pose guider", "depth", "normal", "skeleton", "control"],
             advanced=["width", "height", "start", "end"],
             description="Encodes the guidance maps for the denoiser. Any subset of the maps will do. Animate Anyone "
-            "reads only the skeleton maps.",
+            "reads only the skeleton maps, MagicAnimate only DensePose maps.",
             inputs=[
                 ChampGuidanceEncoders.Input("guidance_encoders", tooltip="From Load Champ Model."),
                 *map_inputs(),
@@ -48,14 +48,23 @@ class ChampEncodeGuidance(io.ComfyNode):
                     for name in ENCODED_MAPS
                 ),
                 *span_inputs(),
+                io.Image.Input(
+                    "densepose",
+                    optional=True,
+                    tooltip="The DensePose maps, from Render DensePose Map or a DensePose node.",
+                ),
+                io.Float.Input(
+                    "densepose_strength", default=1.0, min=0.0, max=2.0, step=0.01, optional=True,
+                    tooltip="How much the densepose maps count. 0 leaves them out.",
+                ),
             ],
             outputs=[ChampGuidance.Output(display_name="guidance", tooltip="For Apply Champ.")],
         )  # fmt: skip
 
     @classmethod
-    @progress()
+    @progress("Encoding the maps")
     def execute(cls, guidance_encoders, width, height, start, end, mask=None, add_to=None, **values) -> io.NodeOutput:
-        images = {name: values[name] for name in ENCODED_MAPS if values.get(name) is not None}
+        images = {name: values[name] for name in (*ENCODED_MAPS, DENSEPOSE) if values.get(name) is not None}
         if not images:
             raise ValueError("No maps are connected to Encode Guidance; connect at least one.")
         if mask is not None and "semantic_map" in images:
@@ -69,7 +78,7 @@ class ChampEncodeGuidance(io.ComfyNode):
         if doubt := exchange_report(depth, normal):
             warn(f"Encode Guidance: {doubt}")
         span = Span(start, end)
-        maps = {name: GuidanceMap(image, values[f"{name}_strength"], span) for name, image in images.items()}
+        maps = {name: GuidanceMap(x, values.get(f"{name}_strength", 1.0), span) for name, x in images.items()}
         if guidance_encoders.names == (POSE,) and "dwpose" in maps:  # Animate Anyone's name for the skeleton maps
             maps[POSE] = maps.pop("dwpose")
         rows, columns = map(nearest_size, next(iter(images.values())).shape[1:3])
@@ -92,7 +101,7 @@ def add_guidance(first, second):
                 f"The two guidances differ in {what} ({getattr(first, what)} and {getattr(second, what)}); encode maps "
                 "of one clip, at one size, with the encoders of one checkpoint set."
             )
-    return replace(second, layers=first.layers + second.layers)
+    return replace(second, layers=first.layers + second.layers, controls=first.controls + second.controls)
 
 
 NODES = [ChampEncodeGuidance]

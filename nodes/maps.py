@@ -2,18 +2,22 @@
 
 from pathlib import Path
 
+import cv2
 import folder_paths
+import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
 from ..champ.keypoints.pose import largest_person
 from ..champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, to_pose_keypoint
-from ..champ.progress import counted
+from ..champ.motion.motion import Motion
+from ..champ.progress import counted, doing
+from ..champ.render.densepose import render_densepose
 from ..champ.render.folder import IMAGES, MAP_FOLDERS, load_maps, save_maps
 from ..champ.render.guidance import render_guidance
 from ..champ.render.palette import palette_report
 from ..champ.render.skeleton import draw_skeleton
-from .animation import preview_step, save_animation
+from .animation import animated, animated_part, preview_scale, preview_step, save_animation
 from .files import map_folder, map_folders, new_output_path
 from .types import (
     MAX_FRAMES,
@@ -30,6 +34,9 @@ from .types import (
     warn,
     warn_of_other_shape,
 )
+
+SHOWN = ["depth", "normal", "semantic", "skeleton"]  # in the player
+MAP_SIZE = 256  # pixels of a map's longer side there
 
 
 def map_outputs() -> list[io.Image.Output]:
@@ -83,7 +90,7 @@ class ChampRenderMaps(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Drawing the maps")
     def execute(cls, motion, body, pose_keypoints=None) -> io.NodeOutput:
         width, height = motion.width, motion.height
         detected = None
@@ -92,9 +99,48 @@ class ChampRenderMaps(io.ComfyNode):
             detected = [largest_person(people) for people in frames]
         warn_of_other_shape(body, motion)
         *pictures, poses = render_guidance(body, motion, detected, drawing_device())
+        shown = maps_in_a_row(pictures[: len(SHOWN)], motion)
         for i, picture in enumerate(pictures):  # one by one, so that bytes and floats of all never coexist
             pictures[i] = to_image(picture)
-        return io.NodeOutput(*pictures, to_pose_keypoint([[pose] for pose in poses], width, height))
+        return io.NodeOutput(*pictures, to_pose_keypoint([[pose] for pose in poses], width, height), ui=shown)
+
+
+def maps_in_a_row(maps: list[torch.Tensor], motion: Motion) -> dict:
+    """A node's preview of maps (F, H, W, 3) side by side, of which the player can show each alone."""
+    step = preview_step(len(motion), motion.fps)
+    _, size = preview_scale(motion.width, motion.height, MAP_SIZE)
+    rows = []
+    with doing("Making the preview"):
+        for f in counted(range(0, len(motion), step)):
+            cells = [cv2.resize(pictures[f].numpy(), size, interpolation=cv2.INTER_AREA) for pictures in maps]
+            rows.append(torch.from_numpy(np.concatenate(cells, axis=1)))
+    confidence = [round(value, 3) for value in motion.confidence[::step].tolist()]
+    return animated_part(torch.stack(rows), motion.fps, step, len(motion), parts=SHOWN, confidence=confidence)
+
+
+class ChampRenderDensePose(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="ChampRenderDensePose",
+            display_name="Render DensePose Map",
+            category="Champ/maps",
+            aliases=["DensePose", "MagicAnimate", "body parts", "part segmentation", "vid2densepose"],
+            description="Draws a motion as the DensePose maps that MagicAnimate was trained with: 24 parts of the body "
+            "in DensePose's colours, without a detector.",
+            inputs=[
+                ChampMotion.Input("motion", tooltip="The motion, with the camera already set."),
+                ChampBody.Input("body", tooltip="The kind of body that performs it. The shape comes with the motion."),
+            ],
+            outputs=[io.Image.Output(display_name="densepose", tooltip="One map per frame, for Encode Guidance.")],
+        )
+
+    @classmethod
+    @progress()
+    def execute(cls, motion, body) -> io.NodeOutput:
+        warn_of_other_shape(body, motion)
+        pictures = render_densepose(body, motion, drawing_device())
+        return io.NodeOutput(to_image(pictures), ui=animated(pictures, motion.fps))
 
 
 class ChampLoadMaps(io.ComfyNode):
@@ -138,7 +184,7 @@ class ChampLoadMaps(io.ComfyNode):
         return [(str(file), file.stat().st_mtime_ns) for file in files]
 
     @classmethod
-    @progress()
+    @progress("Reading the maps")
     def execute(cls, folder, start, count) -> io.NodeOutput:
         path = map_folder(folder)
         maps = load_maps(path, start, count or None)
@@ -189,7 +235,7 @@ class ChampSaveMaps(io.ComfyNode):
         return checked(new_output_path, folder)
 
     @classmethod
-    @progress()
+    @progress("Writing the maps")
     def execute(
         cls, folder, fps, depth=None, normal=None, semantic_map=None, dwpose=None, mask=None, images=None
     ) -> io.NodeOutput:
@@ -242,7 +288,7 @@ class ChampDrawSkeleton(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    @progress()
+    @progress("Drawing the skeletons")
     def execute(cls, pose_keypoints, width, height, draw_body, draw_hands, draw_face) -> io.NodeOutput:
         found_width, found_height = canvas_size(pose_keypoints)
         if not width and not height:
@@ -284,6 +330,7 @@ class ChampCheckMaps(io.ComfyNode):
         )
 
     @classmethod
+    @progress("Checking the maps")
     def execute(cls, semantic_map, stop, mask=None) -> io.NodeOutput:
         problem = palette_report(to_bytes(semantic_map[..., :3]), None if mask is None else to_bytes(mask))
         if problem and stop:
@@ -293,4 +340,4 @@ class ChampCheckMaps(io.ComfyNode):
         return io.NodeOutput(problem or "The semantic map has Champ's 24 part colours.")
 
 
-NODES = [ChampRenderMaps, ChampDrawSkeleton, ChampLoadMaps, ChampSaveMaps, ChampCheckMaps]
+NODES = [ChampRenderMaps, ChampRenderDensePose, ChampDrawSkeleton, ChampLoadMaps, ChampSaveMaps, ChampCheckMaps]

@@ -40,7 +40,9 @@ class ChampMeasure(io.ComfyNode):
             "FVD. With a mask, also for the person alone and the background alone.",
             inputs=[
                 io.Image.Input("images", tooltip="The result."),
-                io.Image.Input("truth", tooltip="The true clip, with the same size and number of frames."),
+                io.Image.Input(
+                    "truth", display_name="true clip", tooltip="The true clip, with the same size and number of frames."
+                ),
                 io.Mask.Input(
                     "mask",
                     optional=True,
@@ -68,7 +70,7 @@ class ChampMeasure(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    @progress()
+    @progress("Measuring")
     def execute(cls, images, truth, protocol, lpips, fid_vid, fvd, mask=None) -> io.NodeOutput:
         # Missing files are reported before anything is computed.
         wanted = {"LPIPS": lpips, "FID-VID": fid_vid, "FVD": fvd}

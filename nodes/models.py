@@ -7,7 +7,7 @@ from ..champ.model.checkpoint import SUFFIXES, find_set
 from ..champ.model.exchanged import encoder_doubts
 from ..champ.model.loading import WEIGHT_DTYPES, load_denoiser, load_encoders, load_reference_net
 from .files import checkpoint_sets, register_folder, register_shipped, set_place
-from .types import ChampGuidanceEncoders, ChampReferenceNet, checked, schema, warn
+from .types import ChampGuidanceEncoders, ChampReferenceNet, checked, progress, schema, warn
 
 register_folder("champ", set(SUFFIXES))
 register_shipped("champ", "vae")
@@ -23,11 +23,20 @@ class ChampLoadModel(io.ComfyNode):
             node_id="ChampLoadModel",
             display_name="Load Champ Model",
             category="Champ/model",
-            aliases=["Animate Anyone", "checkpoint loader", "human image animation", "animate person", "motion module"],
+            aliases=[
+                "Animate Anyone",
+                "MagicAnimate",
+                "MusePose",
+                "checkpoint loader",
+                "human image animation",
+                "animate person",
+                "motion module",
+            ],
             advanced=["weight_dtype"],
-            description="Loads a checkpoint set of Champ or Animate Anyone from models/champ: one folder with "
-            "denoising_unet, reference_unet, motion_module and the guidance encoders or the pose guider, or one file "
-            "with all of them. champ_tiny comes with the pack.",
+            description="Loads a checkpoint set of Champ, Animate Anyone, MusePose or MagicAnimate from models/champ: "
+            "one folder with denoising_unet, reference_unet, motion_module and the guidance encoders or the pose "
+            "guider (MagicAnimate: temporal_attention, appearance_encoder and densepose_controlnet), or one file with "
+            "all of them. champ_tiny comes with the pack.",
             inputs=[
                 io.Combo.Input(
                     "checkpoint_set",
@@ -61,13 +70,14 @@ class ChampLoadModel(io.ComfyNode):
         return checked(set_place, checkpoint_set)
 
     @classmethod
+    @progress("Loading the networks")
     def execute(cls, checkpoint_set, motion_module, weight_dtype) -> io.NodeOutput:
         files = find_set(set_place(checkpoint_set))
         motion = OWN_MOTION.get(motion_module)
         if motion is None:
             motion = folder_paths.get_full_path_or_raise("animatediff_models", motion_module)
         encoders = load_encoders(files)
-        for doubt in encoder_doubts(files.encoders, dict(encoders.patcher.model.items())):
+        for doubt in encoder_doubts(files.encoders, encoders.networks):
             warn(doubt)
         return io.NodeOutput(
             load_denoiser(files, motion, weight_dtype), load_reference_net(files, weight_dtype), encoders

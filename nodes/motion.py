@@ -98,7 +98,7 @@ class ChampBuiltInMotion(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Making the motion", "")
     def execute(cls, body, motion, frames, fps, loop, travel, width, height) -> io.NodeOutput:
         made = perform(motion, body, frames, fps, loop, travel)
         return io.NodeOutput(frame_person(made, body, width, height))
@@ -121,18 +121,21 @@ class ChampCamera(io.ComfyNode):
                 *picture_size(),
                 io.String.Input(
                     "azimuth",
+                    display_name="degrees around",
                     default="0",
                     tooltip="Degrees around the person, towards the person's left. One number is a fixed camera. "
                     "Several are a path over the clip: 0, 360 goes once around; 0, 90, 0 goes to the side and back.",
                 ),
                 io.String.Input(
                     "elevation",
+                    display_name="degrees above",
                     default="0",
                     tooltip="Degrees above the person; negative numbers are below. Several numbers are a path over the "
                     "clip.",
                 ),
                 io.Float.Input(
                     "fill",
+                    display_name="size in the picture",
                     default=0.85,
                     min=0.05,
                     max=4.0,
@@ -141,6 +144,7 @@ class ChampCamera(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "fov",
+                    display_name="field of view",
                     default=round(FOV, 2),
                     min=1.0,
                     max=120.0,
@@ -166,7 +170,7 @@ class ChampCamera(io.ComfyNode):
         return True
 
     @classmethod
-    @progress()
+    @progress("Setting the camera")
     def execute(cls, motion, body, width, height, azimuth, elevation, fill, fov, follow) -> io.NodeOutput:
         warn_of_other_shape(body, motion)
         turn = angle_path(angles(azimuth, "azimuth"), len(motion))
@@ -225,6 +229,7 @@ class ChampRetimeMotion(io.ComfyNode):
         )
 
     @classmethod
+    @progress("Retiming the motion")
     def execute(cls, motion, start, count, fps, speed, repeat, total) -> io.NodeOutput:
         motion = retime.trim(motion, start, count)
         motion = retime.resample(motion, fps or motion.fps, speed, loop=repeat == "loop")
@@ -273,7 +278,7 @@ class ChampPreviewMotion(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Drawing the figure")
     def execute(cls, motion, body, opacity, renderer, background=None) -> io.NodeOutput:
         warn_of_other_shape(body, motion)
         pictures = figure_over(background, body, motion, opacity, renderer)

@@ -6,14 +6,16 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..champ.body.free import load_free_body
-from ..champ.motion.formats import EXTENSIONS, load_motion, save_amass, save_motion
+from ..champ.motion.bvh import save_bvh
+from ..champ.motion.formats import EXTENSIONS, load_with_joints, save_amass, save_motion
 from ..champ.motion.report import describe
 from ..champ.render.gltf import save_glb
 from .files import annotated_path, media_folders, new_output_path
 from .types import MAX_SIZE, ChampBody, ChampMotion, checked, progress, schema, warn_of_other_shape
 
 NO_MOTION = "put a motion into the input folder"
-FORMATS = {"Champ (.safetensors)": ".safetensors", "AMASS (.npz)": ".npz"}
+FORMATS = {"Champ (.safetensors)": ".safetensors", "AMASS (.npz)": ".npz", "BVH (.bvh)": ".bvh"}
+SAVERS = {".npz": save_amass, ".bvh": save_bvh}  # of the formats that need a body
 
 
 def motion_files() -> list[str]:
@@ -45,9 +47,13 @@ class ChampLoadMotion(io.ComfyNode):
             node_id="ChampLoadMotion",
             display_name="Load Motion",
             category="Champ/motion",
-            aliases=["import motion", "AMASS", "SMPL file", "AIST++", "dance", "npz", "pkl", "mocap"],
+            aliases=[
+                "import motion", "AMASS", "SMPL file", "AIST++", "dance", "npz", "pkl", "mocap", "BVH", "Mixamo", "CMU",
+                "Rokoko", "Kimodo", "HY-Motion", "SAM 3D Body", "HumanML3D", "retarget",
+            ],
             description="Loads a motion from a file: saved by this pack or by Champ's own tools, from the AMASS "
-            "collection, or estimated from a video with 4D-Humans, WHAM, GVHMR, TRAM, PromptHMR, ROMP or Meshcapade.",
+            "collection, estimated from a video with 4D-Humans, WHAM, GVHMR, TRAM, PromptHMR, ROMP or Meshcapade, a "
+            "BVH file of any skeleton (Mixamo, CMU, Rokoko, Blender, Kimodo), or the places of joints over time.",
             inputs=[
                 io.Combo.Input(
                     "file",
@@ -80,12 +86,25 @@ class ChampLoadMotion(io.ComfyNode):
                     tooltip="The body that performs the motion. An SMPL body takes its shape from the file. Empty uses "
                     "the free body.",
                 ),
+                io.String.Input(
+                    "joints",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    placeholder="left_knee = LeftLeg",
+                    tooltip="For BVH files whose joints are not recognised: a line for each one that is wrong, such as "
+                    "left_knee = LeftLeg, spine = Spine, Chest, or left_foot = none. The report shows which joints "
+                    "were taken. up = z says which axis points up, where that is wrong. Leave it empty at first.",
+                ),
             ],
             outputs=[
                 ChampMotion.Output(display_name="motion", tooltip="One frame for every frame of the video."),
                 io.Int.Output(display_name="frames", tooltip="The number of frames."),
                 io.Float.Output(display_name="rate", tooltip="Frames per second, for the nodes that save a video."),
-                io.String.Output(display_name="report", tooltip="What was read, and which frames were filled."),
+                io.String.Output(
+                    display_name="report",
+                    tooltip="What was read, which frames were filled, and which joints of a BVH file are which.",
+                ),
             ],
         )  # fmt: skip
 
@@ -98,10 +117,11 @@ class ChampLoadMotion(io.ComfyNode):
         return None if file is None else motion_file(file).stat().st_mtime_ns
 
     @classmethod
-    @progress()
-    def execute(cls, file, person, width, height, fps, body=None) -> io.NodeOutput:
-        motion = load_motion(motion_file(file), body or load_free_body(), person, width, height, fps)
-        return io.NodeOutput(motion, len(motion), motion.fps, describe(motion))
+    @progress("Reading the motion")
+    def execute(cls, file, person, width, height, fps, body=None, joints="") -> io.NodeOutput:
+        body = body or load_free_body()
+        motion, told = load_with_joints(motion_file(file), body, person, width, height, fps, joints)
+        return io.NodeOutput(motion, len(motion), motion.fps, "\n\n".join(filter(None, (describe(motion), told))))
 
 
 class ChampSaveMotion(io.ComfyNode):
@@ -111,9 +131,9 @@ class ChampSaveMotion(io.ComfyNode):
             node_id="ChampSaveMotion",
             display_name="Save Motion",
             category="Champ/motion",
-            aliases=["export motion", "SMPL file", "npz", "Blender", "mocap"],
-            description="Writes a motion as a file: in the pack's own format, which keeps everything, or in the layout "
-            "of AMASS for other programs. Each run makes a new file; nothing is overwritten.",
+            aliases=["export motion", "SMPL file", "npz", "Blender", "mocap", "BVH"],
+            description="Writes a motion as a file: in the pack's own format, which keeps everything, in the layout of "
+            "AMASS, or as BVH for Blender and other 3D programs. Each run makes a new file; nothing is overwritten.",
             inputs=[
                 ChampMotion.Input("motion", tooltip="The motion to save."),
                 io.String.Input(
@@ -125,14 +145,15 @@ class ChampSaveMotion(io.ComfyNode):
                     "format",
                     options=list(FORMATS),
                     default=next(iter(FORMATS)),
-                    tooltip="Champ keeps camera, picture size and confidence. AMASS is for other programs: SMPL-H in a "
-                    "world with z up, without the camera.",
+                    tooltip="Champ keeps camera, picture size and confidence. AMASS is for programs that know SMPL: "
+                    "SMPL-H in a world with z up, without the camera. BVH is for Blender, game engines and most other "
+                    "programs: a skeleton in T-pose and its rotations, in metres, y up, without the camera.",
                 ),
                 ChampBody.Input(
                     "body",
                     optional=True,
-                    tooltip="The body that the motion was made for. AMASS needs the place of its pelvis and of the "
-                    "floor. Empty uses the free body.",
+                    tooltip="The body that the motion was made for. AMASS and BVH need its joints and the floor under "
+                    "its feet. Empty uses the free body.",
                 ),
             ],
             outputs=[
@@ -146,13 +167,13 @@ class ChampSaveMotion(io.ComfyNode):
         return checked(new_output_path, name)
 
     @classmethod
-    @progress()
+    @progress("Writing the motion")
     def execute(cls, motion, name, format, body=None) -> io.NodeOutput:
         path = new_output_path(name, FORMATS[format])
-        if FORMATS[format] == ".npz":
+        if save := SAVERS.get(FORMATS[format]):
             body = body or load_free_body()
             warn_of_other_shape(body, motion)
-            save_amass(path, motion, body)
+            save(path, motion, body)
         else:
             save_motion(path, motion)
         return io.NodeOutput(f"{path.relative_to(folder_paths.get_output_directory()).as_posix()} [output]")
@@ -195,7 +216,7 @@ class ChampSaveGLB(io.ComfyNode):
         return checked(new_output_path, name)
 
     @classmethod
-    @progress()
+    @progress("Writing the moving body")
     def execute(cls, motion, name, body=None) -> io.NodeOutput:
         body = body or load_free_body()
         warn_of_other_shape(body, motion)

@@ -13,7 +13,7 @@ from ..champ.frame_lists import in_short
 from ..champ.keypoints.pose_keypoint import SHOT
 from ..champ.progress import counted
 from ..champ.render.skeleton import draw_skeleton
-from .animation import PREVIEW_SIZE, animated, preview_scale, preview_step
+from .animation import PREVIEW_SIZE, animated_part, preview_scale, preview_step
 from .pose import FPS, keypoints_of_clip
 from .types import PoseKeypoint, progress, schema, to_image
 from .video import clip_input
@@ -82,7 +82,7 @@ class ChampFollowPerson(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Following the person")
     def execute(cls, pose_keypoints, person, number, clip=None, mask=None) -> io.NodeOutput:
         frames, width, height, people, shot = keypoints_of_clip(pose_keypoints, clip)
         tracks = track(people, shot)
@@ -102,7 +102,17 @@ class ChampFollowPerson(io.ComfyNode):
             behind = islice(counted(frames), 0, None, step)
         overlay = boxes_over(behind, everybody, chosen, step)
         report = _report(everybody, chosen, person, number)
-        return io.NodeOutput(alone, to_image(overlay), report, ui=animated(overlay, fps / step))
+        shown = animated_part(overlay, fps, step, len(people), boxes=boxes_of(everybody, step), size=[width, height])
+        return io.NodeOutput(alone, to_image(overlay), report, ui=shown)
+
+
+def boxes_of(everybody: list[Track], step: int) -> list[list[list[int]]]:
+    """The number, x0, y0, x1 and y1 of everybody who is there, for every `step`-th frame."""
+    frames = range(0, len(everybody[0].member), step) if everybody else ()
+    return [
+        [[n, *t.boxes[f, :4].round().astype(int).tolist()] for n, t in enumerate(everybody) if t.member[f] >= 0]
+        for f in frames
+    ]
 
 
 def boxes_over(frames: Iterable[np.ndarray], everybody: list[Track], chosen: Track, step: int) -> torch.Tensor:

@@ -15,7 +15,7 @@ from ..champ.keypoints.pose import Pose
 from ..champ.keypoints.pose_keypoint import SHOT, canvas_size, from_pose_keypoint, shots_of, to_pose_keypoint
 from ..champ.progress import advance, counted
 from ..champ.render.skeleton import draw_skeleton
-from .animation import PREVIEW_SIZE, animated, preview_scale, preview_step
+from .animation import PREVIEW_SIZE, animated_part, preview_scale, preview_step
 from .files import dwpose_file, dwpose_files, register_dwpose
 from .types import ChampDWPose, PoseKeypoint, checked, progress, schema, to_image, warn
 from .video import Pictures, clip_input, pictures
@@ -31,7 +31,7 @@ class ChampLoadDWPose(io.ComfyNode):
         return schema(
             node_id="ChampLoadDWPose",
             display_name="Load DWPose",
-            category="Champ/model",
+            category="Champ/pose",
             aliases=["pose detector", "openpose", "YOLOX", "RTMPose", "keypoints"],
             description="Loads the two networks of DWPose, which find people and their keypoints, from models/dwpose "
             "or from the folder of the ControlNet Auxiliary Preprocessors.",
@@ -58,6 +58,7 @@ class ChampLoadDWPose(io.ComfyNode):
         return next((answer for answer in answers if answer is not True), True)
 
     @classmethod
+    @progress("Loading DWPose")
     def execute(cls, detector, pose_network) -> io.NodeOutput:
         return io.NodeOutput(load_dwpose(dwpose_file(detector), dwpose_file(pose_network)))
 
@@ -92,7 +93,7 @@ class ChampEstimatePose(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Looking for people")
     def execute(cls, clip, dwpose) -> io.NodeOutput:
         frames = pictures(clip)
         fps = frames.fps or FPS
@@ -117,7 +118,7 @@ class ChampEstimatePose(io.ComfyNode):
             )
         keypoints = to_pose_keypoint(people, frames.width, frames.height, shots)
         shown = torch.stack(overlay)
-        return io.NodeOutput(keypoints, to_image(shown), ui=animated(shown, fps / step))
+        return io.NodeOutput(keypoints, to_image(shown), ui=animated_part(shown, fps, step, len(frames)))
 
 
 class Watched(NamedTuple):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from comfy_api.latest import io
 
+from ..champ.model.families import FAMILIES
 from ..champ.model.images import FITS, clip_vision_input, fit_images, nearest_size
 from ..champ.model.reference import Reference, encode_reference
 from ..champ.model.span import Span
@@ -38,8 +39,9 @@ class ChampEncodeReference(io.ComfyNode):
             category="Champ/model",
             aliases=["ReferenceNet", "reference image", "character", "identity", "appearance"],
             advanced=["start", "end"],
-            description="Encodes the image of the person with ReferenceNet, once for the whole video. Several images "
-            "of the same person can be given as a batch.",
+            description="Encodes the image of the person with ReferenceNet, once for the whole video (with "
+            "MagicAnimate, again in every step of the sampling). Several images of the same person can be given as a "
+            "batch.",
             inputs=[
                 ChampReferenceNet.Input("reference_net", tooltip="From Load Champ Model."),
                 io.Vae.Input("vae", tooltip="The VAE of Stable Diffusion 1.5, from Load VAE."),
@@ -48,7 +50,7 @@ class ChampEncodeReference(io.ComfyNode):
                     "clip_vision",
                     optional=True,
                     tooltip="CLIP vision ViT-L/14 with projection, from Load CLIP Vision. The official models use it. "
-                    "Without it, the embedding is zero.",
+                    "Without it, the embedding is zero. MagicAnimate does not read it.",
                 ),
                 ChampReference.Input(
                     "add_to",
@@ -73,6 +75,7 @@ class ChampEncodeReference(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "fit",
+                    display_name="other aspect ratio",
                     options=list(FITS),
                     default="crop",
                     tooltip="What happens to an image of another aspect ratio. crop cuts the edges, pad adds black, "
@@ -87,12 +90,12 @@ class ChampEncodeReference(io.ComfyNode):
         )
 
     @classmethod
-    @progress()
+    @progress("Encoding the reference", "image")
     def execute(
         cls, reference_net, vae, image, width, height, fit, strength, start, end, clip_vision=None, add_to=None
     ) -> io.NodeOutput:
         width, height = width or nearest_size(image.shape[2]), height or nearest_size(image.shape[1])
-        pictures = fit_images(image, width, height, fit)
+        pictures = fit_images(image, width, height, fit, FAMILIES[reference_net.family].reference_filter)
         embeds = None
         if clip_vision is not None:
             embeds = clip_vision.encode_image(clip_vision_input(image), crop=False)["image_embeds"]

@@ -2,24 +2,26 @@
 
 import comfy.sample
 import comfy.utils
-import latent_preview
 from comfy.model_management import intermediate_device
 from comfy_api.latest import io
 
 from ..champ.model.conditioning import conditioning
-from ..champ.model.denoiser import BETAS, champ_model, check_latent
+from ..champ.model.denoiser import champ_model, check_latent
+from ..champ.model.families import FAMILIES
 from ..champ.model.finite import check_sampled
-from ..champ.sampling.aggregation import with_windows
+from ..champ.sampling.aggregation import window_count, with_windows
 from ..champ.sampling.noise import NOISES
 from ..champ.sampling.sampler import ddim
-from ..champ.sampling.schedule import trailing_sigmas, with_betas
+from ..champ.sampling.schedule import BETA_SCHEDULES, official_sigmas, with_betas
 from .aggregate import window_inputs
-from .types import ChampGuidance, ChampReference, schema
+from .live_preview import live_callback
+from .types import ChampGuidance, ChampReference, progress, schema, warn
 
 LAYOUT = (
     "per frame: a frame has the same noise whatever the clip's length, so a longer clip begins like the shorter one. "
     "official: the order of Champ's own code, for comparing results. same in every frame: much less flicker, but "
-    "details may stick to the picture while the person moves."
+    "details may stick to the picture while the person moves. every 16 frames: the noise of 16 frames again and again, "
+    "as MagicAnimate's own code has it."
 )
 
 
@@ -29,7 +31,8 @@ def steps_input() -> io.Int.Input:
         default=20,
         min=1,
         max=1000,
-        tooltip="Number of steps. Official: 20 for Champ, 30 for Animate Anyone. More steps are slower.",
+        tooltip="Number of steps. Official: 20 for Champ and MusePose, 30 for Animate Anyone, 25 for MagicAnimate. "
+        "More steps are slower.",
     )
 
 
@@ -61,9 +64,17 @@ class ChampApply(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "betas",
-                    options=list(BETAS),
-                    tooltip="Beta schedule. The official inference uses linear. The models were trained with "
-                    "scaled_linear, which changes light and contrast slightly.",
+                    display_name="beta schedule",
+                    options=list(BETA_SCHEDULES),
+                    tooltip="Beta schedule. official: that of the set's own inference, which is linear, and "
+                    "scaled_linear for MusePose. Champ and Animate Anyone were trained with scaled_linear, which "
+                    "changes light and contrast slightly.",
+                ),
+                io.Conditioning.Input(
+                    "text",
+                    optional=True,
+                    tooltip="For MagicAnimate, which reads text: CLIP Text Encode with an empty prompt, by the CLIP of "
+                    "Stable Diffusion 1.5. The other sets read no text.",
                 ),
             ],
             outputs=[
@@ -77,10 +88,13 @@ class ChampApply(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, guidance, betas, reference=None) -> io.NodeOutput:
-        context_dim = champ_model(model).context_dim
+    def execute(cls, model, guidance, betas, reference=None, text=None) -> io.NodeOutput:
+        denoiser = champ_model(model)
         references, embeds = ((), None) if reference is None else (reference.references, reference.clip_embeds)
-        positive, negative = conditioning(context_dim, guidance, references, embeds)
+        if text is not None and not FAMILIES[denoiser.family].text:
+            warn(f"Apply Champ: {denoiser.family} reads no text, so what is connected to text does nothing.")
+        tokens = text[0][0] if text else None
+        positive, negative = conditioning(denoiser.context_dim, guidance, references, embeds, tokens)
         latent = {"samples": guidance.empty_latent().to(intermediate_device())}
         return io.NodeOutput(with_betas(model, betas), positive, negative, latent)
 
@@ -94,8 +108,8 @@ class ChampSampler(io.ComfyNode):
             category="Champ/sampling",
             aliases=["KSampler", "animate", "human image animation", "dance video", "image to video"],
             advanced=["overlap", "schedule", "weights"],
-            description="Samples a video with the official settings: exact DDIM, trailing timesteps, windows of 24 "
-            "frames.",
+            description="Samples a video with the official settings: exact DDIM, and the timesteps and "
+            "the windows that the set was made for.",
             inputs=[
                 io.Model.Input("model", tooltip="From Apply Champ."),
                 io.Conditioning.Input("positive", tooltip="From Apply Champ."),
@@ -108,7 +122,8 @@ class ChampSampler(io.ComfyNode):
                 steps_input(),
                 io.Float.Input(
                     "cfg", default=3.5, min=1.0, max=30.0, step=0.1,
-                    tooltip="How closely the video follows the reference. 1 is the fastest and the weakest.",
+                    tooltip="How closely the video follows the reference. 1 is the fastest and the weakest. Official: "
+                    "3.5, and 7.5 for MagicAnimate.",
                 ),
                 denoise_input(),
                 io.Combo.Input("noise", options=list(NOISES), tooltip=LAYOUT),
@@ -126,26 +141,31 @@ class ChampSampler(io.ComfyNode):
             model = with_windows(model, length, overlap, schedule, weights)
         samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
         check_latent(samples.shape)
-        sigmas = trailing_sigmas(model.get_model_object("model_sampling"), steps, denoise)
+        sigmas = official_sigmas(model.get_model_object("model_sampling"), steps, denoise)
         if len(sigmas) == 0:
             return io.NodeOutput(latent)
         latent = {**latent, "samples": samples}
-        samples = comfy.sample.sample_custom(
-            model,
-            NOISES[noise](seed).generate_noise(latent),
-            cfg,
-            ddim(),
-            sigmas,
-            positive,
-            negative,
-            samples,
-            noise_mask=latent.get("noise_mask"),
-            callback=latent_preview.prepare_callback(model, len(sigmas) - 1),
-            disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
-            seed=seed,
-        )
+        steps, windows = len(sigmas) - 1, window_count(model, len(samples))
+        what = ("Sampling", "step") if windows == 1 else (f"Sampling {steps} steps of {windows} windows", "window")
+        with progress(*what, bar=False):
+            samples = comfy.sample.sample_custom(
+                model,
+                NOISES[noise](seed).generate_noise(latent),
+                cfg,
+                ddim(),
+                sigmas,
+                positive,
+                negative,
+                samples,
+                noise_mask=latent.get("noise_mask"),
+                callback=live_callback(model, steps, windows),
+                disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
+                seed=seed,
+            )
         check_sampled(samples)
-        return io.NodeOutput({**latent, "samples": samples})
+        frames, _, rows, columns = samples.shape
+        size = {"frames": frames, "width": 8 * columns, "height": 8 * rows}  # for the windows in the page
+        return io.NodeOutput({**latent, "samples": samples}, ui={"champ_size": [size]})
 
 
 class ChampSigmas(io.ComfyNode):
@@ -154,7 +174,7 @@ class ChampSigmas(io.ComfyNode):
         return schema(
             node_id="ChampSigmas",
             display_name="Champ Trailing Sigmas",
-            category="Champ/sampling",
+            category="Champ/sampling/custom",
             aliases=["scheduler", "timesteps", "trailing spacing", "zero terminal SNR"],
             description="The noise levels of the official timesteps, for SamplerCustom and SamplerCustomAdvanced. "
             "Exact for any number of steps.",
@@ -164,7 +184,7 @@ class ChampSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, steps, denoise) -> io.NodeOutput:
-        return io.NodeOutput(trailing_sigmas(model.get_model_object("model_sampling"), steps, denoise))
+        return io.NodeOutput(official_sigmas(model.get_model_object("model_sampling"), steps, denoise))
 
 
 class ChampDDIM(io.ComfyNode):
@@ -173,7 +193,7 @@ class ChampDDIM(io.ComfyNode):
         return schema(
             node_id="ChampDDIM",
             display_name="Champ DDIM",
-            category="Champ/sampling",
+            category="Champ/sampling/custom",
             aliases=["sampler", "DDIM", "zero terminal SNR"],
             description="The official sampler for SamplerCustom and SamplerCustomAdvanced. It is exact in the first "
             "step, which contains no signal at all. ComfyUI's own ddim comes very close.",
@@ -192,7 +212,7 @@ class ChampNoise(io.ComfyNode):
         return schema(
             node_id="ChampNoise",
             display_name="Champ Noise",
-            category="Champ/sampling",
+            category="Champ/sampling/custom",
             aliases=["random noise", "seed", "initial noise", "flicker"],
             description="Noise for SamplerCustomAdvanced.",
             inputs=[

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from ..champ.motion.report import describe, plot
 from ..champ.motion.smooth import METHODS, smooth
 from .animation import still
-from .types import ChampBody, ChampMotion, schema, to_image
+from .types import ChampBody, ChampMotion, progress, schema, to_image
 
 
 class ChampSmoothMotion(io.ComfyNode):
@@ -43,6 +43,7 @@ class ChampSmoothMotion(io.ComfyNode):
         )
 
     @classmethod
+    @progress("Smoothing the motion")
     def execute(cls, motion, method, strength) -> io.NodeOutput:
         return io.NodeOutput(smooth(motion, method, strength))
 
@@ -78,6 +79,7 @@ class ChampMotionReport(io.ComfyNode):
         )
 
     @classmethod
+    @progress("Looking at the motion")
     def execute(cls, motion, before=None, body=None) -> io.NodeOutput:
         picture = to_image(plot(motion, before))[None]
         return io.NodeOutput(describe(motion, before, body), picture, ui=still(picture, cls))

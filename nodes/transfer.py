@@ -1,5 +1,7 @@
 """Node that puts the person of the reference into the driving motion."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 from comfy_api.latest import io
@@ -7,11 +9,11 @@ from comfy_api.latest import io
 from ..champ.body.body import Body
 from ..champ.motion.motion import Motion
 from ..champ.motion.report import frames_of, outside
-from ..champ.motion.transfer import MATCHES, PLACEMENTS, Inside, transfer
+from ..champ.motion.transfer import MATCHES, PLACEMENTS, ByHand, Inside, transfer
 from ..champ.motion.transfer import keep_inside as into_picture
-from .animation import animated
+from .animation import animated, still
 from .motion import figure_over
-from .types import ChampBody, ChampMotion, schema, to_image, warn
+from .types import ChampBody, ChampMotion, progress, schema, to_image, warn
 
 OPACITY = 0.7
 
@@ -24,9 +26,10 @@ class ChampTransferMotion(io.ComfyNode):
             display_name="Put Reference into Motion",
             category="Champ/motion",
             aliases=["retarget", "align person", "shape transfer", "motion transfer", "driving video"],
-            advanced=["figure_scale", "match"],
+            advanced=["figure_scale", "match", "move_right", "move_down", "size"],
             description="Gives a motion the shape and the place of the person in the reference image, so that the maps "
-            "fit the image. Shows the first frame over the image, before you start anything slow.",
+            "fit the image. Shows the figure over the image, before you start anything slow: drag it to move it, and "
+            "drag a corner to change its size.",
             inputs=[
                 ChampMotion.Input("driving", tooltip="The motion to perform. It may be of any person."),
                 ChampMotion.Input(
@@ -47,6 +50,7 @@ class ChampTransferMotion(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "figure_scale",
+                    display_name="slimmer or fatter",
                     default=0.0,
                     min=-10.0,
                     max=10.0,
@@ -55,6 +59,7 @@ class ChampTransferMotion(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "match",
+                    display_name="align by",
                     options=list(MATCHES),
                     default="floor",
                     optional=True,
@@ -63,10 +68,26 @@ class ChampTransferMotion(io.ComfyNode):
                 ),
                 io.Boolean.Input(
                     "keep_inside",
+                    display_name="keep inside the picture",
                     default=False,
                     optional=True,
                     tooltip="Moves the whole motion, and makes it smaller if needed, so that nothing of it leaves the "
                     "picture. The overlay says how.",
+                ),
+                io.Float.Input(
+                    "move_right", default=0.0, min=-200.0, max=200.0, step=0.1, optional=True,
+                    tooltip="Moves the figure to the right, in percent of the picture's width. Below 0: to the left. "
+                    "Dragging the figure in the picture sets it.",
+                ),
+                io.Float.Input(
+                    "move_down", default=0.0, min=-200.0, max=200.0, step=0.1, optional=True,
+                    tooltip="Moves the figure down, in percent of the picture's height. Below 0: up. Dragging the "
+                    "figure in the picture sets it.",
+                ),
+                io.Float.Input(
+                    "size", default=100.0, min=10.0, max=1000.0, step=0.1, optional=True,
+                    tooltip="Size of the figure in percent, about the floor below it. Dragging a corner in the picture "
+                    "sets it, and the mouse wheel does.",
                 ),
             ],
             outputs=[
@@ -74,13 +95,12 @@ class ChampTransferMotion(io.ComfyNode):
                 io.Image.Output(display_name="overlay", tooltip="The first frame over the reference image."),
             ],
             is_output_node=True,
-        )
+        )  # fmt: skip
 
     @classmethod
-    def execute(
-        cls, driving, reference, body, placement, figure_scale, reference_image=None, match="floor", keep_inside=False
-    ) -> io.NodeOutput:
-        motion, told = put_into(driving, reference, body, placement, figure_scale, match, keep_inside)
+    @progress("Putting the reference into the motion")
+    def execute(cls, driving, reference, body, reference_image=None, **widgets) -> io.NodeOutput:
+        motion, told = put_into(driving, reference, body, **widgets)
         gone = outside(motion, body)
         if gone.any():
             warn(
@@ -91,14 +111,25 @@ class ChampTransferMotion(io.ComfyNode):
         overlay = figure_over(picture, body, motion[:1], OPACITY)
         if told is not None:
             caption(overlay[0].numpy(), f"kept inside: {told}")
-        return io.NodeOutput(motion, to_image(overlay), ui=animated(overlay, motion.fps))
+        shown = animated(overlay, motion.fps)
+        if reference_image is not None and (behind := still(picture, cls)):
+            shown["champ_behind"] = behind.as_dict()["images"]
+        return io.NodeOutput(motion, to_image(overlay), ui=shown)
 
 
 def put_into(
-    driving: Motion, reference: Motion, body: Body, placement: str, figure_scale: float, match: str, keep_inside: bool
+    driving: Motion,
+    reference: Motion,
+    body: Body,
+    keep_inside: bool = False,
+    move_right: float = 0.0,
+    move_down: float = 0.0,
+    size: float = 100.0,
+    **how: Any,
 ) -> tuple[Motion, Inside | None]:
     """Returns the motion of the node, and what was done to keep it inside the picture."""
-    motion = transfer(driving, reference, body, placement, figure_scale, match)
+    by_hand = ByHand(move_right / 100, move_down / 100, size / 100)
+    motion = transfer(driving, reference, body, by_hand=by_hand, **how)
     return into_picture(motion, body) if keep_inside else (motion, None)
 
 

@@ -15,8 +15,9 @@ from server import PromptServer
 
 from ..champ.body.body import Body
 from ..champ.motion.motion import Motion
-from ..champ.progress import listening
+from ..champ.progress import doing, listening
 from ..champ.render.rasterize import rasterizer_device
+from .progress_text import ProgressText
 
 MAX_FRAMES = 100000
 MAX_SIZE = 8192  # pixels
@@ -52,22 +53,25 @@ def drawing_device() -> torch.device:
 
 
 @contextmanager
-def progress() -> Iterator[None]:
-    """Moves the node's progress bar with the work inside, and stops it when the user cancels. Decorates `execute`."""
+def progress(what: str, unit: str = "frame", bar: bool = True) -> Iterator[None]:
+    """Moves the node's progress bar with the work inside, says on the node how far it is, and stops it when the user
+    cancels. Decorates `execute`; `what` is done unless the work itself says more."""
     if aside.get():
         yield
         return
-    bar, last = ProgressBar(1), 0
+    shown, last = ProgressBar(1), 0
 
     def listener(done: int, total: int) -> None:
-        nonlocal bar, last
+        nonlocal shown, last
         throw_exception_if_processing_interrupted()
         if done < last:  # another piece of work begins
-            bar = ProgressBar(1)
+            shown = ProgressBar(1)
         last = done
-        bar.update_absolute(done, total)
+        if bar:
+            shown.update_absolute(done, total)
+        text.on_progress(done, total)
 
-    with listening(listener):
+    with doing(what, unit), ProgressText() as text, listening(listener):
         yield
 
 

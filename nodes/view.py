@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import torch
 from aiohttp import web
 from comfy_api.latest import io
@@ -22,13 +23,14 @@ from ..champ.motion.motion import Motion
 from ..champ.progress import listening
 from ..champ.render.stage import skin, stage
 from . import body, example, motion, motion_files, smooth, transfer
+from .animation import preview_scale
 from .requests import asked
 from .transfer import put_into
 from .types import aside
 
 SECONDS = 5  # that a view may take
 MOST_NODES = 40  # before a motion
-LONGEST_TEXT = 1000
+LONGEST_TEXT = 4000
 KEPT_FRAMES = 5000  # of a motion that is kept in memory
 KEPT_MOTIONS, KEPT_STEPS = 8, 32
 
@@ -134,7 +136,7 @@ class ViewedGraph:
             value = inputs.get(given.id, getattr(given, "default", None) if given.optional else None)
             if isinstance(value, list) and len(value) == 2:
                 if isinstance(given, io.Image.Input):
-                    continue  # pictures are not needed for a motion
+                    continue  # pictures are not needed for a motion, see `behind`
                 key, outputs = self.outputs(str(value[0]))
                 if not isinstance(value[1], int) or not 0 <= value[1] < len(outputs):
                     raise NotYet("Run the workflow once to see the motion here.")
@@ -155,6 +157,17 @@ class ViewedGraph:
         if not found:
             raise NotYet("Run the workflow once to see the motion here.")
         return found[0], self.body(id) or load_free_body()
+
+    def behind(self, id: str) -> tuple[str, torch.Tensor] | None:
+        """The reference image of a node, where this pack draws it, and what it was made of."""
+        source = self.nodes[id].get("inputs", {}).get("reference_image")
+        drawn = (
+            isinstance(source, list) and self.nodes.get(str(source[0]), {}).get("class_type") == "ChampExamplePerson"
+        )
+        if not drawn:
+            return None
+        key, outputs = self.outputs(str(source[0]))
+        return key, outputs[0][0]
 
     def body(self, id: str) -> Body | None:
         """The nearest body before a node."""
@@ -192,8 +205,28 @@ def scene(motion: Motion, body: Body, have: list) -> dict:
     return about
 
 
-def answer_to(about: dict) -> dict:
-    """The answer to a page; runs in a thread."""
+def jpeg(picture: torch.Tensor) -> str:
+    """A picture (H, W, 3) in 0..1 for the page."""
+    pixels = (picture * 255).round().byte().numpy()
+    _, size = preview_scale(pixels.shape[1], pixels.shape[0])
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    return base64.b64encode(cv2.imencode(".jpg", small[..., ::-1])[1].tobytes()).decode()
+
+
+def seen_from(about: dict) -> dict:
+    """The scene of a node's motion, and the picture behind it, if the page does not have it."""
+    graph, id, have = ViewedGraph(about.get("nodes")), str(about.get("node")), about.get("have")
+    have = have if isinstance(have, list) else []
+    answer = scene(*graph.motion(id), have)
+    if picture := graph.behind(id):
+        answer["behind"] = picture[0]
+        if picture[0] not in have:
+            answer["picture"] = jpeg(picture[1])
+    return answer
+
+
+def within_time(answer: Callable[[dict], dict], about: dict) -> dict:
+    """The answer to a page, or why there is none; runs in a thread."""
     deadline = time.monotonic() + SECONDS
 
     def stop_when_late(done: int, total: int) -> None:
@@ -201,11 +234,9 @@ def answer_to(about: dict) -> dict:
             raise NotYet("This motion is too long to be shown before it is made; run the workflow once.")
 
     aside.set(True)  # in this thread alone
-    have = about.get("have")
     try:
         with torch.inference_mode(), listening(stop_when_late):
-            motion, body = ViewedGraph(about.get("nodes")).motion(str(about.get("node")))
-            return scene(motion, body, have if isinstance(have, list) else [])
+            return answer(about)
     except NotYet as why:
         return {"not_yet": str(why)}
     except (ValueError, OSError) as error:
@@ -215,7 +246,7 @@ def answer_to(about: dict) -> dict:
 async def show(request: web.Request) -> web.Response:
     about = await asked(request)
     async with one_at_a_time:
-        return web.json_response(await asyncio.to_thread(answer_to, about))
+        return web.json_response(await asyncio.to_thread(within_time, seen_from, about))
 
 
 def add_routes() -> None:

@@ -4,6 +4,7 @@ import re
 
 from packaging.requirements import Requirement
 from packaging.version import Version
+from PIL import Image
 
 import dev
 
@@ -37,3 +38,22 @@ def test_registry_fields():
     comfy = PYPROJECT["tool"]["comfy"]
     assert comfy["PublisherId"] and comfy["DisplayName"]
     assert comfy["requires-comfyui"] == ">=" + ".".join(map(str, dev.MIN_COMFYUI))
+
+
+def test_icon_and_banner_have_the_shapes_that_the_registry_wants():
+    """Its pages load them from the repository, not from the archive."""
+    for key, fits in (
+        ("Icon", lambda width, height: width == height <= 400),
+        ("Banner", lambda width, height: 9 * width == 21 * height),
+    ):
+        base, _, file = PYPROJECT["tool"]["comfy"][key].partition("/ComfyUI-Champ/main/")
+        assert base == "https://raw.githubusercontent.com/comfyui-champ"
+        with Image.open(dev.ROOT / file) as picture:
+            assert fits(*picture.size), picture.size
+
+
+def test_classifiers_are_the_registrys():
+    accelerators = {"AMD ROCm", "Apple Metal", "Intel Arc", "NVIDIA CUDA"}
+    listed = [text for text in PROJECT["classifiers"] if text.startswith("Environment")]
+    assert {text.removeprefix("Environment :: GPU :: ") for text in listed} == accelerators
+    assert "Operating System :: OS Independent" in PROJECT["classifiers"]

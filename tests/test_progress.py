@@ -4,7 +4,17 @@ import threading
 
 import pytest
 
-from champ.progress import advance, counted, listening, portion, printed
+from champ.progress import (
+    Stage,
+    advance,
+    counted,
+    current_stage,
+    doing,
+    line_of,
+    listening,
+    portion,
+    printed,
+)
 
 
 def work(steps: int) -> None:
@@ -71,3 +81,15 @@ def test_each_step_is_printed_once(capsys):
     assert [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()] == [
         "0 of 2", "1 of 2", "2 of 2"
     ]  # fmt: skip
+
+
+def test_a_stage_is_known_inside_of_it_and_in_words():
+    assert current_stage() is None
+    with doing("Drawing"), doing("Fitting", ""):
+        assert current_stage() == Stage("Fitting", "")
+    with doing("Drawing"):
+        assert line_of(current_stage(), 12, 48, 3.0) == "Drawing: frame 12 of 48, about 9 s left"
+    assert line_of(Stage("Fitting", ""), 1, 3, 100.0) == "Fitting: 33 %, about 3 min left"
+    assert line_of(Stage("Fitting", ""), 1, 100, 100.0) == "Fitting: 1 %, about 2 h 45 min left"
+    assert line_of(Stage("Drawing"), 0, 48, 3.0) == "Drawing: frame 0 of 48"
+    assert line_of(Stage("Drawing"), 48, 48, 3.0) == "Drawing: frame 48 of 48"

@@ -29,6 +29,7 @@ from champ.estimate.hmr2_files import read_hmr2
 from champ.estimate.network import read_network
 from champ.files.tensors import read_tensors
 from champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, shots_of
+from champ.motion.bvh import save_bvh
 from champ.motion.formats import load_motion
 from champ.motion.rotation import from_axis_angle
 from champ.render.folder import load_maps
@@ -266,6 +267,61 @@ def motion_seeds() -> list[Files]:
         {"hps/track.npy": saved(np.save, ..., np.array(track, object)),
          "camera.npy": saved(np.save, ..., np.array(camera, object))},
     ]  # fmt: skip
+
+
+def skeleton_seeds() -> list[Files]:
+    body = load_smpl(DATA / "smpl" / "SMPL_small_synth.npz")
+    with tempfile.TemporaryDirectory() as folder:
+        save_bvh(place := Path(folder, "own.bvh"), load_motion_of(own_motion(), "own.safetensors", body), body)
+        own = place.read_bytes()
+    bones = own.decode().replace("LeftUpLeg", "thigh.L").replace("OFFSET 0.", "OFFSET 9.")  # no person's rest pose
+    joints = np.random.default_rng(0).normal(size=(FRAMES, 24, 3))
+    return [
+        {"own.bvh": own},
+        {"bones.bvh": bones.encode()},
+        {"joints.json": json.dumps({"fps": 25, "joints": joints.tolist()}).encode()},
+        {"joints.npz": saved(np.savez, ..., posed_joints=joints[:, :22], fps=20.0)},
+        {"results.npy": saved(np.save, ..., np.array({"motion": joints[None, :, :22].transpose(0, 2, 3, 1)}, object))},
+        {"blazepose.npy": saved(np.save, ..., np.random.default_rng(1).normal(size=(FRAMES, 33, 3)))},
+    ]
+
+
+def load_motion_of(content: bytes, name: str, body: Any) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, name).write_bytes(content)
+        return load_motion(Path(folder, name), body)
+
+
+def hostile_skeletons() -> dict[str, Files]:
+    def bvh(joints: str, frames: str = "Frames: 1\nFrame Time: 0.04\n0 0 0\n") -> bytes:
+        return f"HIERARCHY\n{joints}\nMOTION\n{frames}".encode()
+
+    root = "ROOT a\n{\nOFFSET 0 0 0\nCHANNELS 3 Xrotation Yrotation Zrotation\n%s}"
+    deep = "JOINT b {\n" * 3000
+    bad = {
+        "many frames": bvh(root % "", "Frames: 99999999999\nFrame Time: 0.04\n0 0 0\n"),
+        "frames that are missing": bvh(root % "", "Frames: 100000\nFrame Time: 0.04\n0 0 0\n"),
+        "frames without end": bvh(root % "", "Frames: nan\nFrame Time: 0.04\n0 0 0\n"),
+        "no time": bvh(root % "", "Frames: 1\nFrame Time: 0\n0 0 0\n"),
+        "numbers without end": bvh(root % "", "Frames: 1\nFrame Time: 0.04\n1e999 0 0\n"),
+        "deep joints": bvh(root % (deep + "}" * 3000)), "open joints": bvh(root % deep), "brackets": bvh("}" * 3000),
+        "many joints": bvh(root % ("JOINT b {\n}\n" * 100_000)), "two roots inside": bvh(root % (root % "")),
+        "many channels": bvh("ROOT a\n{\nCHANNELS 99999999999 Xrotation\n}"),
+        "other channels": bvh("ROOT a\n{\nCHANNELS 1 Xscale\n}"), "no channels": bvh("ROOT a\n{\n}"),
+        "channels of nobody": bvh("CHANNELS 1 Xrotation"), "an offset of nobody": bvh("OFFSET 0 0 0"),
+        "no offset": bvh("ROOT a\n{\nOFFSET x y z\n}"), "no brackets": bvh("ROOT a\nJOINT b"),
+        "a long line": b"HIERARCHY\nROOT " + b"a" * 5_000_000, "one joint": bvh(root % ""), "bytes": bytes(range(256)),
+        "a long name": bvh(root.replace("ROOT a", "ROOT " + "a" * 100_000) % ""),
+    }  # fmt: skip
+    nan = float("nan")
+    joints = {"no list": "{}", "nothing": "[]", "deep lists": "[" * 100_000, "a number": "1", "not a number": "[NaN]",
+              "a text": '"x"', "a large number": f"[{'9' * 10_000}]", "a dict of texts": '{"joints": ["x"]}',
+              "all in one place": json.dumps([[[0, 0, 0]] * 24] * 3), "never there": json.dumps([[[nan] * 3] * 24]),
+              "one that is missing": json.dumps([[[nan] * 3, *[[1, 2, 3]] * 23]]),
+              "far away": json.dumps([[[1e30, 1, 1]] * 24])}  # fmt: skip
+    files: dict[str, Files] = {what: {"bad.bvh": content} for what, content in bad.items()} | everyday("x.bvh")
+    files |= {f"joints: {what}": {"bad.json": text.encode()} for what, text in joints.items()}
+    return files | {f"joints: {what}": content for what, content in everyday("x.json").items()}
 
 
 def hostile_motions() -> dict[str, Files]:
@@ -572,6 +628,10 @@ def readers() -> dict[str, Reader]:
             lambda path: load_motion(path, body, 0, 300, 400), motion_seeds(),
             {**hostile_files("x.pkl", motions), **hostile_files("x.npz", (".npz",)), **hostile_motions(),
              **everyday("x.safetensors")}, ("camera.npy",),
+        ),
+        "skeletons": Reader(
+            lambda path: load_motion(path, body, 0, 300, 400), skeleton_seeds(),
+            hostile_skeletons(),
         ),
         "SMPL": Reader(
             load_smpl, smpl_seeds(), {**hostile_files("x.pkl", (".pkl", ".npz")), **hostile_bodies()},

@@ -5,7 +5,8 @@ example_workflows/api/<name>.json and from <name>.md, which says the title, the 
 
 A description begins with `# title` and a note for the whole. Each group follows as `## title: 1 2 | 3*` and its own
 note: here nodes 1 and 2 stand below each other, and node 3, which shows a large picture, beside them. A line of three
-hyphens begins a new row of groups.
+hyphens begins a new row of groups. `App: 1 person, 10 seed -> 14` says which widgets and which result ComfyUI's app
+mode shows; versions without it pass over that.
 
 ComfyUI's own frontend converts the nodes, so run it in the environment that `python dev.py test` makes; it needs
 Chromium. COMFYUI_PATH may name another ComfyUI, for nodes that the oldest one does not have.
@@ -93,6 +94,7 @@ class Description:
     title: str
     note: str = ""
     groups: list[Group] = field(default_factory=list)
+    app: dict | None = None
 
 
 def describe(text: str) -> Description:
@@ -104,6 +106,9 @@ def describe(text: str) -> Description:
     for line in lines:
         if line == "---":
             row += 1
+        elif match := re.fullmatch(r"App: (.+) -> (\d+)", line):
+            widgets = [widget.partition(" ") for widget in match[1].split(", ")]
+            description.app = {"inputs": [[int(id), name] for id, _, name in widgets], "outputs": [int(match[2])]}
         elif match := re.fullmatch(r"## (.+): ([\d\s|*]+)", line):
             columns = [[int(node.strip("*")) for node in column.split()] for column in match[2].split("|")]
             large = {int(node) for node in re.findall(r"(\d+)\*", match[2])}
@@ -216,7 +221,10 @@ class Layout:
 
 
 def link_models(workflow: dict) -> None:
+    """This pack's own loaders have a button for their files; the editor would refuse some of them for their suffix."""
     for node in workflow["nodes"]:
+        if node["type"].startswith("Champ"):
+            continue
         values = node.get("widgets_values") or []
         found = [{"name": name, **DOWNLOADS[name]} for name in values if isinstance(name, str) and name in DOWNLOADS]
         if found:
@@ -234,6 +242,8 @@ def lay_out(names: list[str]) -> None:
             description = describe((FOLDER / "api" / f"{name}.md").read_text(encoding="utf-8"))
             workflow, about = json.loads(page.evaluate(CONVERT, [prompt, name]))
             Layout(workflow, about, description).run()
+            if description.app:
+                workflow["extra"] |= {"linearMode": False, "linearData": description.app}
             link_models(workflow)
             path = FOLDER / f"{description.title}.json"
             path.write_text(json.dumps(workflow, indent=2) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from ..model.attention import HIDDEN, KeptSource, KeySource, Source, Split
 from ..model.config import Place
-from ..model.reference import Reference, ReferenceRun
+from ..model.reference import ChangingTokens, Reference, ReferenceRun, Tokens, tensors_of
 from ..model.residence import ClipRows, Evaluation, moved
 from ..model.span import ALWAYS, Span
 
@@ -23,11 +23,16 @@ COVERED = 0.001  # a token belongs to the person from this share of its pixels
 
 @dataclass(frozen=True, eq=False)
 class Warp:
-    """ReferenceNet's features of one warped reference, on the CPU; shares are per latent pixel."""
+    """ReferenceNet's features of one warped reference; shares are per latent pixel."""
 
-    tokens: dict[Place, Tensor]  # (1, tokens, channels)
+    tokens: Tokens | ChangingTokens
     valid: Tensor  # (h, w) share that is inside the reference picture
     person: Tensor | None = None  # (h, w) share that its person covers
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of main memory that the features take."""
+        return sum(tensor.nbytes for tensor in tensors_of(self.tokens))
 
 
 @dataclass(frozen=True)
@@ -85,72 +90,64 @@ class CalibratedReference(Reference):
     def clip(self) -> tuple[int, int, int]:
         return len(self.calibration.warp_of), self.width, self.height
 
-    def run(self, model_sampling: Any, keep: bool) -> "CalibratedRun":
-        return CalibratedRun(self, model_sampling, keep)
+    def run(self, model_sampling: Any, keep: bool, context: Tensor | None = None) -> "CalibratedRun":
+        return CalibratedRun(self, model_sampling, keep, context)
 
     def numbers(self, frames: int) -> int:
         """Counts, beside the reference's, the tokens of the warps that a window reads."""
-        warps = min(frames, len(self.calibration.warps))
-        return super().numbers(frames) + warps * sum(tokens.numel() for tokens in self.tokens.values())
+        warps = min(frames, len(self.calibration.warps))  # tokens are half as many as keys and values
+        return super().numbers(frames) * (2 + warps) // 2
 
 
 class CalibratedRun(ReferenceRun):
     """A calibrated reference in one sampling run."""
 
-    def __init__(self, reference: CalibratedReference, model_sampling: Any, keep: bool):
-        super().__init__(reference, model_sampling, keep)
+    def __init__(self, reference: CalibratedReference, model_sampling: Any, keep: bool, context: Tensor | None = None):
+        super().__init__(reference, model_sampling, keep, context)
         self.calibration = reference.calibration
         self.calibrated_span = self.calibration.span.in_sigmas(model_sampling)
         self.drawn = any(len(group) > 1 for group in self.calibration.groups)
-        self.shown = {place: self.shown_keys(tokens.shape[1]) for place, tokens in reference.tokens.items()}
+        self.shown_of: dict[int, Shown] = {}  # by the number of tokens
         self.queries = Queries(self.calibration.people) if self.calibration.people is not None else None
-        self.kept: dict[Any, Mapping[Place, KeySource] | None] = {}  # of all warps
+        self.kept: dict[Any, KeptSource | None] = {}  # of all warps
         self.known: dict[Any, Tensor] = {}
-
-    def shown_keys(self, count: int) -> "Shown":
-        """Returns which of a transformer's tokens are read of each warp."""
-        warps, apart = self.calibration.warps, self.calibration.people is not None
-        read = torch.stack([at_tokens(warp.valid, count) >= SHOWN for warp in warps])
-        if apart:
-            read &= torch.stack([at_tokens(warp.person, count) > COVERED for warp in warps if warp.person is not None])
-        return Shown.of(read)
 
     def at(self, now: Evaluation) -> list[Source]:
         calibration = self.calibration
         if calibration.strength == 0 or not self.calibrated_span.holds(now.level):
             return super().at(now)
         frames = range(len(calibration.warp_of)) if now.frames is None else now.frames
-        splits = None if self.queries is None else self.queries.splits(now, frames, self.shown)
+        drawn = now.level.sigma if self.drawn and now.level is not None else None
+        warps = calibration.warps_at(drawn, frames)
+        counts = {place: x.shape[1] for place, x in self.tokens_of(warps[0], now).items()}
+        splits = None if self.queries is None else self.queries.splits(now, frames, counts)
         own = super().at(now) if splits is None or calibration.person is None else self.background(now, splits)
-        sigma = now.level.sigma if self.drawn and now.level is not None else None
-        warps = calibration.warps_at(sigma, frames)
         return [*own, self.warps(now, warps, splits)]
+
+    def tokens_of(self, warp: int, now: Evaluation) -> Tokens:
+        return self.step.of(self.calibration.warps[warp].tokens, self.sigma(now))
 
     def background(self, now: Evaluation, splits: "Splits") -> list[Source]:
         """Returns what the background of each frame reads of the reference: its background."""
         person = self.calibration.person
         if person is None or self.reference.strength == 0 or not self.span.holds(now.level):
             return []
-        name = ("background", now.device, now.dtype)
+        tokens, name = self.present(now), ("background", now.device, now.dtype)
         if name not in self.ready:
-            behind = {count: at_tokens(person, count) <= COVERED for count in splits}
-            tokens = {place: x[:, behind[x.shape[1]]] for place, x in self.reference.tokens.items()}
-            self.ready[name] = self.source(tokens, now)
-        return [ForGroup(self.ready[name], {place: splits[keys.tokens] for place, keys in self.shown.items()}, False)]
+            behind = {place: at_tokens(person, x.shape[1]) <= COVERED for place, x in tokens.items()}
+            rows = {place: shown.nonzero()[:, 0].to(tokens[place].device) for place, shown in behind.items()}
+            self.ready[name] = self.source({place: x.index_select(1, rows[place]) for place, x in tokens.items()}, now)
+        return [ForGroup(self.ready[name], splits, False)]
 
     def warps(self, now: Evaluation, warps: Sequence[int], splits: "Splits | None") -> "Calibrated":
         """Returns the warps that the frames of a window read: out of all that are kept, or only these."""
         name = (now.device, now.dtype)
         if name not in self.kept:
-            values = sum(keys.order.numel() * self.channels(place) for place, keys in self.shown.items())
-            fits = self.keep and now.fits(2 * values * now.dtype.itemsize)
-            self.kept[name] = self.projected(now, range(len(self.calibration.warps))) if fits else None
+            self.kept[name] = self.projected(now)
         kept = self.kept[name]
         read = list(range(len(self.calibration.warps))) if kept else sorted(set(warps))
         rows = self.rows(tuple(read.index(warp) for warp in warps), now.device)
-        source: Source = KeptSource(kept) if kept else self.tokens(now, read)
-        each = None if splits is None else {place: splits[keys.tokens] for place, keys in self.shown.items()}
-        return Calibrated(source, rows, each)
+        return Calibrated(kept or self.warp_tokens(now, read), rows, splits)
 
     def rows(self, warps: tuple[int, ...], device: torch.device) -> Tensor:
         """Returns what each frame reads, on the device; without draws it is the same in every step."""
@@ -161,23 +158,40 @@ class CalibratedRun(ReferenceRun):
             self.known[warps, device] = rows
         return rows
 
-    def channels(self, place: Place) -> int:
-        return self.reference.tokens[place].shape[2]
+    def projected(self, now: Evaluation) -> KeptSource | None:
+        """Returns the keys and values of all warps; None if they change from step to step, or do not fit."""
+        if not self.keep or not isinstance(self.reference.tokens, dict):
+            return None
+        tokens = self.reference.tokens.values()
+        values = sum(self.shown(x.shape[1]).order.numel() * x.shape[2] for x in tokens)
+        if not now.fits(2 * values * now.dtype.itemsize):
+            return None
+        return KeptSource.of(self.warp_tokens(now, range(len(self.calibration.warps))), now.attentions)
 
-    def projected(self, now: Evaluation, warps: Sequence[int]) -> Mapping[Place, KeySource]:
-        return KeptSource.of(self.tokens(now, warps), now.attentions).kept
-
-    def tokens(self, now: Evaluation, warps: Sequence[int]) -> "WarpTokens":
+    def warp_tokens(self, now: Evaluation, warps: Sequence[int]) -> "WarpTokens":
         """Moves the tokens of some warps to the device, and leaves there those that are read."""
+        given = [self.tokens_of(warp, now) for warp in warps]
         tokens, biases = {}, {}
-        for place, keys in self.shown.items():
-            x = moved([self.calibration.warps[i].tokens[place] for i in warps], now.device, now.dtype)
-            order = moved([keys.order[i : i + 1] for i in warps], now.device, torch.int64)
-            tokens[place] = x.gather(1, order[..., None].expand(-1, -1, x.shape[2])) if keys.some else x
-            bias = keys.bias(self.calibration.strength)
+        for place, first in given[0].items():
+            shown = self.shown(first.shape[1])
+            x = moved([each[place] for each in given], now.device, now.dtype)
+            order = moved([shown.order[i : i + 1] for i in warps], now.device, torch.int64)
+            tokens[place] = x.gather(1, order[..., None].expand(-1, -1, x.shape[2])) if shown.some else x
+            bias = shown.bias(self.calibration.strength)
             if bias is not None:
                 biases[place] = moved([bias[i : i + 1] for i in warps], now.device, now.dtype)
         return WarpTokens(tokens, biases)
+
+    def shown(self, count: int) -> "Shown":
+        """Returns which tokens of each warp are read by transformers with so many."""
+        if count not in self.shown_of:
+            warps, apart = self.calibration.warps, self.calibration.people is not None
+            read = torch.stack([at_tokens(warp.valid, count) >= SHOWN for warp in warps])
+            if apart:
+                people = [warp.person for warp in warps if warp.person is not None]
+                read &= torch.stack([at_tokens(person, count) > COVERED for person in people])
+            self.shown_of[count] = Shown.of(read)
+        return self.shown_of[count]
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,7 +221,7 @@ class Shown:
         return torch.where(read, math.log(strength), HIDDEN)[:, None]
 
 
-Splits = Mapping[int, Split]  # by the number of queries
+Splits = Mapping[Place, Split]
 
 
 class Queries:
@@ -217,15 +231,17 @@ class Queries:
         self.people = people  # (F, h, w)
         self.known: dict[int, tuple[ClipRows, list[int]]] = {}
 
-    def splits(self, now: Evaluation, frames: Sequence[int], shown: Mapping[Place, Shown]) -> Splits:
+    def splits(self, now: Evaluation, frames: Sequence[int], counts: Mapping[Place, int]) -> Splits:
+        """Splits the queries of a window's frames, of which each place has a count."""
         found = {}
-        for count in {keys.tokens for keys in shown.values()}:
+        for count in set(counts.values()):
             if count not in self.known:
                 covered = at_tokens(self.people, count) > COVERED
                 self.known[count] = ClipRows(covered), covered.sum(1).tolist()
-            rows, counts = self.known[count]
-            found[count] = Split.of(rows.at(frames, now.device, torch.bool, now.fits), [counts[i] for i in frames])
-        return found
+            rows, persons = self.known[count]
+            first = rows.at(frames, now.device, torch.bool, now.fits)
+            found[count] = Split.of(first, [persons[i] for i in frames])
+        return {place: found[count] for place, count in counts.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +251,9 @@ class WarpTokens:
     tokens: Mapping[Place, Tensor]
     biases: Mapping[Place, Tensor]
 
-    def keys(self, block: Place, attention: CrossAttention) -> KeySource:
+    def keys(self, block: Place, attention: CrossAttention) -> KeySource | None:
+        if block not in self.tokens:
+            return None
         tokens = self.tokens[block]
         return KeySource(attention.to_k(tokens), attention.to_v(tokens), self.biases.get(block))
 
@@ -248,8 +266,10 @@ class Calibrated:
     rows: Tensor  # (frames,) the row that each frame reads
     splits: Mapping[Place, Split] | None
 
-    def keys(self, block: Place, attention: CrossAttention) -> KeySource:
+    def keys(self, block: Place, attention: CrossAttention) -> KeySource | None:
         source = self.warps.keys(block, attention)
+        if source is None:
+            return None
         bias = None if source.bias is None else source.bias[self.rows]
         split = None if self.splits is None else self.splits[block]
         return KeySource(source.k[self.rows], source.v[self.rows], bias, split)
@@ -263,8 +283,10 @@ class ForGroup:
     splits: Mapping[Place, Split]
     group: bool
 
-    def keys(self, block: Place, attention: CrossAttention) -> KeySource:
+    def keys(self, block: Place, attention: CrossAttention) -> KeySource | None:
         source = self.source.keys(block, attention)
+        if source is None:
+            return None
         return KeySource(source.k, source.v, source.bias, self.splits[block], self.group)
 
 

@@ -74,9 +74,10 @@ class KeySource:
 
 
 class Source(Protocol):
-    """A source of keys for every transformer, for example a reference image; all its tensors are on the device."""
+    """A source of keys for transformers, for example a reference image; None where it has nothing to read. All its
+    tensors are on the device."""
 
-    def keys(self, block: Place, attention: CrossAttention) -> KeySource: ...
+    def keys(self, block: Place, attention: CrossAttention) -> KeySource | None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,9 @@ class TokenSource:
     tokens: Mapping[Place, Tensor]  # (1 or rows, tokens, channels)
     strength: float = 1.0
 
-    def keys(self, block: Place, attention: CrossAttention) -> KeySource:
+    def keys(self, block: Place, attention: CrossAttention) -> KeySource | None:
+        if block not in self.tokens:
+            return None
         tokens = self.tokens[block]
         bias = None if self.strength == 1 else tokens.new_full((1, 1, tokens.shape[1]), math.log(self.strength))
         return KeySource(attention.to_k(tokens), attention.to_v(tokens), bias)
@@ -96,13 +99,13 @@ class TokenSource:
 class KeptSource:
     """Keys and values that were projected before."""
 
-    kept: Mapping[Place, KeySource]
+    kept: Mapping[Place, KeySource | None]
 
     @classmethod
     def of(cls, source: Source, attentions: Mapping[Place, CrossAttention]) -> "KeptSource":
         return cls({block: source.keys(block, attention) for block, attention in attentions.items()})
 
-    def keys(self, block: Place, attention: CrossAttention) -> KeySource:
+    def keys(self, block: Place, attention: CrossAttention) -> KeySource | None:
         return self.kept[block]
 
 
@@ -207,7 +210,8 @@ class SelfAttention(CrossAttention):
         reads = transformer_options.get(READS, ())
         if any(reads):
             block = transformer_options["block"]
-            reads = [[source.keys(block, self) for source in sources] for sources in reads]
+            found = ([source.keys(block, self) for source in sources] for sources in reads)
+            reads = [[keys for keys in part if keys is not None] for part in found]
         return self.to_out(attend(q, k, v, self.heads, reads, transformer_options))
 
 

@@ -9,12 +9,12 @@ from pathlib import Path, PurePath
 from torch import Tensor
 
 from ..files.tensors import SUFFIXES, StateDict, read_tensors
-from .config import ANIMATE_ANYONE, CHAMP, MOTION_KEY, TEMPORAL, Shapes
+from .config import MOTION_KEY, TEMPORAL, Shapes
+from .families import ANIMATE_ANYONE, CHAMP, FAMILIES, MUSEPOSE, MUSEPOSE_POSITIONS, Family
 
-ENCODED_MAPS = ("depth", "normal", "semantic_map", "dwpose")  # Champ's guidance encoders
-POSE = "pose"  # Animate Anyone's only map
-ENCODER_FILES = {**{f"guidance_encoder_{name}": name for name in ENCODED_MAPS}, "pose_guider": POSE}
-NETWORKS = ("denoising_unet", "reference_unet", "motion_module", *ENCODER_FILES)  # their official names
+ENCODER_FILES = {file: name for family in FAMILIES.values() for file, name in family.encoders.items()}
+DENOISERS = tuple(dict.fromkeys(family.denoiser for family in FAMILIES.values()))
+NETWORKS = tuple(dict.fromkeys(file for family in FAMILIES.values() for file in family.files))  # their official names
 PRECISIONS = ("fp16", "bf16", "fp32")  # in order of preference
 
 # Suffixes after a network's name in a file name: precision, step number.
@@ -47,7 +47,7 @@ class NetworkFile:
 
 @dataclass(frozen=True)
 class CheckpointSet:
-    """The networks of a Champ or Animate Anyone model."""
+    """The networks of a model."""
 
     place: Path  # the folder or the file
     family: str
@@ -63,9 +63,11 @@ def set_of(file: PurePath) -> PurePath | None:
     if file.suffix not in SUFFIXES:
         return None
     if match := _NAMED.fullmatch(file.stem):
-        return file.parent if match["network"] == "denoising_unet" else None
+        if match["network"] not in DENOISERS:
+            return None
+        return file.parent.parent if file.parent.name == match["network"] else file.parent
     if _BESIDE.fullmatch(file.stem):
-        return file.parent.parent if file.parent.name == "denoising_unet" and _DIFFUSERS.fullmatch(file.stem) else None
+        return file.parent.parent if file.parent.name in DENOISERS and _DIFFUSERS.fullmatch(file.stem) else None
     return file
 
 
@@ -83,15 +85,12 @@ def find_set(place: str | Path, full_precision: bool = False) -> CheckpointSet:
         found = {network: file for network in NETWORKS if (file := _find(place, network, full_precision))}
     else:
         raise ValueError(f"{place} does not exist; put each checkpoint set into a folder of its own.")
-    encoders = {name: found[network] for network, name in ENCODER_FILES.items() if network in found}
-    if POSE in encoders and len(encoders) > 1:
-        raise ValueError(
-            f"{place} mixes two families: pose_guider belongs to Animate Anyone, guidance_encoder_* to Champ; "
-            "put each checkpoint set into a folder of its own."
-        )
-    missing = [network for network in ("denoising_unet", "reference_unet") if network not in found]
+    family = _family_of(place, found)
+    encoders = {name: found[network] for network, name in family.encoders.items() if network in found}
+    missing = [network for network in (family.denoiser, family.reference_net) if network not in found]
     if not encoders:
-        missing.append("guidance_encoder_depth, ..._normal, ..._semantic_map or ..._dwpose, or pose_guider")
+        known = "guidance_encoder_depth, ..._normal, ..._semantic_map or ..._dwpose, or pose_guider"
+        missing.append(known if family.name == CHAMP else next(iter(family.encoders)))
     if missing:
         there = ", ".join(file.name for file in found.values()) or "no file of a checkpoint set"
         raise ValueError(
@@ -99,12 +98,38 @@ def find_set(place: str | Path, full_precision: bool = False) -> CheckpointSet:
         )
     return CheckpointSet(
         place=place,
-        family=ANIMATE_ANYONE if POSE in encoders else CHAMP,
-        denoising_unet=found["denoising_unet"],
-        reference_unet=found["reference_unet"],
-        motion_module=found.get("motion_module"),
+        family=family.name,
+        denoising_unet=found.get("denoising_unet", found[family.denoiser]),  # or in the file of the motion modules
+        reference_unet=found[family.reference_net],
+        motion_module=found.get(family.motion),
         encoders=encoders,
     )
+
+
+def _family_of(place: Path, found: Mapping[str, NetworkFile]) -> Family:
+    """Tells the family of a set by the names of its files; Champ's if there is no sign of another."""
+    signs = {name: family for name in NETWORKS for family in FAMILIES.values() if _belongs_to(name, family)}
+    families = {signs[name].name: name for name in found if name in signs}
+    if len(families) > 1:
+        listed = ", ".join(f"{file} belongs to {name}" for name, file in families.items())
+        raise ValueError(f"{place} mixes two families: {listed}; put each checkpoint set into a folder of its own.")
+    name = next(iter(families), CHAMP)
+    if name == ANIMATE_ANYONE and _positions(place, found) == MUSEPOSE_POSITIONS:
+        name = MUSEPOSE
+    return FAMILIES[name]
+
+
+def _belongs_to(network: str, family: Family) -> bool:
+    """Tells whether only this family has a file of that name; MusePose has no names of its own."""
+    others = (other for other in FAMILIES.values() if other.name not in (family.name, MUSEPOSE))
+    return family.name != MUSEPOSE and network in family.files and not any(network in other.files for other in others)
+
+
+def _positions(place: Path, found: Mapping[str, NetworkFile]) -> int | None:
+    """Reads for how many frames there are positions in the motion modules of a set of Animate Anyone's layout."""
+    file = found.get("motion_module") or (found.get("denoising_unet") if place.is_file() else None)
+    state = {} if file is None else read_state(file)
+    return next((value.shape[1] for key, value in state.items() if key.endswith("pos_encoder.pe")), None)
 
 
 def _find(folder: Path, network: str, full_precision: bool) -> NetworkFile | None:
@@ -112,7 +137,9 @@ def _find(folder: Path, network: str, full_precision: bool) -> NetworkFile | Non
     own = folder / network
     files = [f for f in folder.iterdir() if (match := _NAMED.fullmatch(f.stem)) and match["network"] == network]
     plain = [f for f in files if f.stem.startswith(network)]
-    plain += [f for f in own.iterdir() if _DIFFUSERS.fullmatch(f.stem)] if own.is_dir() else []
+    if own.is_dir():
+        inside = (f for f in own.iterdir() if _DIFFUSERS.fullmatch(f.stem) or f.stem == network)
+        plain += [f for f in inside if f.suffix in SUFFIXES]
     choice = sorted(f for f in plain or files if f.suffix in SUFFIXES)
     if len({re.sub("|".join(rf"[-_.]{name}" for name in PRECISIONS), "", f.stem) for f in choice}) > 1:
         listed = ", ".join(f.relative_to(folder).as_posix() for f in choice)
@@ -181,7 +208,7 @@ def shapes_of(state: Mapping[str, Tensor]) -> Shapes:
 
 
 DENOISING, REFERENCE, MOTION = "a denoising UNet", "a reference UNet", "a motion module"
-ENCODER, GUIDER = "a Champ guidance encoder", "an Animate Anyone pose guider"
+ENCODER, GUIDER, CONTROLNET = "a Champ guidance encoder", "an Animate Anyone pose guider", "a ControlNet"
 
 
 def kind_of(keys: Iterable[str]) -> str:
@@ -196,7 +223,7 @@ def kind_of(keys: Iterable[str]) -> str:
     if has(r".*(lora_|\.processor\.|hada_)"):
         return "a LoRA"
     if has(r"control_model\.|controlnet_|input_hint_block\."):
-        return "a ControlNet"
+        return CONTROLNET
     if has(r"(encoder|decoder)\.(conv_in|mid)"):
         return "a VAE"
     if has("add_embedding"):

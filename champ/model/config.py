@@ -9,8 +9,6 @@ Shapes = Mapping[str, tuple[int, ...]]
 # A block of ComfyUI's UNet: ("input" | "middle" | "output", number). It has at most one transformer block.
 Place = tuple[str, int]
 
-CHAMP, ANIMATE_ANYONE = "Champ", "Animate Anyone"  # the families of checkpoints
-
 HEADS = 8  # of every attention of the SD1.5 family; no tensor shape shows it
 GROUPS = 32  # of every GroupNorm
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import comfy.latent_formats
 import comfy.model_base
+import comfy.model_management
 import comfy.supported_models_base
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
@@ -27,13 +28,15 @@ from .attention import READS, SelfAttention, Source, replace_attention
 from .conditioning import GUIDANCE, REFERENCES, GuidanceRun, Rows
 from .config import HEADS, MotionSizes, Place
 from .deep_cache import CACHE, Deep, DeepCache
+from .families import CHAMP, FAMILIES
 from .finite import all_finite, network_cause
 from .guidance import Guidance
 from .images import SMALLEST, TOO_SMALL
 from .motion_module import MotionModule
-from .reference import Reference
+from .reference import Reference, tensors_of, transformer_channels
 from .residence import Evaluation
 from .span import LEVEL, NoiseLevel
+from .window_norm import NormParts, span_windows
 
 # ComfyUI's names of the noise schedules: what diffusers calls "linear" is its "sqrt_linear".
 BETAS = {"linear": "sqrt_linear", "scaled_linear": "linear"}
@@ -41,12 +44,27 @@ BETAS = {"linear": "sqrt_linear", "scaled_linear": "linear"}
 # the official results; from 30000 on, the rounding of x_t * sigma in float32 dominates.
 LAST_SIGMA = 25000.0
 HELD = "champ_held"  # key of shapes from which memory is estimated: bytes on the device
+_is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # not in torch 2.1
 
 
-def model_sampling(betas: str) -> Any:
-    """Returns v-prediction with 1000 steps of these betas, rescaled to zero terminal SNR."""
-    settings = {"beta_schedule": BETAS[betas], "linear_start": 0.00085, "linear_end": 0.012, "zsnr": True}
+class NoiseSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
+    """Noise prediction, which begins with plain noise at whatever timestep if there is no picture in the latent.
+
+    The official timesteps begin below the last one, where ComfyUI expects noise times sqrt(1 - alpha_bar).
+    """
+
+    def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
+        return super().noise_scaling(sigma, noise, latent_image, max_denoise or not latent_image.any())
+
+
+def model_sampling(betas: str, family: str = CHAMP) -> Any:
+    """Returns the family's kind of prediction with 1000 steps of these betas: v, rescaled to zero terminal SNR, or the
+    noise."""
+    epsilon = FAMILIES[family].epsilon
+    settings = {"beta_schedule": BETAS[betas], "linear_start": 0.00085, "linear_end": 0.012, "zsnr": not epsilon}
     config = SimpleNamespace(sampling_settings=settings)
+    if epsilon:
+        return NoiseSampling(config)
     sampling = comfy.model_base.model_sampling(config, comfy.model_base.ModelType.V_PREDICTION)
     sampling.set_sigmas(torch.cat([sampling.sigmas[:-1], sampling.sigmas.new_tensor([LAST_SIGMA])]))
     return sampling
@@ -82,17 +100,21 @@ class ChampUNet(UNetModel):
 
     middle_block: TimestepEmbedSequential
 
-    def __init__(self, *args, motion: MotionSizes | None = None, operations: Any = nn, device: Any = None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        motion: MotionSizes | None = None,
+        joint_norms: bool = False,
+        operations: Any = nn,
+        device: Any = None,
+        **kwargs,
+    ):
         super().__init__(*args, operations=operations, device=device, **kwargs)
         replace_attention(self, operations)
-        self.transformer_channels = {
-            (part, i): layer.in_channels
-            for part, blocks in (("input", self.input_blocks), ("output", self.output_blocks))
-            for i, block in enumerate(blocks)
-            for layer in block
-            if isinstance(layer, SpatialTransformer)
-        }
-        self.transformer_channels["middle", 0] = self.middle_block[1].in_channels
+        self.transformer_channels = transformer_channels(self)
+        self.parts = NormParts()
+        if joint_norms:
+            span_windows(self, self.parts, operations)
         self.motion_sizes = motion
         self.max_frames = None
         if motion:
@@ -124,6 +146,7 @@ class ChampUNet(UNetModel):
         """
         parts = len(transformer_options.get("cond_or_uncond", (0,)))
         frames = len(x) // parts
+        self.parts.count = parts
         if self.max_frames is not None and frames > self.max_frames:
             raise ValueError(
                 f"The motion modules know windows of up to {self.max_frames} frames but were given {frames}; connect "
@@ -136,6 +159,8 @@ class ChampUNet(UNetModel):
             return add_features(h, guidance) if options["block"] == ("input", 0) else h
 
         def move(layer: MotionModule, x: Tensor, *args) -> Tensor:
+            if x.device.type == "cpu" and not _is_compiling():  # a step takes minutes there, and may be cancelled
+                comfy.model_management.throw_exception_if_processing_interrupted()
             return layer(x, frames)
 
         patches = {**transformer_options.get("patches", {})}
@@ -269,9 +294,11 @@ class ChampModel(comfy.model_base.BaseModel):
     """ComfyUI's model class around the denoiser; it takes guidance and references out of the conditioning."""
 
     def __init__(self, config: ModelConfig, family: str, motion: MotionSizes | None, device: Any = None):
-        unet = functools.partial(ChampUNet, motion=motion)
-        super().__init__(config, comfy.model_base.ModelType.V_PREDICTION, device=device, unet_model=unet)
-        self.model_sampling = model_sampling("linear")
+        how = FAMILIES[family]
+        unet = functools.partial(ChampUNet, motion=motion, joint_norms=how.joint_norms)
+        kind = comfy.model_base.ModelType.EPS if how.epsilon else comfy.model_base.ModelType.V_PREDICTION
+        super().__init__(config, kind, device=device, unet_model=unet)
+        self.model_sampling = model_sampling(how.betas, family)
         self.family = family
         self.context_dim: int = config.unet_config["context_dim"]
         self._guidance_runs: MutableMapping[tuple[int, int], GuidanceRun] = weakref.WeakValueDictionary()
@@ -288,9 +315,10 @@ class ChampModel(comfy.model_base.BaseModel):
         for reference in references:
             self.check_reference(reference, kwargs["noise"].shape)
         keep = kwargs.get("hooks") is None  # hooks may change the weights from one step to the next
+        text = kwargs.get("cross_attn")
         # Both are always present, so that a positive with references and a negative without can share a batch.
         out["guidance"] = Rows(guidance and self.guidance_run(guidance))
-        out["references"] = Rows([reference.run(self.model_sampling, keep) for reference in references])
+        out["references"] = Rows([reference.run(self.model_sampling, keep, text) for reference in references])
         return out
 
     def guidance_run(self, guidance: Guidance) -> GuidanceRun:
@@ -402,7 +430,7 @@ class ChampModel(comfy.model_base.BaseModel):
                 layer.features for one in guidance for layer in one.layers
             ],
             "they are already in the reference; encode its image again": [
-                tokens for one in references for tokens in one.tokens.values()
+                tensor for one in references for tensor in tensors_of(one.tokens)
             ],
         }
         dtype = self.compute_dtype()
@@ -429,8 +457,9 @@ class ChampModel(comfy.model_base.BaseModel):
 
     def check_reference(self, reference: Reference, shape: Sequence[int]) -> None:
         self.check_family(reference.family, "The reference")
-        channels = {place: tokens.shape[-1] for place, tokens in reference.tokens.items()}
-        if channels != self.diffusion_model.transformer_channels:
+        reads = FAMILIES[self.family].read_from
+        channels = {place: c for place, c in self.diffusion_model.transformer_channels.items() if reads(place)}
+        if reference.channels() != channels:
             raise ValueError(
                 "The reference was encoded by a ReferenceNet of other sizes than this denoising UNet; "
                 "load both from one checkpoint set."

@@ -1,9 +1,10 @@
 """Guidance: maps of the moving person, encoded to features that are added after the denoiser's first convolution."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import comfy.controlnet
 import comfy.model_management
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 
 from ..progress import advance
 from .attention import softmax_attention
-from .config import ANIMATE_ANYONE, GROUPS, HEADS, Shapes
+from .config import GROUPS, HEADS, Shapes
+from .families import DENSEPOSE, FAMILIES
 from .finite import all_finite, network_cause
-from .images import BICUBIC, LANCZOS, check_images, check_size, resize
+from .images import check_images, check_size, resize
 from .memory import loaded
 from .span import ALWAYS, Span
 
@@ -108,8 +110,23 @@ class GuidanceEncoders:
     dtype: torch.dtype  # of the computation
 
     @property
+    def networks(self) -> dict[str, nn.Module]:
+        return dict(self.patcher.model.items())
+
+    @property
     def names(self) -> tuple[str, ...]:
-        return tuple(self.patcher.model.keys())
+        return tuple(self.networks)
+
+
+@dataclass(frozen=True, eq=False)
+class GuidingControlNet(GuidanceEncoders):
+    """A ControlNet in the place of encoders: it sees the maps and the noisy latents in every step of the sampling."""
+
+    control: comfy.controlnet.ControlNet
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        return {DENSEPOSE: self.patcher.model}
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +147,27 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
+class Control:
+    """A clip of maps for a ControlNet, with their strength and their part of the sampling."""
+
+    net: GuidingControlNet
+    pictures: Tensor  # (F, H, W, 3) in 0..1, in the size of the clip
+    strength: float
+    span: Span
+
+
+def chained(controls: Sequence[Control]) -> comfy.controlnet.ControlNet:
+    """Returns ComfyUI's ControlNet for a conditioning: one after the other, their residuals are added."""
+    last = None
+    for control in controls:
+        net = control.net.control.copy()
+        net.set_cond_hint(control.pictures.movedim(-1, 1), control.strength, tuple(control.span))
+        net.set_previous_controlnet(last)
+        last = net
+    return last
+
+
+@dataclass(frozen=True, eq=False)
 class Guidance:
     """The encoded maps of a clip; maps that act during the same part of the sampling are summed."""
 
@@ -138,6 +176,7 @@ class Guidance:
     width: int  # pixels
     height: int
     family: str
+    controls: tuple[Control, ...] = ()
 
     def empty_latent(self) -> Tensor:
         """Returns zeros (F, 4, height / 8, width / 8): an empty latent for this clip."""
@@ -161,7 +200,12 @@ def encode_guidance(
     frames = _check_maps(encoders, maps, width, height)
     device = encoders.patcher.load_device
     chunk = chunk or (1 if device.type == "cpu" else 8)
-    resampling = LANCZOS if encoders.family == ANIMATE_ANYONE else BICUBIC
+    resampling = FAMILIES[encoders.family].map_filter
+    if isinstance(encoders, GuidingControlNet):
+        [given] = maps.values()
+        pictures = resize(given.images, width, height, resampling)
+        controls = (Control(encoders, pictures, given.strength, given.span),) if given.strength else ()
+        return Guidance((), frames, width, height, encoders.family, controls)
     working = chunk * width * height * 16 * encoders.dtype.itemsize * 4  # a few full-size maps of 16 channels
     sums: dict[Span, Tensor] = {}
     with loaded(encoders.patcher, memory=working):

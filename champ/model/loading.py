@@ -1,10 +1,12 @@
 """Loads checkpoint files into models that ComfyUI manages: the denoiser, ReferenceNet, and the guidance encoders."""
 
-import logging
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
+import comfy.cldm.cldm
+import comfy.controlnet
 import comfy.model_management
 import comfy.utils
 import torch
@@ -13,11 +15,11 @@ from torch import nn
 
 from ..files.tensors import StateDict
 from .checkpoint import (
+    CONTROLNET,
     DENOISING,
     ENCODER,
     GUIDER,
     MOTION,
-    POSE,
     REFERENCE,
     CheckpointSet,
     NetworkFile,
@@ -28,9 +30,11 @@ from .checkpoint import (
     warn_unused,
 )
 from .compat import managed, operations
-from .config import ANIMATE_ANYONE, MOTION_KEY, TEMPORAL, MotionSizes, UNetSizes
+from .config import MOTION_KEY, TEMPORAL, MotionSizes, UNetSizes
 from .denoiser import ChampModel, ModelConfig
-from .guidance import EncoderSizes, GuidanceEncoders, MapEncoder
+from .families import FAMILIES, POSE
+from .guidance import EncoderSizes, GuidanceEncoders, GuidingControlNet, MapEncoder
+from .latents import latents_of
 from .reference import ReferenceNet, ReferenceUNet
 
 # How weights are stored, as in ComfyUI's diffusion model loader: (type, fast fp8 matrix products).
@@ -43,7 +47,6 @@ WEIGHT_DTYPES: dict[str, tuple[torch.dtype | None, bool]] = {
 COMPUTE_DTYPES = [torch.float16, torch.bfloat16, torch.float32]
 # In all official encoders, without effect on their output: attentions after the earlier convolutions, and one more.
 UNUSED_IN_ENCODERS = r"attentions\.\d+\.|guidance_attention\."
-MUSEPOSE_POSITIONS = 128  # of its motion modules, where Animate Anyone's have 32
 
 AnySizes = TypeVar("AnySizes")
 
@@ -55,6 +58,11 @@ def load_denoiser(
     pictures)."""
     state = read_state(files.denoising_unet)
     own_motion = {key: state.pop(key) for key in list(state) if MOTION_KEY.fullmatch(key)}
+    if own_motion and not state:
+        raise ValueError(
+            f"{files.denoising_unet.name} has motion modules but no UNet; put the UNet that they were trained for "
+            "into the set's folder as denoising_unet.safetensors (Stable Diffusion 1.5's, in the layout of diffusers)."
+        )
     check_kind(files.denoising_unet.name, state, DENOISING)
     sizes = _sizes(UNetSizes.read, files.denoising_unet, state)
     motion_state: StateDict = {}
@@ -62,10 +70,9 @@ def load_denoiser(
     if motion != "none":
         motion_file, motion_state = _read_motion(files, motion, own_motion)
         motion_sizes = _sizes(lambda shapes: MotionSizes.read(shapes, sizes), motion_file, motion_state)
-        if motion == "set":
-            _warn_of_musepose(files, motion_sizes)
 
     config = ModelConfig(sizes.comfy())
+    config.latent_format = latents_of(sizes.channels[0])
     dtype, cast, fast = _storage({**state, **motion_state}, weight_dtype)
     config.set_inference_dtype(dtype, cast)
     config.custom_operations = operations(dtype, cast, fast)
@@ -87,12 +94,24 @@ def load_reference_net(files: CheckpointSet, weight_dtype: str | torch.dtype = "
     dtype, cast, fast = _storage(state, weight_dtype)
     config.set_inference_dtype(dtype, cast)
     unet = ReferenceUNet(**config.unet_config, operations=operations(dtype, cast, fast))
-    _fill(unet, unet_names(sizes, unet), file, state)
+    names = unet_names(sizes, unet)
+    _fill(unet, names, file, {**_unread(names, unet, sizes), **state})
     return ReferenceNet(_patcher(unet), files.family, cast or dtype, sizes.context_dim)
 
 
+def _unread(names: Mapping[str, str], unet: ReferenceUNet, sizes: UNetSizes) -> StateDict:
+    """Returns zeros for the layers after the last norm that is read, which not all files contain."""
+    finest = sizes.transformers.index(True)
+    last = f"up_blocks.{len(sizes.channels) - 1 - finest}.attentions.{sizes.resnets}."
+    own = unet.state_dict()
+    after = re.compile(re.escape(last) + r"(proj_out|transformer_blocks\.0\.(attn|ff|norm[23]))")
+    return {name: torch.zeros(own[key].shape, dtype=own[key].dtype) for name, key in names.items() if after.match(name)}
+
+
 def load_encoders(files: CheckpointSet, weight_dtype: str | torch.dtype = "default") -> GuidanceEncoders:
-    """Loads the guidance encoders of a set, or its pose guider."""
+    """Loads the guidance encoders of a set, or its pose guider or ControlNet."""
+    if FAMILIES[files.family].controlnet:
+        return _load_controlnet(files, weight_dtype)
     states = {name: read_state(file) for name, file in files.encoders.items()}
     tensors = {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
     dtype, cast, _ = _storage(tensors, weight_dtype, [torch.float16, torch.float32])
@@ -105,6 +124,24 @@ def load_encoders(files: CheckpointSet, weight_dtype: str | torch.dtype = "defau
         _fill(encoder, {key: key for key in encoder.state_dict()}, file, state, UNUSED_IN_ENCODERS)
         encoders[name] = encoder
     return GuidanceEncoders(_patcher(encoders), files.family, cast or dtype)
+
+
+def _load_controlnet(files: CheckpointSet, weight_dtype: str | torch.dtype) -> GuidingControlNet:
+    """Loads a ControlNet with the names of diffusers as ComfyUI's own, of whatever sizes."""
+    [file] = files.encoders.values()
+    state = read_state(file)
+    check_kind(file.name, state, CONTROLNET)
+    sizes = _sizes(UNetSizes.read, file, state)
+    dtype, cast, _ = _storage(state, weight_dtype)
+    config = ModelConfig(sizes.comfy())
+    config.set_inference_dtype(dtype, cast)
+    arguments = {key: value for key, value in config.unet_config.items() if key != "out_channels"}
+    network = comfy.cldm.cldm.ControlNet(**arguments, hint_channels=3, operations=operations(dtype, cast))
+    _fill(network, controlnet_names(sizes, network), file, state)
+    network.requires_grad_(False)
+    device = comfy.model_management.get_torch_device()
+    control = comfy.controlnet.ControlNet(network, load_device=device, manual_cast_dtype=cast)
+    return GuidingControlNet(control.control_model_wrapped, files.family, cast or dtype, control)
 
 
 def _read_motion(files: CheckpointSet, motion: Path | str, own: StateDict) -> tuple[NetworkFile, StateDict]:
@@ -123,17 +160,6 @@ def _read_motion(files: CheckpointSet, motion: Path | str, own: StateDict) -> tu
     check_kind(file.name, modules or state, MOTION)
     warn_unused(file.name, [key for key in state if key not in modules])
     return file, modules
-
-
-def _warn_of_musepose(files: CheckpointSet, motion: MotionSizes) -> None:
-    """Warns of MusePose, which differs from Animate Anyone in the number of positions, and in settings that no file
-    contains."""
-    if files.family == ANIMATE_ANYONE and motion.frames == MUSEPOSE_POSITIONS:
-        logging.warning(
-            "[Champ] %s has 128 positions in its motion modules, as MusePose has, which needs scaled_linear betas and "
-            "windows of 48 frames.",
-            files.place.name,
-        )
 
 
 def _sizes(
@@ -171,6 +197,19 @@ def unet_names(sizes: UNetSizes, unet: nn.Module) -> dict[str, str]:
     """Maps the UNet's tensors to their diffusers names."""
     own = unet.state_dict().keys()
     return {name: key for name, key in comfy.utils.unet_to_diffusers(sizes.comfy()).items() if key in own}
+
+
+def controlnet_names(sizes: UNetSizes, network: nn.Module) -> dict[str, str]:
+    """Maps the ControlNet's tensors to their diffusers names."""
+    own = network.state_dict().keys()
+    names = unet_names(sizes, network)
+    hints = [int(key.split(".")[1]) for key in own if key.startswith("input_hint_block.") and key.endswith(".weight")]
+    blocks = ["conv_in", *(f"blocks.{i}" for i in range(len(hints) - 2)), "conv_out"]
+    layers = {f"controlnet_cond_embedding.{block}": f"input_hint_block.{i}" for block, i in zip(blocks, sorted(hints))}
+    count = sum(1 for key in own if re.fullmatch(r"zero_convs\.\d+\.0\.weight", key))
+    layers |= {f"controlnet_down_blocks.{i}": f"zero_convs.{i}.0" for i in range(count)}
+    layers["controlnet_mid_block"] = "middle_block_out.0"
+    return names | {f"{a}.{kind}": f"{b}.{kind}" for a, b in layers.items() for kind in ("weight", "bias")}
 
 
 def motion_names(sizes: UNetSizes, unet: nn.Module) -> dict[str, str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.latent_formats
+import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, forward_timestep_embed, timestep_embedding
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ..progress import advance
 from .attention import KeptSource, Source, TokenSource, replace_attention
 from .config import Place
+from .families import FAMILIES
 from .finite import all_finite, network_cause
 from .memory import loaded
 from .residence import Evaluation
@@ -31,8 +33,8 @@ class ReferenceUNet(UNetModel):
         replace_attention(self, operations)
         self.out = nn.Identity()
 
-    def tokens(self, latents: Tensor, context: Tensor) -> dict[Place, Tensor]:
-        """Returns norm1 of every transformer block (B, tokens, channels) at timestep 0, for scaled latents (B, 4, h,
+    def tokens(self, latents: Tensor, context: Tensor, timestep: int = 0) -> dict[Place, Tensor]:
+        """Returns norm1 of every transformer block (B, tokens, channels) at a timestep, for scaled latents (B, 4, h,
         w)."""
         seen: dict[Place, Tensor] = {}
 
@@ -46,7 +48,8 @@ class ReferenceUNet(UNetModel):
             options["block"] = place
             return forward_timestep_embed(block, x, emb, context, options, output_shape)
 
-        time = timestep_embedding(torch.zeros(len(latents), device=latents.device), self.model_channels)
+        timesteps = torch.full((len(latents),), float(timestep), device=latents.device)
+        time = timestep_embedding(timesteps, self.model_channels)
         emb = self.time_embed(time.to(latents))
         x, skips = latents, []
         for i, block in enumerate(self.input_blocks):
@@ -65,6 +68,16 @@ class ReferenceUNet(UNetModel):
 def _transformer(block: Iterable[nn.Module]) -> SpatialTransformer | None:
     """Returns the transformer of a block of the UNet; some levels have none."""
     return next((layer for layer in block if isinstance(layer, SpatialTransformer)), None)
+
+
+def transformer_channels(unet: UNetModel) -> dict[Place, int]:
+    """Returns the channels of every transformer of a UNet."""
+    places = {
+        ("input", "middle", "output")[part]: blocks
+        for part, blocks in enumerate((unet.input_blocks, [unet.middle_block], unet.output_blocks))
+    }
+    found = {(part, i): _transformer(block) for part, blocks in places.items() for i, block in enumerate(blocks)}
+    return {place: transformer.in_channels for place, transformer in found.items() if transformer is not None}
 
 
 def first_norm(transformer: SpatialTransformer, x: Tensor) -> Tensor:
@@ -88,33 +101,96 @@ class ReferenceNet:
     context_dim: int
 
 
+Tokens = dict[Place, Tensor]  # (1, tokens, channels) for every transformer that is read, on the CPU
+
+
+@dataclass(frozen=True, eq=False)
+class ChangingTokens:
+    """The tokens of an image that change with the timestep: ReferenceNet looks at it in every step."""
+
+    net: ReferenceNet
+    latents: Tensor  # (1, 4, h, w), scaled
+
+    def at(self, timestep: int, context: Tensor) -> Tokens:
+        """Returns the tokens on the device of the network, which has to be loaded."""
+        device, dtype = self.net.patcher.load_device, self.net.dtype
+        found = self.net.patcher.model.tokens(self.latents.to(device, dtype), context.to(device, dtype), timestep)
+        return {place: x for place, x in found.items() if FAMILIES[self.net.family].read_from(place)}
+
+
+def tensors_of(tokens: Tokens | ChangingTokens) -> list[Tensor]:
+    """Returns what is in memory before the sampling."""
+    return list(tokens.values()) if isinstance(tokens, dict) else [tokens.latents]
+
+
+class TokensInStep:
+    """The tokens of all images that a sampling run reads, in its present step."""
+
+    def __init__(self, model_sampling: Any, context: Tensor | None):
+        self.model_sampling, self.context = model_sampling, context
+        self.timestep = -1
+        self.seen: dict[ChangingTokens, Tokens] = {}
+
+    def of(self, tokens: Tokens | ChangingTokens, sigma: float | None) -> Tokens:
+        """Returns the tokens at a noise level; ReferenceNet sees each image once in a step, whatever the windows."""
+        if isinstance(tokens, dict):
+            return tokens
+        if self.context is None:
+            raise ValueError("ReferenceNet reads text in this model, but the conditioning has none; use Apply Champ's.")
+        timestep = 0 if sigma is None else int(self.model_sampling.timestep(torch.tensor(sigma)))
+        if timestep != self.timestep:
+            self.timestep, self.seen = timestep, {}
+        if tokens not in self.seen:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            self.seen[tokens] = tokens.at(timestep, self.context)
+        return self.seen[tokens]
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """ReferenceNet's features of one image, with strength and range."""
 
-    tokens: dict[Place, Tensor]  # (1, tokens, channels) for every transformer, on the CPU
+    tokens: Tokens | ChangingTokens
     family: str
     strength: float = 1.0
     span: Span = ALWAYS
+
+    def channels(self) -> dict[Place, int]:
+        """Returns the channels of the tokens at every place where they are read."""
+        if isinstance(self.tokens, dict):
+            return {place: tokens.shape[-1] for place, tokens in self.tokens.items()}
+        known = transformer_channels(self.tokens.net.patcher.model)
+        return {place: channels for place, channels in known.items() if FAMILIES[self.family].read_from(place)}
+
+    def networks(self) -> list[ModelPatcher]:
+        """Returns the networks that the sampling needs beside the denoiser."""
+        return [] if isinstance(self.tokens, dict) else [self.tokens.net.patcher]
 
     @property
     def clip(self) -> tuple[int, int, int] | None:
         """Frames, width and height in pixels of the only video that it fits; None if it fits all."""
         return None
 
-    def run(self, model_sampling: Any, keep: bool) -> "ReferenceRun":
-        return ReferenceRun(self, model_sampling, keep)
+    def run(self, model_sampling: Any, keep: bool, context: Tensor | None = None) -> "ReferenceRun":
+        return ReferenceRun(self, model_sampling, keep, context)
 
     def numbers(self, frames: int) -> int:
         """Counts the numbers that a run holds on the device for windows of so many frames: its keys and values."""
-        return 2 * sum(tokens.numel() for tokens in self.tokens.values())
+        if isinstance(self.tokens, dict):
+            return 2 * sum(tokens.numel() for tokens in self.tokens.values())
+        channels, pixels = self.channels(), self.tokens.latents[0, 0].numel()
+        finest = min(channels.values())  # each coarser level has twice the channels and a quarter of the tokens
+        return 2 * sum(c * pixels // (c // finest) ** 2 for c in channels.values())
 
 
 class ReferenceRun:
-    """A reference in one sampling run: its keys and values by this model's projections, computed once if `keep`."""
+    """A reference in one sampling run: its keys and values by this model's projections, computed once if `keep`, or
+    once in a step if the tokens change."""
 
-    def __init__(self, reference: Reference, model_sampling: Any, keep: bool):
+    def __init__(self, reference: Reference, model_sampling: Any, keep: bool, context: Tensor | None = None):
         self.reference = reference
+        self.step = TokensInStep(model_sampling, context)
+        self.tokens: Tokens = {}
         self.span = reference.span.in_sigmas(model_sampling)
         self.keep = keep
         self.ready: dict[Any, Source] = {}
@@ -123,10 +199,22 @@ class ReferenceRun:
         """Returns the sources that the frames of a window read at this noise level."""
         if self.reference.strength == 0 or not self.span.holds(now.level):
             return []
+        tokens = self.present(now)
         name = (now.device, now.dtype)
         if name not in self.ready:
-            self.ready[name] = self.source(self.reference.tokens, now)
+            self.ready[name] = self.source(tokens, now)
         return [self.ready[name]]
+
+    def present(self, now: Evaluation) -> Tokens:
+        """Returns the tokens of the present step, and forgets what was made of those of another one."""
+        tokens = self.step.of(self.reference.tokens, self.sigma(now))
+        if tokens is not self.tokens:
+            self.tokens, self.ready = tokens, {}
+        return tokens
+
+    def sigma(self, now: Evaluation) -> float | None:
+        """Returns the noise level if tokens change with it."""
+        return None if isinstance(self.reference.tokens, dict) or now.level is None else now.level.sigma
 
     def source(self, tokens: Mapping[Place, Tensor], now: Evaluation) -> Source:
         there = {place: x.to(now.device, now.dtype) for place, x in tokens.items()}
@@ -144,7 +232,8 @@ def encode_reference(
     span: Span = ALWAYS,
     dtype: torch.dtype | None = None,
 ) -> tuple[Reference, ...]:
-    """Encodes one reference for each of the latents (N, 4, h, w) from ComfyUI's VAE.
+    """Encodes one reference for each of the latents (N, 4, h, w) from ComfyUI's VAE, or prepares it, if ReferenceNet
+    looks at it in every step of the sampling.
 
     `clip_embeds` (1 or N, D) are CLIP vision's projected embeddings; None stands for zeros. `dtype` is the storage type
     of the tokens: the official pipeline rounds them to float16, None keeps the computed type.
@@ -162,8 +251,10 @@ def encode_reference(
             "another VAE of Stable Diffusion 1.5."
         )
     span.check("The reference")
-    context = _context(net, len(samples), clip_embeds)
     latents = comfy.latent_formats.SD15().process_in(samples)
+    if FAMILIES[net.family].every_step:
+        return tuple(Reference(ChangingTokens(net, row[None]), net.family, strength, span) for row in latents.cpu())
+    context = _context(net, len(samples), clip_embeds)
     device = net.patcher.load_device
     working = latents[0, 0].numel() * 0.15 * 1024**2  # ComfyUI's own estimate for an SD1.5 UNet
     references = []

@@ -1,6 +1,5 @@
 """The part of the sampling during which a map or a reference acts."""
 
-from functools import cached_property
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -17,9 +16,15 @@ class NoiseLevel:
     def __init__(self, sigma: float | Tensor, first: bool):
         self._sigma, self.first = sigma, first
 
-    @cached_property
+    @property
+    def is_known(self) -> bool:
+        """Whether the sigma is no longer on the device only."""
+        return isinstance(self._sigma, float)
+
+    @property
     def sigma(self) -> float:
-        return float(self._sigma)
+        self._sigma = float(self._sigma)
+        return self._sigma
 
 
 class SigmaSpan(NamedTuple):

@@ -1,5 +1,6 @@
 """Reads files of other motion tools as dicts, lists and arrays, without running anything in them."""
 
+import json
 import re
 import zlib
 from collections.abc import Callable
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..files.arrays import NAMES, array_from, dtype_of, read_npy, read_npz, to_array
+from ..files.errors import DamagedError
 from ..files.pickles import Node, Unpickler
 from ..files.room import Room
 from ..files.tensors import mapped
 from ..files.torch_files import is_tensor, read_torch, to_tensor
 from ..files.zips import Bytes, inflate
 
+JSON_BYTES = 64 << 20
 JOBLIB_ARRAY = "joblib.numpy_pickle.NumpyArrayWrapper"
 # Also joblib's arrays, and torch's tensors.
 MOTION_NAMES = rf"{NAMES}|{re.escape(JOBLIB_ARRAY)}|torch\._utils\._rebuild_tensor_v2|torch\.storage\._load_from_bytes"
@@ -72,10 +75,17 @@ def _read_torch(path: Path) -> Any:
     return read_torch(mapped(path))
 
 
+def _read_json(path: Path) -> Any:
+    if path.stat().st_size > JSON_BYTES:
+        raise DamagedError(f"it has more than {JSON_BYTES >> 20} MB, and JSON of that size cannot be read")
+    return json.loads(path.read_bytes())
+
+
 READERS: dict[str, Callable[[Path], Any]] = {
     ".npz": _read_npz,
     ".smpl": _read_npz,
     ".npy": read_npy_file,
     ".pkl": _read_joblib,
     ".pt": _read_torch,
+    ".json": _read_json,
 }

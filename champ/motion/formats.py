@@ -1,7 +1,7 @@
 """Motions on disk: our own files, and those of other tools, converted to our camera."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +14,20 @@ from ..body.smpl import SmplBody
 from ..files.errors import DamagedError, reading
 from ..files.tensors import read_safetensors
 from ..output import save_tensors, whole
-from ..progress import advance
-from .camera import CHUNK, frame_person, transform
+from ..progress import portion
+from .bvh import WHAT, read_bvh, skeleton_of
+from .camera import CAMERA_FROM_WORLD, frame_person, transform
 from .containers import READERS
+from .footing import ground_under
 from .foreign import AT_ONCE, FRAMES, SMPL_PELVIS, Z_UP, Recording, people_in
+from .joint_lists import KNOWN, as_skeleton, named_points, our_points, people_as_points, rate_in, turned
+from .joint_names import find_joints, told_joints
 from .motion import Motion
+from .retarget import read_up, retarget, stood, upwards
 from .retime import repeat, sample
 from .rotation import to_axis_angle
 
-EXTENSIONS = (".safetensors", *READERS)
+EXTENSIONS = (".safetensors", ".bvh", *READERS)
 TENSORS = ("rotations", "betas", "cam_t", "confidence")
 LATER = {"shot": torch.int64, "misfit": torch.float32, "doubt": torch.float32}  # not in all files
 KIND = "champ motion 1"
@@ -43,26 +48,40 @@ def load_motion(
     width: int = 512,
     height: int = 768,
     fps: float = 30.0,
+    joints: str = "",
 ) -> Motion:
     """Loads the motion in a file, with one frame for every frame of its video; gaps have confidence 0.
 
     `person` counts from the one who is seen longest. Width, height and fps are used where the file does not contain
     them. A motion in world axes gets a camera that sees all of it. SMPL's betas are used only for an SMPL body; every
-    other body keeps its own shape.
+    other body keeps its own shape. `joints` says which joints of a BVH file are which, where that is not known.
     """
+    return load_with_joints(path, body, person, width, height, fps, joints)[0]
+
+
+def load_with_joints(
+    path: str | Path, body: Body, person: int, width: int, height: int, fps: float, joints: str
+) -> tuple[Motion, str]:
+    """Loads a motion as `load_motion`, and tells which joints of the file were taken for ours, if it has others."""
     path = Path(path)
     if path.suffix.lower() == ".safetensors":
-        return _load_own(path)
-    people = _people(path)
-    if not people:
+        return _load_own(path), ""
+    if path.suffix.lower() == ".bvh":
+        motion, told = _load_bvh(path, body, joints)
+        return _filmed(motion, body, CAMERA_FROM_WORLD, width, height), told
+    people, points, rate = _people(path)
+    if not people and not points:
         raise ValueError(
             f"{path.name} holds no motion of Champ, AMASS, 4D-Humans, WHAM, GVHMR, TRAM, PromptHMR, ROMP or "
-            "Meshcapade; choose the file that one of these tools wrote."
+            f"Meshcapade, and no list of joints (frames, joints, 3) with {KNOWN} joints; choose the file that one of "
+            "these tools wrote."
         )
-    if not 0 <= person < len(people):
-        raise ValueError(
-            f"{path.name} has {len(people)} people, so there is no person {person}; choose 0 to {len(people) - 1}."
-        )
+    count = len(people or points)
+    if not 0 <= person < count:
+        raise ValueError(f"{path.name} has {count} people, so there is no person {person}; choose 0 to {count - 1}.")
+    if not people:
+        motion, told = _from_points(path, points[person], rate or fps, body, joints)
+        return _filmed(motion, body, CAMERA_FROM_WORLD, width, height), told
     with reading(path, *FOREIGN):
         seen = people[person]()
         del people  # this also releases everything read from the file
@@ -70,9 +89,58 @@ def load_motion(
         world, repeats = seen.world, seen.repeats
         del seen
     if world is not None:
-        motion = transform(motion, body, world, torch.zeros(3))
-        motion = frame_person(motion, body, width, height)
-    return repeat(motion, repeats) if repeats > 1 else motion
+        motion = _filmed(motion, body, world, width, height)
+    return (repeat(motion, repeats) if repeats > 1 else motion), ""
+
+
+def _filmed(motion: Motion, body: Body, world: Tensor, width: int, height: int) -> Motion:
+    """Returns a motion in a world, of which `world` makes a camera's axes, with a camera that sees all of it."""
+    return frame_person(transform(motion, body, world, torch.zeros(3)), body, width, height)
+
+
+def _load_bvh(path: Path, body: Body, joints: str) -> tuple[Motion, str]:
+    with portion(0, 1, 4):
+        clip = read_bvh(path)
+    up, joints = read_up(joints)
+    tree = clip.tree()
+    found = find_joints(tree, path.name, joints)
+    with portion(1, 1, 4):
+        skeleton = skeleton_of(clip, tree, found)
+    with portion(2, 1, 4), _understanding(path, WHAT[1]):
+        rotations, root = retarget(skeleton, body, up)
+        motion = _in_world(rotations, root, body, clip.fps, "BVH")
+    return motion, f"Joints:\n{told_joints(found, tree)}"
+
+
+def _from_points(path: Path, points: np.ndarray, fps: float, body: Body, joints: str) -> tuple[Motion, str]:
+    said_up, _ = read_up(joints)
+    with reading(path, *FOREIGN):
+        name, at, seen = named_points(points)
+        skeleton = as_skeleton(at, fps)
+        up = upwards(skeleton, said_up)
+        ours = our_points(body, skin="nose" in at)
+        turns = turned(at, ours, up)
+    with _understanding(path, FOREIGN[1]):
+        rotations, root = stood(skeleton, turns, up, body, ours)
+        motion = _in_world(rotations, root, body, fps, f"{name} joints")
+    return replace(motion, confidence=seen.float()), f"{points.shape[1]} joints, as {name} has them"
+
+
+def _in_world(rotations: Tensor, root: Tensor, body: Body, fps: float, source: str) -> Motion:
+    """Returns a motion in a world with y up, without a camera."""
+    seen = torch.ones(len(root))
+    motion = Motion(rotations, body.betas, root, SIDE, SIDE, SIDE, fps, seen, source)
+    _check(motion)
+    return motion
+
+
+@contextmanager
+def _understanding(path: Path, advice: str) -> Iterator[None]:
+    """Says what a skeleton lacks. Other errors inside, such as that of a user who cancels, go through."""
+    try:
+        yield
+    except DamagedError as error:
+        raise ValueError(f"{path.name} cannot be read as a motion: {error}; {advice}.") from None
 
 
 def save_motion(path: str | Path, motion: Motion) -> None:
@@ -92,11 +160,7 @@ def save_amass(path: str | Path, motion: Motion, body: Body) -> None:
     rest = shaped.rest().joints[0, 0]
     root = Z_UP.T @ motion.rotations[:, 0]
     pelvis = (rest + motion.cam_t) @ Z_UP
-    lowest = -math.inf
-    for start in range(0, len(motion), CHUNK):
-        lowest = max(lowest, motion[start : start + CHUNK].posed(body).vertices[..., 1].amax().item())
-        advance(min(start + CHUNK, len(motion)), len(motion))
-    pelvis = pelvis - torch.stack([pelvis[0, 0], pelvis[0, 1], pelvis.new_tensor(-lowest)])
+    pelvis = pelvis - torch.stack([pelvis[0, 0], pelvis[0, 1], pelvis.new_tensor(-ground_under(motion, body))])
     smpl = isinstance(body, SmplBody)
     betas = np.zeros(16)
     betas[:10] = shaped.betas[:10] if smpl else 0
@@ -156,12 +220,16 @@ def _check(motion: Motion) -> None:
         raise DamagedError("it has betas that no body has")
 
 
-def _people(path: Path) -> list[Callable[[], Recording]]:
+def _people(path: Path) -> tuple[list[Callable[[], Recording]], list[np.ndarray], float | None]:
+    """Returns the people in a file: with rotations, or else as joints (F, J, 3), with the frames per second that the
+    file says."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(f"{path.name} is not a motion: choose a file that ends in {', '.join(EXTENSIONS)}.")
     with reading(path, *FOREIGN):
-        return people_in(reader(path), path)
+        values = reader(path)
+        people = people_in(values, path)
+        return people, [] if people else people_as_points(values), rate_in(values)
 
 
 def _to_motion(seen: Recording, body: Body, width: int, height: int, fps: float) -> Motion:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..body.body import Body
+from ..progress import advance
 from .motion import Motion
 
 PLACEMENTS = ("follow", "pin", "keep")
@@ -18,6 +19,16 @@ AT_ONCE = 64  # frames whose vertices are made together
 ROUNDS = 4  # of moving a motion into the picture: perspective makes the first way inexact
 
 
+@dataclass(frozen=True)
+class ByHand:
+    """How a motion is moved in its picture: to the right and down, as parts of the picture's width and height, and its
+    size."""
+
+    right: float = 0.0
+    down: float = 0.0
+    size: float = 1.0
+
+
 def transfer(
     driving: Motion,
     reference: Motion,
@@ -25,6 +36,7 @@ def transfer(
     placement: str = "follow",
     figure_scale: float = 0.0,
     match: str = "floor",
+    by_hand: ByHand = ByHand(),
 ) -> Motion:
     """Returns the driving poses with the reference's betas (Champ's equation 3), in front of the reference's camera.
 
@@ -32,7 +44,7 @@ def transfer(
     and follows the driving path, in steps of the reference's size. "pin" stays at the reference's place, as the
     official tool does. "keep" keeps the driving camera and path. `figure_scale` is added to the second beta: larger is
     slimmer. `match` says what of the reference is met: the "floor" under it, also where it kneels or
-    sits, or the height of its "pelvis".
+    sits, or the height of its "pelvis". At last the motion is moved `by_hand`.
     """
     if match not in MATCHES:
         raise ValueError(f"There is nothing to match called {match!r}; choose from {', '.join(MATCHES)}.")
@@ -45,7 +57,7 @@ def transfer(
     # The root joint lies at rest pelvis + cam_t, whatever the pose.
     path = driving_pelvis + driving.cam_t
     if placement == "keep":
-        return replace(driving, betas=betas, cam_t=path - pelvis)
+        return reposition(replace(driving, betas=betas, cam_t=path - pelvis), body, by_hand)
     place = body.with_betas(reference.betas).rest().joints[0, 0] + reference.cam_t[0]
     way = torch.zeros_like(path)
     if placement == "follow":
@@ -65,7 +77,23 @@ def transfer(
         step = max(1, math.ceil(BEGINNING * moved.fps / LOOKED_AT))
         drop = lowest(reference[:1], body) - lowest(moved[: round(BEGINNING * moved.fps) + 1 : step], body)
         moved = replace(moved, cam_t=moved.cam_t + drop * moved.cam_t.new_tensor([0.0, 1.0, 0.0]))
-    return moved
+    return reposition(moved, body, by_hand)
+
+
+def reposition(motion: Motion, body: Body, by_hand: ByHand) -> Motion:
+    """Moves the point of the floor below the pelvis of the first frame in the picture, and all frames with it. The size
+    is a matter of the distance to the camera."""
+    if by_hand == ByHand():
+        return motion
+    x, _, z = (body.with_betas(motion.betas).rest().joints[0, 0] + motion.cam_t[0]).tolist()
+    y = float(lowest(motion[:1], body))
+    away = z / by_hand.size
+    right, down = (
+        part * pixels * away / motion.focal
+        for part, pixels in ((by_hand.right, motion.width), (by_hand.down, motion.height))
+    )
+    way = [x / by_hand.size - x + right, y / by_hand.size - y + down, away - z]
+    return replace(motion, cam_t=motion.cam_t + motion.cam_t.new_tensor(way))
 
 
 def lowest(motion: Motion, body: Body) -> Tensor:
@@ -122,6 +150,7 @@ def extent(motion: Motion, body: Body) -> tuple[Tensor, Tensor]:
     """The least and the largest pixel (2,) that any vertex reaches in any frame."""
     lows, highs = [], []
     for start in range(0, len(motion), AT_ONCE):
+        advance(start, len(motion))
         part = motion[start : start + AT_ONCE]
         pixels = part.project(part.posed(body).vertices).flatten(0, 1)
         lows.append(pixels.amin(0))

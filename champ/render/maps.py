@@ -93,7 +93,7 @@ def hit_normals(hits: Hits, vertices: Tensor, faces: Tensor) -> Tensor:
 
     def at(hits: Hits) -> Tensor:
         first = hits.frame * vertices.shape[1]
-        return _unit(_interpolate(normals, first, faces, hits.face, hits.barycentric)) * (hits.outward * 2 - 1)
+        return _unit(interpolate_corners(normals, first, faces, hits)) * (hits.outward * 2 - 1)
 
     return torch.cat([at(part) for part in hits.blocks()], 1).t()
 
@@ -123,17 +123,17 @@ def semantic_levels(hits: Hits, faces: Tensor, labels: Tensor) -> Tensor:
     blended = mixed.index_select(0, hits.face).nonzero()[:, 0]
 
     def at(part: Tensor) -> Tensor:
-        face, weights = hits.face.index_select(0, part), hits.barycentric.index_select(1, part)
-        return to_levels(to_srgb(_interpolate(colors, 0, faces, face, weights)))
+        these = hits._replace(face=hits.face.index_select(0, part), barycentric=hits.barycentric.index_select(1, part))
+        return to_levels(to_srgb(interpolate_corners(colors, 0, faces, these)))
 
     parts = [at(part) for part in blended.split(block_size(faces.device))]
     return levels.index_copy_(0, blended, torch.cat(parts, 1).t().contiguous())
 
 
-def _interpolate(values: Tensor, first: Tensor | int, faces: Tensor, face: Tensor, weights: Tensor) -> Tensor:
+def interpolate_corners(values: Tensor, first: Tensor | int, faces: Tensor, hits: Hits) -> Tensor:
     """Interpolates values (3, N) between the corners; `values` (3, V) holds a frame's from column `first` on."""
-    corners = faces.index_select(0, face).t() + first
-    a, b, c = (values.index_select(1, corner) * weight for corner, weight in zip(corners, weights))
+    corners = faces.index_select(0, hits.face).t() + first
+    a, b, c = (values.index_select(1, corner) * weight for corner, weight in zip(corners, hits.barycentric))
     return a + b + c
 
 

@@ -11,16 +11,21 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
+from ..model.families import CHAMP, FAMILIES
 from ..model.residence import rows_of, stretches
 from ..model.span import LEVEL, NoiseLevel
+from ..progress import advance
 from .windows import MOVING, SCHEDULES, WEIGHTS
 
 
 def with_windows(
-    model: ModelPatcher, length: int = 24, overlap: int = 4, schedule: str = "looped", weights: str = "flat"
+    model: ModelPatcher, length: int = 0, overlap: int = 4, schedule: str = "looped", weights: str = "flat"
 ) -> ModelPatcher:
-    """Returns the model, set to denoise `length` frames at a time; the defaults are the official ones."""
+    """Returns the model, set to denoise `length` frames at a time; the defaults are the official ones, and 0 takes the
+    length that the model's family was made for."""
     limit = getattr(model.model.diffusion_model, "max_frames", None)
+    if length == 0:
+        length = FAMILIES[getattr(model.model, "family", CHAMP)].window
     if limit is not None and length > limit:
         raise ValueError(
             f"The motion modules know windows of up to {limit} frames but were given {length}; choose a shorter window."
@@ -38,6 +43,14 @@ def with_windows(
     patched.remove_wrappers_with_key(kind, "champ_windows")
     patched.add_wrapper_with_key(kind, "champ_windows", one_run)
     return patched
+
+
+def window_count(model: ModelPatcher, frames: int) -> int:
+    """Returns how many windows a step has, as far as it is known."""
+    handler = model.model_options.get("context_handler")
+    if not isinstance(handler, Aggregation) or frames <= handler.context_length:
+        return 1
+    return len(handler.windows(frames, 0))
 
 
 class Window(comfy.context_windows.ContextWindowABC):
@@ -76,9 +89,8 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
             return False
         return len(x_in) > self.context_length
 
-    def windows(self, frames: int, step: Callable[[], int]) -> list[Window]:
-        number = step() if self.schedule in MOVING else 0
-        lists = SCHEDULES[self.schedule](frames, self.context_length, self.context_overlap, number)
+    def windows(self, frames: int, step: int) -> list[Window]:
+        lists = SCHEDULES[self.schedule](frames, self.context_length, self.context_overlap, step)
         return [Window(indices, frames) for indices in lists]
 
     def execute(self, calc_cond_batch: Callable, model, conds, x_in, timestep, model_options) -> list[Tensor]:
@@ -86,9 +98,12 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
         total = x_in.new_zeros(len(x_in), *[1] * (x_in.ndim - 1))
         run = self.run or Run()
         given = model_options.get("transformer_options", {})
-        level = given.get(LEVEL) or NoiseLevel(timestep[0], run.first)
-        run.first = False
-        for window in self.windows(len(x_in), lambda: current_step(level, run.known(given["sample_sigmas"]))):
+        level = given.get(LEVEL) or NoiseLevel(timestep[0], run.evaluations == 0)
+        step = run.step(level, given["sample_sigmas"], self.schedule in MOVING)
+        steps = len(given["sample_sigmas"]) - 1
+        windows = self.windows(len(x_in), step)
+        for i, window in enumerate(windows):
+            advance(step * len(windows) + i, steps * len(windows))
             comfy.model_management.throw_exception_if_processing_interrupted()
             told = {LEVEL: level, "context_window": window}  # the window for other packs, too
             if "easycache" in given:
@@ -133,16 +148,19 @@ class Run:
     """What the windows of one sampling run keep from step to step."""
 
     def __init__(self) -> None:
-        self.first = True
+        self.evaluations = 0
         self.controls: dict[tuple[int, ...], dict[int, Any]] = {}  # ControlNets cut to each window
         self._weights: dict[int, Tensor] = {}
         self._sigmas: list[float] = []
         self._easy_caches: dict[tuple[int, ...], Any] = {}
 
-    def known(self, sigmas: Tensor) -> list[float]:
-        """Returns the sigmas of the sampling, which are read from the device once."""
-        self._sigmas = self._sigmas or sigmas.cpu().tolist()
-        return self._sigmas
+    def step(self, level: NoiseLevel, sigmas: Tensor, exact: bool) -> int:
+        """Returns the number of the step. If nobody has told the noise level and it need not be exact, evaluations are
+        counted instead: the level would have to be read from the device."""
+        self._sigmas = self._sigmas or sigmas.cpu().tolist()  # once a run
+        counted = min(self.evaluations, max(0, len(self._sigmas) - 2))
+        self.evaluations += 1
+        return current_step(level, self._sigmas) if exact or level.is_known else counted
 
     def easy_cache(self, theirs: Any, window: Window, model_sampling: Any) -> Any:
         """Returns a state of ComfyUI's EasyCache for each window; its own is one for all."""

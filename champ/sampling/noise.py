@@ -18,6 +18,17 @@ class OfficialNoise:
         return torch.randn(1, channels, frames, height, width, generator=generator)[0].movedim(1, 0).contiguous()
 
 
+class RepeatedNoise(OfficialNoise):
+    """Noise as MagicAnimate's pipeline has it: that of 16 frames, again and again."""
+
+    PERIOD = 16
+
+    def generate_noise(self, latent: dict[str, Any]) -> Tensor:
+        frames, *shape = latent["samples"].shape
+        drawn = super().generate_noise({"samples": torch.empty(self.PERIOD, *shape)})
+        return drawn[torch.arange(frames) % self.PERIOD]
+
+
 class FrameNoise:
     """Independent noise per frame, whatever the clip's length: a part of a clip gets the same noise as in the whole.
 
@@ -51,4 +62,5 @@ NOISES: dict[str, type[FrameNoise | OfficialNoise]] = {
     "per frame": FrameNoise,
     "official": OfficialNoise,
     "same in every frame": SameNoise,
+    "every 16 frames": RepeatedNoise,
 }

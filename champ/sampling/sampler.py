@@ -32,7 +32,8 @@ def targets(sigmas: Tensor, model_sampling: Any) -> tuple[list[float], list[floa
     there = abar[1:].tolist()
     timesteps = [int(model_sampling.timestep(sigma)) if sigma > 0 else -1 for sigma in sigmas]
     known = torch.cat([model_sampling.sigmas.cpu(), sigmas.new_zeros(1)])[timesteps].to(sigmas)
-    jump = official_jump(timesteps, len(alphas)) if torch.allclose(known, sigmas) else None
+    official = model_sampling.zsnr and torch.allclose(known, sigmas)
+    jump = official_jump(timesteps, len(alphas)) if official else None
     if jump:
         there = [float(alphas[t - jump]) if t >= jump else 1.0 for t in timesteps[:-1]]
     return abar[:-1].tolist(), there
@@ -47,8 +48,8 @@ def at_level(extra_args: dict[str, Any], level: NoiseLevel) -> dict[str, Any]:
 
 @torch.no_grad()
 def sample_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None):
-    """Steps x_s = sqrt(alpha_bar_s) x0 + sqrt(1 - alpha_bar_s) eps, with x0 and eps from the model's v at x_t (eta =
-    0).
+    """Steps x_s = sqrt(alpha_bar_s) x0 + sqrt(1 - alpha_bar_s) eps, with x0 and eps from the model's prediction at x_t
+    (eta = 0).
 
     ComfyUI's x is x_t sqrt(1 + sigma^2). Its denoised picture is sqrt(alpha_bar) x_t - sqrt(1 - alpha_bar) v, with the
     alpha_bar of a finite sigma. At the step without signal (alpha_bar = 0) this is undone: x0 = -v, eps = x_t.

@@ -1,4 +1,4 @@
-"""The noise schedule: zero terminal SNR, linear or scaled-linear betas, and the official (trailing) timesteps."""
+"""The noise schedule: linear or scaled-linear betas, zero terminal SNR or not, and the official timesteps."""
 
 from typing import Any
 
@@ -7,16 +7,23 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..model.denoiser import BETAS, model_sampling
+from ..model.denoiser import BETAS, champ_model, model_sampling
+from ..model.families import FAMILIES
+
+OFFICIAL = "official"
+BETA_SCHEDULES = (OFFICIAL, *BETAS)
 
 
-def with_betas(model: ModelPatcher, betas: str) -> ModelPatcher:
-    """Returns the model with another beta schedule: "linear" as in the official inference, or "scaled_linear" as in its
-    training."""
-    if betas not in BETAS:
-        raise ValueError(f"There is no beta schedule called {betas!r}; choose from {', '.join(BETAS)}.")
+def with_betas(model: ModelPatcher, betas: str = OFFICIAL) -> ModelPatcher:
+    """Returns the model with another beta schedule: "official", which is that of its family's inference, "linear" or
+    "scaled_linear"."""
+    if betas not in BETA_SCHEDULES:
+        raise ValueError(f"There is no beta schedule called {betas!r}; choose from {', '.join(BETA_SCHEDULES)}.")
+    family = champ_model(model).family
     patched = model.clone()
-    patched.add_object_patch("model_sampling", model_sampling(betas))
+    patched.add_object_patch(
+        "model_sampling", model_sampling(FAMILIES[family].betas if betas == OFFICIAL else betas, family)
+    )
     return patched
 
 
@@ -34,6 +41,13 @@ def trailing_timesteps(steps: int, total: int = 1000) -> list[int]:
         raise ValueError(f"{steps} steps are not possible; choose from 1 to {total}.")
     # Rounding makes this range one too long for some counts, such as 61; the scheduler would then step to "-1".
     return (np.arange(total, 0, -total / steps).round().astype(int) - 1).tolist()[:steps]
+
+
+def leading_timesteps(steps: int, total: int = 1000) -> list[int]:
+    """Returns n * (total // steps) + 1 from the last n to 0: diffusers' "leading" spacing with an offset of 1."""
+    if not 1 <= steps < total:
+        raise ValueError(f"{steps} steps are not possible; choose from 1 to {total - 1}.")
+    return [n * (total // steps) + 1 for n in range(steps)][::-1]
 
 
 def official_jump(timesteps: list[int], total: int = 1000) -> int | None:
@@ -54,7 +68,7 @@ def official_jump(timesteps: list[int], total: int = 1000) -> int | None:
     return best and total // best
 
 
-def trailing_sigmas(sampling: Any, steps: int, denoise: float = 1.0) -> Tensor:
+def official_sigmas(sampling: Any, steps: int, denoise: float = 1.0) -> Tensor:
     """Returns the sigmas of the official timesteps and a final 0; if denoise < 1, the last `steps` of a longer
     schedule."""
     if not 0 <= denoise <= 1:
@@ -62,7 +76,8 @@ def trailing_sigmas(sampling: Any, steps: int, denoise: float = 1.0) -> Tensor:
     if denoise == 0:
         return torch.empty(0)
     sigmas = sampling.sigmas.cpu()
-    total = min(int(steps / denoise), len(sigmas))
+    trailing = sampling.zsnr  # without zero terminal SNR, the official spacing is the leading one
+    total = min(int(steps / denoise), len(sigmas) if trailing else len(sigmas) - 1)
     kept = min(steps, max(1, round(total * denoise)))
-    timesteps = trailing_timesteps(total, len(sigmas))
+    timesteps = (trailing_timesteps if trailing else leading_timesteps)(total, len(sigmas))
     return torch.cat([sigmas[timesteps], sigmas.new_zeros(1)])[-(kept + 1) :]

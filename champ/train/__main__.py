@@ -1,4 +1,4 @@
-"""python -m champ.train: prepare synthetic samples, encode them, train the two stages, export."""
+"""python -m champ.train: prepare synthetic samples, encode them, train the two stages, distil, export."""
 
 # ruff: noqa: E402 - ComfyUI must be found, and be told to use the CPU where there is nothing else, before its import.
 import argparse

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from ..model.checkpoint import ENCODED_MAPS
+from ..model.families import ENCODED_MAPS
 from ..output import save_tensors
 from ..progress import advance
 from .latents import ImageCodec

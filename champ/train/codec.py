@@ -70,7 +70,8 @@ class Codec(nn.Module):
 
     @classmethod
     def of(cls, mean: Tensor, basis: Tensor, seed: int = 0) -> "Codec":
-        """With `mean` (3, 8, 8) and orthogonal `basis` (4, 3, 8, 8) of blocks: block = mean + latents * basis."""
+        """Makes a codec from `mean` (3, 8, 8) and orthogonal `basis` (4, 3, 8, 8) of blocks: block = mean + latents *
+        basis."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             codec = cls()
@@ -130,7 +131,7 @@ class Codec(nn.Module):
 
 
 def _start(network: nn.Sequential) -> list[nn.Conv2d]:
-    """Random weights, and blocks that add nothing at first; the layers between the blocks."""
+    """Sets random weights, with blocks that add nothing at first; returns the layers between the blocks."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -148,8 +149,8 @@ def _carry(layer: nn.Conv2d, channels: int) -> None:
 
 
 def block_basis(pictures: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (3, 8, 8) and the CHANNELS strongest principal components of the blocks of uint8 pictures (N, H, W, 3), as
-    long as their standard deviation."""
+    """Returns mean (3, 8, 8) and the CHANNELS strongest principal components of the blocks of uint8 pictures (N, H, W,
+    3), as long as their standard deviation."""
     blocks = F.unfold(pictures.permute(0, 3, 1, 2).float() / 255, 8, stride=8).transpose(1, 2).reshape(-1, 192)
     mean = blocks.mean(0)
     covariance = (blocks - mean).T @ (blocks - mean) / len(blocks)
@@ -160,8 +161,8 @@ def block_basis(pictures: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def codec_loss(codec: Codec, latents: Tensor, colours: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean absolute error of colours and of their differences between neighbours, weighted by pixel (B, 1, H, W), and
-    the decoded colours."""
+    """Computes the mean absolute error of colours and of their differences between neighbours, weighted by pixel (B,
+    1, H, W), and the decoded colours."""
     decoded = codec.decode(latents).float()
     error = decoded - colours
     edges = sum(((error.diff(dim=d)).abs() * weight.narrow(d, 1, weight.shape[d] - 1)).mean() for d in (2, 3))
@@ -169,8 +170,8 @@ def codec_loss(codec: Codec, latents: Tensor, colours: Tensor, weight: Tensor) -
 
 
 def picture_batches(files: list[Path], batch: int, seed: int, crop: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pictures (B, H, W, 3) of samples in files, targets and references, shuffled without end, and how much more than
-    the room each pixel counts (B, H, W); with `crop` squares of so many pixels, around what counts most."""
+    """Yields pictures (B, H, W, 3) of samples in files, targets and references, shuffled without end, and how much
+    more than the room each pixel counts (B, H, W); with `crop` squares of so many pixels, around what counts most."""
     pictures, counts = [], []
     for pack in read_packs(files, ("pictures", "masks", "reference", "reference_mask")):
         pictures += [pack["pictures"].flatten(0, 1), pack["reference"]]
@@ -188,7 +189,8 @@ def picture_batches(files: list[Path], batch: int, seed: int, crop: int = 0) -> 
 
 
 def read_surfaces(files: list[Path]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Where on the figure the blocks of targets and references (N, h, w, 4) are, of files that say so."""
+    """Yields which point of the figure each block of targets and references (N, h, w, 4) shows, for files that say
+    so."""
     for file in files:
         pack, _ = read_pack(file)
         if set(SURFACES) <= set(pack):
@@ -202,7 +204,8 @@ def in_head(surface: Tensor) -> Tensor:
 
 
 def cropped(pictures: Tensor, counts: Tensor, side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A square of each picture around a pixel drawn from what counts: the head in half of them, where there is one."""
+    """Cuts a square of each picture around a pixel drawn from what counts: the head in half of them, where there is
+    one."""
     squares = []
     for picture, count in zip(pictures, counts):
         most = count.amax() if torch.rand((), generator=generator) < 0.5 else count.amax().clamp_max(1)
@@ -216,7 +219,7 @@ def cropped(pictures: Tensor, counts: Tensor, side: int, generator: torch.Genera
 
 
 def spread_loss(latents: Tensor) -> Tensor:
-    """Penalty that is zero for latents of mean 0 and variance 1 in each channel."""
+    """Computes a penalty that is zero for latents of mean 0 and variance 1 in each channel."""
     power, mean = latents.square().mean((0, 2, 3)), latents.mean((0, 2, 3))
     return (power - 1 - power.log() + mean.square()).sum()
 
@@ -262,7 +265,7 @@ def train_codec(
 
 
 def to_taesd(codec: Codec) -> dict[str, Tensor]:
-    """The file that ComfyUI's VAE loader takes: each layer in the corner of its full-size one, all else zero."""
+    """Makes the file that ComfyUI's VAE loader takes: each layer in the corner of its full-size one, all else zero."""
     state = {"vae_scale": torch.tensor(SCALE), "vae_shift": torch.tensor(0.0)}
     for name, layer, *shape in _places(codec):
         state[f"{name}.weight"] = torch.zeros(*shape, 3, 3)
@@ -276,8 +279,8 @@ def to_taesd(codec: Codec) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def from_taesd(state: Mapping[str, Tensor]) -> Codec | None:
-    """The codec that `to_taesd` has written, which is more than four times as fast as the full-size networks; None if
-    this is anything else."""
+    """Reads the codec that `to_taesd` has written, which is more than four times as fast as the full-size networks;
+    None if this is anything else."""
     codec = Codec()
     if any(name not in state or state[name].shape != value.shape for name, value in to_taesd(codec).items()):
         return None
@@ -295,8 +298,9 @@ def _corner(large: Tensor, small: Tensor) -> Tensor:
 
 
 def _places(codec: Codec) -> Iterator[tuple[str, nn.Conv2d | None, int, int]]:
-    """TAESD's layers: name, the layer of the codec that is laid into it, channels out and in. TAESD has a third block
-    at every size and one at full size, which do nothing here, and its decoder begins with the limiter of latents."""
+    """Yields TAESD's layers: name, the layer of the codec that is laid into it, channels out and in. TAESD has a third
+    block at every size and one at full size, which do nothing here, and its decoder begins with the limiter of
+    latents."""
     yield from _places_of(codec.encoder, "taesd_encoder", 0, single_block_after=1)
     yield from _places_of(codec.decoder, "taesd_decoder", 1, single_block_after=len(codec.decoder) - 2)
 

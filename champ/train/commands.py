@@ -21,6 +21,7 @@ from . import evaluate
 from .batches import Batch, PreparedSamples, Samples, encode_packs
 from .codec import Codec, block_basis, picture_batches, to_taesd, train_codec
 from .data import FolderSamples
+from .distill import Distillation, Distiller
 from .export import export
 from .fresh import fresh_networks
 from .latents import ImageCodec
@@ -36,8 +37,13 @@ from .trainer import Settings, Trainer
 
 Group = TypeVar("Group")
 
-OFFICIAL_SIZE = {"stage1": 768, "stage2": 512}
-OFFICIAL_FRAMES = {"stage1": 1, "stage2": 24}
+OFFICIAL_SIZE = {"stage1": 768, "stage2": 512, "distill": 512}
+OFFICIAL_FRAMES = {"stage1": 1, "stage2": 24, "distill": 24}
+HELP = (
+    "train the appearance on pictures",
+    "train motion modules on clips",
+    "train a checkpoint set to need few steps and no guidance",
+)
 REPORT = 25  # steps between two lines on the screen
 
 
@@ -78,8 +84,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--vae", type=Path, required=True, help="a VAE that ComfyUI loads, or a Codec's weights")
     command.set_defaults(run=run_encode)
 
-    for stage in STAGES:
-        help_text = "train the appearance on pictures" if stage == "stage1" else "train motion modules on clips"
+    for stage, help_text in zip(STAGES, HELP):
         command = commands.add_parser(stage, help=help_text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
         add_stage(command, stage)
         command.set_defaults(run=run_stage, stage=stage)
@@ -137,12 +142,14 @@ def add_stage(command: argparse.ArgumentParser, stage: str) -> None:
             default=[8, 16, 32, 32],
             help="channels of new encoders; official: 16 32 96 256",
         )
+    elif stage == "distill":
+        command.add_argument("--init", type=Path, required=True, help="the checkpoint set to distil")
     else:
         command.add_argument("--init", type=Path, required=True, help="the checkpoint set of stage 1")
         command.add_argument("--motion", type=Path, help="motion modules of AnimateDiff to start from")
         command.add_argument("--positions", type=int, default=32, help="longest window of new motion modules")
         command.add_argument("--middle", action="store_true", help="new motion modules: also one in the middle")
-    for group in (Settings, Objective):
+    for group in (Settings, Objective, *([Distillation] if stage == "distill" else [])):
         for field in fields(group):
             command.add_argument(
                 "--" + field.name.replace("_", "-"),
@@ -205,14 +212,14 @@ def run_export(options: argparse.Namespace) -> None:
 
 def run_stage(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
-    networks = pictures_start(options) if options.stage == "stage1" else clips_start(options)
+    networks = START[options.stage](options)
     model = Champ(networks)
     choose_parameters(model, options.stage, options.stage == "stage1" and options.freeze)
     if options.checkpointing:
         recompute(model)
     codec = ImageCodec(options.vae)
     samples = find_samples(options, codec)
-    trainer = Trainer(model, samples, chosen(Objective, options), chosen(Settings, options), options.out)
+    trainer = make_trainer(options, model, samples)
     if options.precision == "bf16" and trainer.accelerator.device.type == "cpu" and (times := bf16_slowdown()) > 1.5:
         print(f"This CPU takes {times:.0f} times as long in bf16 as in float32; leave out --precision bf16.")
     held_out = find_held_out(options, codec)
@@ -226,6 +233,13 @@ def run_stage(options: argparse.Namespace) -> None:
             save_picture(options.out / f"preview_{trainer.step:06}.png", sheet.numpy())
 
     trainer.run(options.save_every, speedometer(), lambda: trainer.with_mean(save))
+
+
+def make_trainer(options: argparse.Namespace, model: Champ, samples: Samples) -> Trainer:
+    common = model, samples, chosen(Objective, options), chosen(Settings, options), options.out
+    if options.stage == "distill":
+        return Distiller(*common, distillation=chosen(Distillation, options))
+    return Trainer(*common)
 
 
 def chosen(group: Callable[..., Group], options: argparse.Namespace) -> Group:
@@ -251,6 +265,14 @@ def clips_start(options: argparse.Namespace) -> Networks:
     if options.motion:
         return load_networks(options.init, options.motion)
     return with_new_motion(load_networks(options.init, "none"), options.positions, options.middle, options.seed)
+
+
+def distilled_start(options: argparse.Namespace) -> Networks:
+    """Makes the networks at the start of distillation: the whole set, or all but motion modules for pictures."""
+    return load_networks(options.init, "set" if options.frames > 1 else "none")
+
+
+START = {"stage1": pictures_start, "stage2": clips_start, "distill": distilled_start}
 
 
 def find_samples(options: argparse.Namespace, codec: ImageCodec) -> Samples:

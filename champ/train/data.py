@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from ..files.pictures import read_picture
-from ..model.checkpoint import ENCODED_MAPS
+from ..model.families import ENCODED_MAPS
 from ..model.images import clip_vision_input
 from ..output import is_part
 from ..render.folder import list_frames
@@ -37,7 +37,7 @@ class Video:
 
 
 def find_videos(folder: Path) -> list[Video]:
-    """The videos in a folder: itself, or each folder below it that has images/."""
+    """Finds the videos in a folder: itself, or each folder below it that has images/."""
     found = [path for path in folder.rglob("images") if path.is_dir()]
     found = sorted(path.parent for path in found if not any(map(is_part, path.parts)))
     if not found:
@@ -83,7 +83,7 @@ class FolderSamples:
         return len(self.videos)
 
     def read(self, indices: Sequence[int], generator: torch.Generator) -> dict[str, Tensor]:
-        """uint8 pictures: images, maps and mask (B, F, H, W, 3), and the reference (B, H, W, 3)."""
+        """Reads uint8 pictures: images, maps and mask (B, F, H, W, 3), and the reference (B, H, W, 3)."""
         clips = [self._clip(self.videos[i], generator) for i in indices]
         return {name: torch.stack([clip[name] for clip in clips]) for name in clips[0]}
 

@@ -76,13 +76,13 @@ def sampled(networks: Networks, codec: ImageCodec, sampling: Sampling) -> Method
 
 
 def off_the_room(pictures: Tensor, *rooms: Tensor) -> Tensor:
-    """(F, H, W) bool: where pictures (F, H, W, 3) differ from each of these of the room without its person; the largest
-    connected region, because what is wrong in the room is not the person."""
+    """Returns (F, H, W) bool: where pictures (F, H, W, 3) differ from each of these of the room without its person;
+    the largest connected region, because what is wrong in the room is not the person."""
     return torch.stack([_largest(frame.byte()) for frame in apart_from(pictures, rooms)])
 
 
 def apart_from(pictures: Tensor, rooms: Sequence[Tensor]) -> Tensor:
-    """(F, H, W) bool: where pictures (F, H, W, 3) differ from each of the rooms."""
+    """Returns (F, H, W) bool: where pictures (F, H, W, 3) differ from each of the rooms."""
     return torch.stack([(pictures.int() - room.int()).abs().amax(-1) for room in rooms]).amin(0) > DIFFERS
 
 
@@ -94,7 +94,8 @@ def _largest(mask: Tensor) -> Tensor:
 
 
 def rooms_of(clip: Sample, codec: ImageCodec | None = None) -> list[Tensor]:
-    """The room behind the person, and as the codec shows it, so that the codec's errors are not taken for a person."""
+    """Returns the room behind the person, and the same through the codec, so that the codec's errors are not taken for
+    a person."""
     room = draw_room(clip.actor, clip.motion, clip.up)
     return [room] if codec is None else [room, codec.decode(codec.encode(room))]
 
@@ -126,13 +127,13 @@ def _between_ends(line: Tensor) -> Tensor:
 
 
 def details(pictures: Tensor, width: float) -> Tensor:
-    """(F, H, W) of uint8 (F, H, W, 3): brightness without what is as wide as `width` pixels and more."""
+    """Returns the brightness (F, H, W) of uint8 (F, H, W, 3) without structures as wide as `width` pixels and more."""
     grey = [cv2.cvtColor(picture.numpy(), cv2.COLOR_RGB2GRAY).astype(np.float32) for picture in pictures]
     return torch.from_numpy(np.stack([one - cv2.GaussianBlur(one, (0, 0), width) for one in grey]))
 
 
 def correlation(made: Tensor, true: Tensor, mask: Tensor) -> Tensor:
-    """Pearson's, of values (F, H, W) of each frame where its mask is; NaN where there is none."""
+    """Computes Pearson's correlation of values (F, H, W) inside each frame's mask; NaN where the mask is empty."""
     found = []
     for a, b, m in zip(made.double(), true.double(), mask):
         a, b = a[m] - a[m].mean(), b[m] - b[m].mean()
@@ -141,7 +142,8 @@ def correlation(made: Tensor, true: Tensor, mask: Tensor) -> Tensor:
 
 
 def ghost(made: Tensor, clip: Sample, rooms: Sequence[Tensor]) -> Tensor:
-    """The share of what the reference's person hides, and nobody hides in the true frame, that shows no room."""
+    """Returns the share that shows no room, of the area that the person hides in the reference but not in the true
+    frame."""
     free = max_pool2d(clip.masks.float(), 3, 1, 1) == 0  # pixels at the edge show both
     left = (clip.reference_mask > 0) & free
     return (apart_from(made, rooms) & left).sum((1, 2)) / left.sum((1, 2))
@@ -184,7 +186,7 @@ def compare(
     perceptual: LPIPS | None = None,
     sheets: Path | None = None,
 ) -> dict[str, list[Scores]]:
-    """The scores of each method on each clip; the folder `sheets` gets a contact sheet for each clip."""
+    """Returns the scores of each method on each clip; the folder `sheets` gets a contact sheet for each clip."""
     found: dict[str, list[Scores]] = {name: [] for name in methods}
     for i, clip in enumerate(clips):
         with portion(i, 0, len(clips)):  # what is encoded for a clip is not a clip
@@ -199,7 +201,7 @@ def compare(
 
 
 def table(found: Mapping[str, Sequence[Scores]]) -> str:
-    """Markdown: a row for each method with the means over its clips."""
+    """Formats a Markdown table: a row for each method with the means over its clips."""
     names = list(next(iter(found.values()))[0])
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for method, scores in found.items():
@@ -212,7 +214,8 @@ DIGITS = {"person PSNR": 2, "face PSNR": 2, "background PSNR": 2, "flicker": 2, 
 
 
 def sheet(clip: Sample, made: Mapping[str, Tensor]) -> np.ndarray:
-    """uint8 RGB: rows of reference, normal map, each method and the truth; a column for every one of some frames."""
+    """Draws uint8 RGB: rows of reference, normal map, each method and the truth; a column for every one of some
+    frames."""
     frames = np.unique(np.linspace(0, len(clip.pictures) - 1, SHOWN).round().astype(int))
     rows = {"reference": copied(clip), "normal map": clip.maps["normal"], **made, "truth": clip.pictures}
     height, width = clip.reference.shape[:2]

@@ -6,9 +6,9 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 from torch import Tensor, nn
 
-from ..model.checkpoint import ENCODED_MAPS
-from ..model.config import CHAMP, MotionSizes, UNetSizes
+from ..model.config import MotionSizes, UNetSizes
 from ..model.denoiser import ChampModel, ChampUNet, ModelConfig
+from ..model.families import CHAMP, ENCODED_MAPS
 from ..model.guidance import EncoderSizes, GuidanceEncoders, MapEncoder
 from ..model.motion_module import MotionModule, PositionalEncoding
 from ..model.reference import ReferenceNet, ReferenceUNet
@@ -19,7 +19,7 @@ RESET = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm)
 
 
 def motion_sizes(unet: UNetSizes, frames: int, middle: bool) -> MotionSizes:
-    """A motion module at every residual block, and perhaps in the middle, for windows of up to so many frames."""
+    """Returns the sizes of motion modules at every residual block, and perhaps in the middle, for so many frames."""
     places = {unet.place(block, j): c for block, row in unet.places().items() for j, c in row.items()}
     if not middle:
         del places["middle", 0]
@@ -27,7 +27,7 @@ def motion_sizes(unet: UNetSizes, frames: int, middle: bool) -> MotionSizes:
 
 
 def fresh_networks(sizes: Sizes, seed: int) -> Networks:
-    """New networks; ReferenceNet begins with the denoiser's weights, and nothing is added at first.
+    """Makes new networks; ReferenceNet begins with the denoiser's weights, and nothing is added at first.
 
     What a residual block, a transformer, a motion module or a guidance encoder adds begins at zero."""
     config = ModelConfig(sizes.unet.comfy())
@@ -57,7 +57,7 @@ def fresh_encoder(sizes: EncoderSizes) -> MapEncoder:
 
 @torch.no_grad()
 def initialise(network: nn.Module) -> None:
-    """torch's own initial values, which ComfyUI leaves out, and zeros in the last layer of whatever is added."""
+    """Sets torch's own initial values, which ComfyUI leaves out, and zeros in the last layer of whatever is added."""
     last: list[nn.Module] = []
     for module in network.modules():
         for kind in RESET:
@@ -79,6 +79,6 @@ def initialise(network: nn.Module) -> None:
 
 
 def sinusoid(frames: int, channels: int) -> Tensor:
-    """pe[p, 2i] = sin(p 10000^(-2i/C)), pe[p, 2i + 1] = cos."""
+    """Computes pe[p, 2i] = sin(p 10000^(-2i/C)), pe[p, 2i + 1] = cos."""
     angles = torch.arange(frames)[:, None] * 10000 ** (-torch.arange(0, channels, 2) / channels)
     return torch.stack([angles.sin(), angles.cos()], -1).reshape(1, frames, channels)[0]

@@ -32,7 +32,7 @@ class ImageCodec:
             self.vae.throw_exception_if_invalid()
 
     def tiny(self) -> Codec:
-        """The codec itself, if it is one of ours."""
+        """Returns the codec itself, if it is one of ours."""
         if self.codec is None:
             raise ValueError("This VAE was not made by `codec`, so it cannot be trained further; use one that was.")
         return self.codec

@@ -41,8 +41,8 @@ def _pooled(surface: Tensor, times: int) -> Tensor:
 
 
 def shares(surfaces: Surfaces) -> tuple[Tensor, Tensor]:
-    """How much of its attention each block of the target (B, N, M) shall give to the reference's, and how much that
-    counts (B, N); 0 where the reference does not show it."""
+    """Returns how much of its attention each block of the target (B, N, M) shall give to the reference's, and how much
+    that counts (B, N); 0 where the reference does not show it."""
     target, reference = surfaces.target.float().flatten(1, 2), surfaces.reference.float().flatten(1, 2)
     apart = torch.cdist(target[..., :3], reference[..., :3])
     apart = apart.masked_fill(reference[:, None, :, 3] < PERSON, torch.inf)
@@ -73,12 +73,14 @@ class Matching:
                     attention.register_forward_pre_hook(self._listen, with_kwargs=True)
 
     def listen(self, surfaces: Surfaces | None) -> None:
-        """To the evaluations of the denoiser until the loss is asked for, of as many samples; None: to nothing."""
+        """Starts to listen to the denoiser's evaluations of as many samples, until the loss is asked for; None: to
+        nothing."""
         self.surfaces, self.losses = surfaces, []
         self._shares: dict[int, tuple[Tensor, Tensor]] = {}
 
     def loss(self) -> Tensor | float:
-        """The mean cross entropy of where it looked and where it shall. It listens no longer: previews look, too."""
+        """Returns the mean cross entropy between where it looked and where it should, and stops listening: previews
+        look, too."""
         losses = self.losses
         self.listen(None)
         return sum(losses) / len(losses) if losses else 0.0
@@ -105,8 +107,8 @@ class Matching:
 
 
 def cross_entropy(queries: Tensor, keys: Tensor, heads: int, wanted: Tensor, counts: Tensor) -> Tensor:
-    """Of the mean attention of the first half of the heads, for queries (B, D, N, C) and keys (B, M, C), with
-    shares (B, N, M) that count (B, N)."""
+    """Computes the cross entropy of the mean attention of the first half of the heads, for queries (B, D, N, C) and
+    keys (B, M, C), with shares (B, N, M) that count (B, N)."""
     taught = heads // 2
     q = queries.unflatten(3, (heads, -1))[..., :taught, :].transpose(2, 3)  # (B, D, taught, N, c)
     k = keys.unflatten(2, (heads, -1))[:, :, :taught].transpose(1, 2)  # (B, taught, M, c)

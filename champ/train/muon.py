@@ -23,8 +23,8 @@ def is_matrix(parameter: Tensor) -> bool:
 
 
 def orthogonalized(x: Tensor, steps: int = 5) -> Tensor:
-    """U S V^T to U S' V^T with S' between 0.7 and 1.2, by Newton and Schulz's iteration, in bfloat16 where that is
-    fast."""
+    """Turns U S V^T into U S' V^T with S' between 0.7 and 1.2, by Newton and Schulz's iteration, in bfloat16 where
+    that is fast."""
     a, b, c = CUBIC
     wide = x.shape[0] <= x.shape[1]
     y = (x if wide else x.T).to(torch.float32 if x.device.type == "cpu" and bf16_slowdown() > 1 else torch.bfloat16)

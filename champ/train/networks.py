@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..model.attention import TokenSource
 from ..model.compat import managed
-from ..model.config import MotionSizes, UNetSizes
+from ..model.config import MotionSizes, Place, UNetSizes
 from ..model.denoiser import ChampUNet
 from ..model.guidance import EncoderSizes, GuidanceEncoders
 from ..model.motion_module import MotionModule
@@ -47,8 +47,8 @@ class Networks:
 
 
 def recompute(model: nn.Module) -> None:
-    """Gradient checkpointing: what is inside residual blocks, transformers and motion modules is not kept for the
-    gradients but computed again, which takes a third more time and much less memory."""
+    """Switches gradient checkpointing on: what is inside residual blocks, transformers and motion modules is not kept
+    for the gradients but computed again, which takes a third more time and much less memory."""
 
     def wrap(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def run(*args):
@@ -87,19 +87,39 @@ class Champ(nn.Module):
         reference: Tensor | None,
         clip_embeds: Tensor,
     ) -> Tensor:
-        """The prediction for noisy latents (B, F, 4, h, w) at timesteps (B, F).
+        """Predicts v for noisy latents (B, F, 4, h, w) at timesteps (B, F).
 
         `maps` are pictures (B, F or 1, 3, 8h, 8w) in 0..1 by name; `reference` the scaled latents (B, 4, h, w) of the
         reference pictures, None in an unconditional step; `clip_embeds` (B, D). Every row reads its own reference."""
+        guided, seen = self.guided(maps), self.seen(reference, clip_embeds)
+        return self.denoised(noisy, timesteps, guided, seen, clip_embeds)
+
+    def guided(self, maps: Mapping[str, Tensor]) -> Tensor:
+        """Encodes maps (B, F or 1, 3, 8h, 8w) to features (B F or B, C, h, w)."""
+        return torch.stack([self.encoders[name](pictures.flatten(0, 1)) for name, pictures in maps.items()]).sum(0)
+
+    def seen(self, reference: Tensor | None, clip_embeds: Tensor) -> dict[Place, Tensor]:
+        """Returns ReferenceNet's tokens; none without a reference."""
+        return {} if reference is None else self.reference.tokens(reference, clip_embeds[:, None])
+
+    def denoised(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        features: Tensor,
+        tokens: Mapping[Place, Tensor],
+        clip_embeds: Tensor,
+        denoiser: ChampUNet | None = None,
+    ) -> Tensor:
+        """Predicts v as `forward` does, from features of maps and tokens of references, perhaps with another
+        denoiser."""
         samples, frames = noisy.shape[:2]
-        features = sum(self.encoders[name](pictures.flatten(0, 1)) for name, pictures in maps.items())
-        features = features.repeat_interleave(samples * frames // len(features), 0)
         context = clip_embeds[:, None]
-        tokens = {} if reference is None else self.reference.tokens(reference, context)
+        features = features.repeat_interleave(samples * frames // len(features), 0)
         # Frames of a clip share a reference and the motion modules; single pictures are evaluated as one part.
         parts = samples if frames > 1 else 1
         own = [{place: x.chunk(parts)[i] for place, x in tokens.items()} for i in range(parts)]
-        return self.denoiser(
+        return (denoiser or self.denoiser)(
             noisy.flatten(0, 1),
             timesteps.flatten(),
             context.repeat_interleave(frames, 0),

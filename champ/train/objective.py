@@ -11,7 +11,7 @@ TIMESTEPS = 1000
 
 
 def setting(default: Any, text: str) -> Any:
-    """A field that the command line offers."""
+    """Makes a field that the command line offers."""
     return field(default=default, metadata={"help": text})
 
 
@@ -39,7 +39,8 @@ class Objective:
         )
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """N(0, 1) + offset * N(0, 1) for latents (B, F, 4, h, w); the offset is one number per sample and channel."""
+        """Draws N(0, 1) + offset * N(0, 1) for latents (B, F, 4, h, w); the offset is one number per sample and
+        channel."""
         noise = torch.randn(shape, generator=generator)
         if self.same_noise:
             same = torch.rand(shape[0], 1, 1, 1, 1, generator=generator) < self.same_noise
@@ -47,7 +48,7 @@ class Objective:
         return noise + self.noise_offset * torch.randn(shape[0], 1, shape[2], 1, 1, generator=generator)
 
     def weights(self, schedule: Any, timesteps: Tensor) -> Tensor:
-        """min(SNR + 1, gamma) / (SNR + 1): the weights of min-SNR for a network that predicts v."""
+        """Computes min(SNR + 1, gamma) / (SNR + 1): the weights of min-SNR for a network that predicts v."""
         if not self.snr_gamma:
             return torch.ones(timesteps.shape, device=timesteps.device)
         alphas = schedule.alphas_cumprod.to(timesteps.device)[timesteps]
@@ -56,7 +57,8 @@ class Objective:
 
 
 def loss(prediction: Tensor, target: Tensor, weights: Tensor, pixels: Tensor | None = None) -> Tensor:
-    """mean of w (prediction - target)^2 in float32, for (B, F, 4, h, w) with weights (B, F) and of pixels."""
+    """Computes the mean of w (prediction - target)^2 in float32, for (B, F, 4, h, w) with weights (B, F) and of
+    pixels."""
     errors = (prediction.float() - target.float()).square()
     if pixels is not None:
         errors = errors * pixels

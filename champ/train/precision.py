@@ -8,8 +8,8 @@ import torch
 
 @cache
 def bf16_slowdown() -> float:
-    """How many times as long as in float32 a product of matrices takes in bfloat16 on the processor: less than 1 with
-    instructions for it, 10 or more without."""
+    """Measures how many times as long as in float32 a product of matrices takes in bfloat16 on the processor: less
+    than 1 with instructions for it, 10 or more without."""
 
     def seconds(x: torch.Tensor) -> float:
         started = time.perf_counter()

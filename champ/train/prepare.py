@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..files.errors import reading
 from ..files.tensors import read_safetensors
-from ..model.checkpoint import ENCODED_MAPS
+from ..model.families import ENCODED_MAPS
 from ..output import save_tensors
 from ..people.samples import Sample, SyntheticPeople, draw_surface
 from ..progress import advance, portion
@@ -38,7 +38,7 @@ def prepare(people: SyntheticPeople, folder: Path, first: int, count: int) -> No
 
 
 def packs(folder: Path, split: str, frames: int) -> list[Path]:
-    """The files of a folder in the order of their samples."""
+    """Returns the files of a folder in the order of their samples."""
     files = sorted(folder.glob(f"{split}_{frames}_*.safetensors"))
     if not files:
         raise ValueError(f"{folder} has no {split} samples of {frames} frames; make some with `prepare` first.")
@@ -46,15 +46,15 @@ def packs(folder: Path, split: str, frames: int) -> list[Path]:
 
 
 def read_packs(files: list[Path], names: tuple[str, ...]) -> Iterator[Pack]:
-    """The named tensors of one file after the other."""
+    """Yields the named tensors of one file after the other."""
     for file in files:
         pack, _ = read_pack(file)
         yield {name: pack[name] for name in names}
 
 
 def read_pack(file: Path) -> tuple[Pack, dict[str, str]]:
-    """What is in a file of samples or of their latents, where it stays until it is used, and what the file says about
-    itself."""
+    """Reads what is in a file of samples or of their latents, where it stays until it is used, and what the file says
+    about itself."""
     with reading(file, "a file of samples", "take it away and run the command that made it again"):
         return read_safetensors(file)
 
@@ -65,7 +65,7 @@ def _about(people: SyntheticPeople) -> dict[str, str]:
 
 
 def _rows(file: Path, people: SyntheticPeople) -> int:
-    """How many samples a file holds, 0 if it is not there."""
+    """Returns how many samples a file holds, 0 if it is not there."""
     if not file.exists():
         return 0
     pack, about = read_pack(file)
@@ -86,7 +86,7 @@ def _pack(people: SyntheticPeople, indices: range) -> Pack:
 
 
 def _surfaces(sample: Sample) -> Pack:
-    """Where on the person each block of the pictures and of the reference is."""
+    """Draws which point of the person each block of the pictures and of the reference shows."""
     motions = (sample.motion, sample.reference_motion)
     surfaces = [draw_surface(sample.actor, motion, BLOCK).half() for motion in motions]
     return {"surface": surfaces[0], "reference_surface": surfaces[1][0]}

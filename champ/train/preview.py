@@ -13,7 +13,7 @@ from ..model.guidance import GuidanceMap, encode_guidance
 from ..model.reference import Reference, encode_reference
 from ..sampling.noise import NOISES
 from ..sampling.sampler import ddim
-from ..sampling.schedule import trailing_sigmas, with_betas
+from ..sampling.schedule import official_sigmas, with_betas
 from .batches import Batch
 from .latents import LATENT_FORMAT, ImageCodec
 from .networks import Networks
@@ -39,7 +39,7 @@ def sample_clip(
     how: Sampling,
     clip_embeds: Tensor | None = None,
 ) -> Tensor:
-    """The scaled latents (F, 4, h, w) that the networks make of references and uint8 maps (F, 8h, 8w, 3)."""
+    """Returns the scaled latents (F, 4, h, w) that the networks make of references and uint8 maps (F, 8h, 8w, 3)."""
     model = with_betas(networks.denoiser, how.betas)
     height, width = next(iter(maps.values())).shape[1:3]
     guidance = encode_guidance(
@@ -49,7 +49,7 @@ def sample_clip(
     latent = {"samples": guidance.empty_latent()}
     sampling = model.get_model_object("model_sampling")
     if how.sampler == "champ":
-        method, sigmas = ddim(), trailing_sigmas(sampling, how.steps)
+        method, sigmas = ddim(), official_sigmas(sampling, how.steps)
     else:
         method = comfy.samplers.sampler_object(how.sampler)
         sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", how.steps)
@@ -61,7 +61,7 @@ def sample_clip(
 
 
 def sample_batch(networks: Networks, batch: Batch, how: Sampling) -> Tensor:
-    """The scaled latents (B, F, 4, h, w) that the networks make of references and maps."""
+    """Returns the scaled latents (B, F, 4, h, w) that the networks make of references and maps."""
     out = []
     for row in range(len(batch.latents)):
         maps = {name: x[row] for name, x in batch.maps.items()}
@@ -72,8 +72,8 @@ def sample_batch(networks: Networks, batch: Batch, how: Sampling) -> Tensor:
 
 
 def contact_sheet(networks: Networks, batch: Batch, codec: ImageCodec, how: Sampling) -> Tensor:
-    """uint8 (H, W, 3): a column for every sample with its reference, the normal map, the result and the true picture,
-    or of every second frame of a clip the maps, results and true pictures."""
+    """Draws uint8 (H, W, 3): a column for every sample with its reference, the normal map, the result and the true
+    picture, or of every second frame of a clip the maps, results and true pictures."""
     made = sample_batch(networks, batch, how)
     columns = []
     for row in range(len(made)):

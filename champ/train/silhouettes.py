@@ -1,4 +1,4 @@
-"""Where the person is in a picture of a drawn person: a small network that learns it from true pictures and their
+"""Finds the person in a picture of a drawn person: a small network that learns it from true pictures and their
 masks, to measure what a model has made.
 
 Comparing with the empty room instead takes for a person whatever of the room is drawn elsewhere, and a model must guess
@@ -63,7 +63,7 @@ class Silhouettes(nn.Module):
 
 @cache
 def shipped() -> Silhouettes:
-    """The network that comes with the pack, for pictures of 128 pixels and more."""
+    """Reads the network that comes with the pack, for pictures of 128 pixels and more."""
     network = Silhouettes()
     network.load_state_dict(load_file(ASSET))
     return network.eval().requires_grad_(False)
@@ -71,7 +71,7 @@ def shipped() -> Silhouettes:
 
 @torch.no_grad()
 def find(pictures: Tensor, network: Silhouettes | None = None) -> Tensor:
-    """(F, H, W) bool: the person in uint8 pictures (F, H, W, 3)."""
+    """Finds the person (F, H, W) bool in uint8 pictures (F, H, W, 3)."""
     network = network or shipped()
     return torch.cat([network(part.movedim(-1, 1).float() / 255) > 0 for part in pictures.split(8)])
 
@@ -102,7 +102,7 @@ def train_silhouettes(
 
 
 def with_rooms(batches: Iterator[tuple[Tensor, Tensor]], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches with empty rooms in the place of one picture of each."""
+    """Yields the batches with empty rooms in the place of one picture of each."""
     for number, (pictures, masks) in enumerate(batches):
         row = number % len(pictures)
         height, width = masks.shape[1:]
@@ -113,7 +113,8 @@ def with_rooms(batches: Iterator[tuple[Tensor, Tensor]], seed: int) -> Iterator[
 
 
 def varied(pictures: Tensor, masks: Tensor, codec: ImageCodec, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Colours (B, 3, h, w) in 0..1 and masks of one of SIDES, mirrored at times, half of them through the codec."""
+    """Returns colours (B, 3, h, w) in 0..1 and masks of one of SIDES, mirrored at times, half of them through the
+    codec."""
     side = SIDES[int(torch.randint(len(SIDES), (), generator=generator))]
     colours, true = pictures.movedim(-1, 1).float() / 255, masks.float()[:, None]
     if side < colours.shape[2]:
@@ -128,6 +129,6 @@ def varied(pictures: Tensor, masks: Tensor, codec: ImageCodec, generator: torch.
 
 
 def jaccard_loss(shares: Tensor, true: Tensor) -> Tensor:
-    """1 - IoU of shares (B, h, w) in 0..1 with masks."""
+    """Computes 1 - IoU of shares (B, h, w) in 0..1 with masks."""
     common = (shares * true).sum((1, 2))
     return 1 - ((common + 1) / (shares.sum((1, 2)) + true.sum((1, 2)) - common + 1)).mean()

@@ -1,14 +1,14 @@
-"""The two stages: appearance and poses on single pictures, then motion on clips."""
+"""The stages: appearance and poses on single pictures, then motion on clips; perhaps distillation to few steps."""
 
 import re
 
 from .networks import Champ
 
-STAGES = ("stage1", "stage2")
+STAGES = ("stage1", "stage2", "distill")
 
 
 def choose_parameters(model: Champ, stage: str, freeze: bool) -> None:
-    """Selects the parameters that a stage trains: all but the motion modules, or only these.
+    """Selects the parameters that a stage trains: all but the motion modules, only these, or the whole denoiser.
 
     `freeze` excludes ReferenceNet's finest up-sampling level, as the official first stage does; that needs pretrained
     weights.
@@ -18,4 +18,9 @@ def choose_parameters(model: Champ, stage: str, freeze: bool) -> None:
     frozen = re.compile(rf"reference\.output_blocks\.({'|'.join(map(str, finest))})\.")
     for name, parameter in model.named_parameters():
         motion = ".motion." in name
-        parameter.requires_grad_(motion if stage == "stage2" else not motion and not (freeze and frozen.match(name)))
+        learns = {
+            "stage1": not motion and not (freeze and frozen.match(name)),
+            "stage2": motion,
+            "distill": name.startswith("denoiser."),
+        }
+        parameter.requires_grad_(learns[stage])

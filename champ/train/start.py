@@ -15,7 +15,7 @@ from .networks import Champ, Networks, Sizes, patcher
 
 
 def load_networks(folder: Path, motion: Path | Literal["set", "none"]) -> Networks:
-    """A checkpoint set in float32; `motion` may be a file of AnimateDiff."""
+    """Reads a checkpoint set in float32; `motion` may be a file of AnimateDiff."""
     files = find_set(folder, full_precision=True)
     unet = UNetSizes.read(shapes_of(read_state(files.denoising_unet)))
     encoder = EncoderSizes.read(shapes_of(read_state(next(iter(files.encoders.values())))))
@@ -30,8 +30,8 @@ def load_networks(folder: Path, motion: Path | Literal["set", "none"]) -> Networ
 
 
 def networks_from_unet(file: Path, encoder: tuple[int, ...], seed: int) -> Networks:
-    """Both UNets with the weights of a UNet in diffusers' names, as the official first stage starts, and new encoders
-    of these channels."""
+    """Makes both UNets with the weights of a UNet in diffusers' names, as the official first stage starts, and new
+    encoders of these channels."""
     state = read_state(NetworkFile(file, "unet"))
     check_kind(file.name, state, DENOISING)
     unet = UNetSizes.read(shapes_of(state))

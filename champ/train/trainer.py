@@ -173,7 +173,7 @@ class Trainer:
         latents = batch.latents.repeat_interleave(self.settings.draws, 1).to(device)
         samples, frames = latents.shape[:2]
         # The frames of a clip share a timestep.
-        timesteps = torch.randint(TIMESTEPS, (samples, self.settings.draws), generator=generator)
+        timesteps = self.draw_timesteps((samples, self.settings.draws), generator)
         timesteps = timesteps.repeat_interleave(frames // self.settings.draws, 1).to(device)
         shape = (samples * self.settings.draws, frames // self.settings.draws, *latents.shape[2:])
         noise = objective.noise(shape, generator).reshape(latents.shape).to(device)
@@ -181,7 +181,6 @@ class Trainer:
 
         flat = latents.flatten(0, 1), noise.flatten(0, 1), timesteps.flatten()
         noisy = self.noise_schedule.add_noise(*flat).view_as(latents)
-        target = self.noise_schedule.get_velocity(*flat).view_as(latents)
         maps = {name: x.to(device).movedim(-1, -3).float() / 255 for name, x in batch.maps.items()}
         clip_embeds = batch.clip_embeds
         if clip_embeds is None or drop:
@@ -189,14 +188,22 @@ class Trainer:
         reference = None if drop else batch.reference.to(device)
         if self.matching:
             self.matching.listen(surfaces_of(batch, device))
-        prediction = self.wrapped(noisy, timesteps, maps, reference, clip_embeds.to(device))
+        inputs = noisy, timesteps, maps, reference, clip_embeds.to(device)
+        prediction = self.wrapped(*inputs)
         pixels = None
         if objective.person and batch.person is not None:
             pixels = 1 + objective.person * batch.person.repeat_interleave(self.settings.draws, 1)[:, :, None]
             pixels = pixels.to(device)
         weights = objective.weights(self.noise_schedule, timesteps)
-        value = loss(prediction, target, weights, pixels)
+        value = loss(prediction, self.target(flat, *inputs), weights, pixels)
         return value + objective.matching * self.matching.loss() if self.matching else value
+
+    def draw_timesteps(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+        return torch.randint(TIMESTEPS, shape, generator=generator)
+
+    def target(self, flat: tuple[Tensor, Tensor, Tensor], noisy: Tensor, *conditions: Any) -> Tensor:
+        """Returns the v that is to be predicted for what `forward` gets, here that of latents, noise and timesteps."""
+        return self.noise_schedule.get_velocity(*flat).view_as(noisy)
 
     def _take(self, number: int) -> tuple[Any, torch.Generator]:
         """Returns the data of a part of a step, with its random numbers; the next part is read meanwhile."""

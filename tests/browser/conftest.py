@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 import pytest
@@ -43,8 +44,8 @@ def about_the_pack(message) -> list[str]:
     return [text] if message.type == "error" and "champ" in text.lower() and "Security Policy" not in text else []
 
 
-@pytest.fixture
-def page(chromium, server) -> Iterator:
+@contextmanager
+def editor(chromium, server) -> Iterator:
     """The editor, ready, in a browser profile of its own.
 
     `page.complaints` collects script errors and console errors about the pack."""
@@ -64,6 +65,19 @@ def page(chromium, server) -> Iterator:
     page.wait_for_function(READY, timeout=60_000)
     yield page
     page.close()
+
+
+@pytest.fixture
+def page(chromium, server) -> Iterator:
+    with editor(chromium, server) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def module_page(chromium, server) -> Iterator:
+    """One editor for all tests of a module that leave nothing behind but the workflow that they opened."""
+    with editor(chromium, server) as page:
+        yield page
 
 
 @pytest.fixture

@@ -88,7 +88,8 @@ def test_a_file_is_fetched_and_offered(page, server, hub, no_sets, screenshots):
 
 def test_an_empty_loader_of_comfyui_takes_what_arrives(page, server, hub):
     """Load CLIP Vision, to which one of the files belongs."""
-    (server.base / "models" / "clip_vision" / "champ_image_encoder.bin").unlink(missing_ok=True)
+    for file in (server.base / "models" / "clip_vision").glob("*"):
+        file.unlink()
     hub.files["/fudan-generative-ai/champ/resolve/main/image_encoder/pytorch_model.bin"] = CONTENT
     page.evaluate("async () => await app.refreshComboInNodes()")
     button = page.evaluate(BUTTON)

@@ -39,20 +39,9 @@ def known_to(server, prompt: dict) -> None:
         pytest.skip(f"this ComfyUI has no {', '.join(unknown)}")
 
 
-def test_an_unknown_node_is_noticed(page):
-    workflow = {
-        "version": 0.4,
-        "last_node_id": 1,
-        "last_link_id": 0,
-        "links": [],
-        "nodes": [{"id": 1, "type": "NoSuchNode", "pos": [0, 0], "size": [200, 100], "flags": {}, "order": 0, "mode": 0,
-                   "inputs": [], "outputs": [], "properties": {}, "widgets_values": []}],
-    }  # fmt: skip
-    assert page.evaluate(OPEN, workflow) == ["NoSuchNode"]
-
-
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_example_opens_and_sends_what_its_api_twin_says(page, server, screenshots, name):
+def test_example_opens_and_sends_what_its_api_twin_says(module_page, server, screenshots, name):
+    page = module_page
     twin = read(name, "api")
     known_to(server, twin)
     assert page.evaluate(OPEN, read(name)) == []
@@ -67,3 +56,15 @@ def test_example_opens_and_sends_what_its_api_twin_says(page, server, screenshot
     for id, node in twin.items():  # some of ComfyUI's own nodes send what they show as one more input
         assert {**sent[id]["inputs"], **node["inputs"]} == sent[id]["inputs"]
     assert page.complaints == []
+
+
+def test_an_unknown_node_is_noticed(module_page):
+    workflow = {
+        "version": 0.4,
+        "last_node_id": 1,
+        "last_link_id": 0,
+        "links": [],
+        "nodes": [{"id": 1, "type": "NoSuchNode", "pos": [0, 0], "size": [200, 100], "flags": {}, "order": 0, "mode": 0,
+                   "inputs": [], "outputs": [], "properties": {}, "widgets_values": []}],
+    }  # fmt: skip
+    assert module_page.evaluate(OPEN, workflow) == ["NoSuchNode"]

@@ -12,7 +12,7 @@ from two_levels import clip_of, two_levels
 from champ.model.residence import moved
 from champ.sampling.aggregation import with_windows
 from champ.sampling.sampler import ddim
-from champ.sampling.schedule import trailing_sigmas
+from champ.sampling.schedule import official_sigmas
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -39,7 +39,7 @@ def test_predictions(champ, t):
 def test_no_step_but_the_first_waits():
     """torch raises where a card would be waited for."""
     model = with_windows(two_levels(DEVICE), 4, 2, "open", "ramps")
-    sigmas = trailing_sigmas(model.get_model_object("model_sampling"), 4)
+    sigmas = official_sigmas(model.get_model_object("model_sampling"), 4)
     noise, seen = torch.randn(6, 4, 8, 8), []
 
     def callback(i, denoised, x, total):

@@ -91,7 +91,8 @@ def python(code: str, bare: dict[str, str], cwd: Path, *arguments: str) -> subpr
 
 def test_archive_has_what_the_pack_needs_and_no_more(archive):
     top = {file.partition("/")[0] for file in archive}
-    assert {"__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md", "champ", "nodes", "js"} <= top
+    wanted = "__init__.py pyproject.toml requirements.txt LICENSE README.md champ js locales nodes"
+    assert set(wanted.split()) <= top
     assert not top & {"tests", "bench", "tools", "dev.py", ".ci", ".github"}
     assert any(file.startswith("js/docs/") for file in archive)
     assert sum((dev.ROOT / file).stat().st_size for file in archive) < 50e6  # Champ-Tiny is 24e6, BlazePose 19e6

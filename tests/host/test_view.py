@@ -48,8 +48,19 @@ def test_the_reference_is_put_into_the_motion_as_the_node_does_it(server):
         return np.array(seen["camera"])  # the scene stands on its floor, so that the camera is what moves
 
     as_it_is = shown()
+    assert not np.allclose(as_it_is, shown(move_right=10.0, size=80.0), atol=0.05)
     assert np.array_equal(as_it_is, shown(match="floor", keep_inside=False))
     assert not np.allclose(as_it_is, shown(match="pelvis"), atol=0.05)
+
+
+def test_the_reference_image_of_an_example_person_is_behind_it_and_sent_once(server):
+    person = node("ChampExamplePerson", person=6, width=64, height=96)
+    put = node("ChampTransferMotion", driving=["2", 0], reference=["5", 2], body=["1", 0], reference_image=["5", 0],
+               placement="follow", figure_scale=0.0)  # fmt: skip
+    seen = look(server, {**filmed(frames=2), "5": person, "6": put}, "6")
+    assert base64.b64decode(seen["picture"])[:2] == b"\xff\xd8"
+    again = look(server, {**filmed(frames=2), "5": person, "6": put}, "6", [seen["behind"]])
+    assert again["behind"] == seen["behind"] and "picture" not in again
 
 
 def test_what_a_node_has_made_is_shown_and_filmed_anew(server):

@@ -1,4 +1,5 @@
-"""Small random models and what the official implementations compute with them (tests/data/champ, animate_anyone).
+"""Small random models and what the official implementations compute with them (tests/data/champ, animate_anyone,
+magic_animate).
 
 checkpoints.json lists each file's tensors; their values are a fixed function of seed, family, file, name and shape.
 The other files hold inputs and outputs of the official code in float32 (diffusers 0.24, CPU): guidance features,
@@ -63,7 +64,11 @@ def uniform(seed: int, name: str, count: int) -> np.ndarray:
 
 # Standard deviation times sqrt(fan in), for "<file>/<tensor>"; the first that matches counts.
 GAINS = {
-    r"motion_module/.*\.to_[qk]\.": 1.4,
+    r"densepose_controlnet/controlnet_cond_embedding\.conv_in\.": 2.5,
+    r"densepose_controlnet/controlnet_cond_embedding\.blocks\.": 1.9,
+    r"densepose_controlnet/controlnet_cond_embedding\.conv_out\.": 0.7,
+    r"densepose_controlnet/controlnet_(down_blocks|mid_block)\b": 0.6,
+    r"motion(_module)?/.*\.to_[qk]\.": 1.4,
     r".*attn[12]\.to_[qk]\.": 1.5,
     r".*\.to_out\.0\.": 1.2,
     r".*\.ff\.net\.[02]\.": 1.2,
@@ -182,7 +187,57 @@ class Golden:
         return conditioning(self.net.context_dim, self.guidance(frames), self.references, self.clip_embeds)
 
 
+class MagicAnimateGolden(Golden):
+    """MagicAnimate's files, in its folders, and what its other inputs need."""
+
+    def __init__(self, name: str = "magic_animate"):
+        super().__init__(name)
+
+    @functools.cached_property
+    def folder(self) -> Path:
+        """temporal_attention.ckpt has the names of a parallel trainer, and the whole UNet is in it."""
+        folder = Path(self._temporary.name)
+        for name in ("appearance_encoder", "densepose_controlnet", "temporal_attention"):
+            (folder / name).mkdir()
+        for name in ("appearance_encoder", "densepose_controlnet"):
+            save_file(self.weights(name), folder / name / "diffusion_pytorch_model.safetensors")
+        unet = {**self.weights("unet"), **self.weights("motion")}
+        tensors = {f"module.{key}": torch.from_numpy(value) for key, value in unet.items()}
+        file = folder / "temporal_attention" / "temporal_attention.ckpt"
+        torch.save({"global_step": 0, "state_dict": tensors}, file)
+        return folder
+
+    @functools.cached_property
+    def references(self):
+        from champ.model.reference import encode_reference
+
+        return encode_reference(self.net, self.data("reference")["ref_latents"] / 0.18215)
+
+    @property
+    def text(self) -> torch.Tensor:
+        """What stands for the empty text."""
+        return self.data("reference")["text_empty"]
+
+    def pictures(self, name: str) -> torch.Tensor:
+        """DensePose pictures, (F, H, W, 3) in 0..1."""
+        with np.load(DATA / self.name / "pictures.npz") as file:
+            return torch.from_numpy(file[name]).float() / 255
+
+    def guidance(self, frames: int, name: str = "forward"):
+        from champ.model.guidance import GuidanceMap, encode_guidance
+
+        pictures = self.pictures(name)[:frames]
+        return encode_guidance(self.encoders, {"densepose": GuidanceMap(pictures)}, WIDTH, HEIGHT)
+
+    def conditioning(self, frames: int, name: str = "forward"):
+        from champ.model.conditioning import conditioning
+
+        guidance = self.guidance(frames, name)
+        return conditioning(self.net.context_dim, guidance, self.references, text=self.text)
+
+
 cached_golden = functools.cache(Golden)
+cached_magic_animate = functools.cache(MagicAnimateGolden)
 
 
 @pytest.fixture(scope="session")
@@ -193,6 +248,11 @@ def champ() -> Golden:
 @pytest.fixture(scope="session")
 def animate_anyone() -> Golden:
     return cached_golden("animate_anyone")
+
+
+@pytest.fixture(scope="session")
+def magic_animate() -> MagicAnimateGolden:
+    return cached_magic_animate()
 
 
 @pytest.fixture(scope="session", params=["champ", "animate_anyone"])
@@ -208,6 +268,16 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 def frames_first(x: torch.Tensor) -> torch.Tensor:
     """The official (1, C, F, h, w) as ComfyUI's (F, C, h, w)."""
     return x[0].movedim(1, 0)
+
+
+def evaluate_noise(model, positive, negative, x: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """`evaluate` for a model that predicts the noise."""
+    sampling = model.get_model_object("model_sampling")
+    sigma = sampling.sigma(torch.tensor(float(t)))
+    found = evaluate(model, positive, negative, x, t)
+    # `evaluate` takes x / scale - v sigma / scale for the picture; here it is x - noise sigma.
+    scale = (1 + sigma**2) ** 0.5
+    return tuple((x * scale - (x / scale - v * sigma / scale)) / sigma for v in found)
 
 
 def evaluate(model, positive, negative, x: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor]:

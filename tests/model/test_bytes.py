@@ -12,8 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from champ.model import attention, motion_module
 from champ.model.attention import KeptSource, TokenSource
-from champ.model.config import CHAMP, MotionSizes, UNetSizes
+from champ.model.config import MotionSizes, UNetSizes
 from champ.model.denoiser import ChampModel, ModelConfig
+from champ.model.families import CHAMP
 from champ.model.guidance import Guidance, Layer
 from champ.model.reference import Reference
 

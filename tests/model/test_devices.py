@@ -31,7 +31,7 @@ from champ.sampling.aggregation import with_windows
 from champ.sampling.interpolate import interpolate
 from champ.sampling.noise import OfficialNoise
 from champ.sampling.sampler import ddim
-from champ.sampling.schedule import trailing_sigmas
+from champ.sampling.schedule import official_sigmas
 
 sys.path.append(str(Path(__file__).parents[1] / "estimate"))
 
@@ -64,7 +64,7 @@ def same(found: torch.Tensor, wanted: torch.Tensor) -> None:
 
 def sample(model, steps: int, noise: torch.Tensor, given) -> torch.Tensor:
     model = with_windows(model, 4, 2, "open", "ramps")
-    sigmas = trailing_sigmas(model.get_model_object("model_sampling"), steps)
+    sigmas = official_sigmas(model.get_model_object("model_sampling"), steps)
     zeros = torch.zeros_like(noise)
     return comfy.sample.sample_custom(model, noise, 3.5, ddim(), sigmas, *given, zeros, disable_pbar=True, seed=0)
 

@@ -14,7 +14,7 @@ from champ.model.guidance import Guidance, GuidanceMap, Layer, encode_guidance
 from champ.model.loading import load_denoiser, load_encoders, load_reference_net
 from champ.model.reference import encode_reference
 from champ.sampling.sampler import ddim
-from champ.sampling.schedule import trailing_sigmas
+from champ.sampling.schedule import official_sigmas
 
 NAN = float("nan")
 STEPS = 3
@@ -26,7 +26,7 @@ def sample(family, sampler=None, model=None, guidance=None, references=None, emb
     embeds = family.clip_embeds if embeds is None else embeds
     positive, negative = conditioning(64, guidance, references or family.references, embeds)
     model = model or family.model
-    sigmas = trailing_sigmas(model.get_model_object("model_sampling"), STEPS)
+    sigmas = official_sigmas(model.get_model_object("model_sampling"), STEPS)
     noise = torch.randn(2, 4, 8, 8) if noise is None else noise
     options = {"sampler": sampler or ddim(), "disable_pbar": True}
     return comfy.sample.sample_custom(

@@ -19,7 +19,7 @@ from champ.model.residence import ClipRows, moved, rows_of, stretches
 from champ.model.span import NoiseLevel, Span
 from champ.sampling.aggregation import with_windows
 from champ.sampling.sampler import ddim
-from champ.sampling.schedule import trailing_sigmas
+from champ.sampling.schedule import official_sigmas
 
 FRAMES, STEPS, SIZE = 5, 4, 64
 WINDOWS = 2  # of 4 frames with an overlap of 2, the second from the end
@@ -39,7 +39,7 @@ def steps(sampler, given) -> list[dict[str, int]]:
             pretend.counts.clear()
 
         model = with_windows(two_levels(MPS), 4, 3, "open", "ramps")
-        sigmas = trailing_sigmas(model.get_model_object("model_sampling"), STEPS)
+        sigmas = official_sigmas(model.get_model_object("model_sampling"), STEPS)
         noise = torch.randn(FRAMES, 4, 8, 8)
         comfy.sample.sample_custom(
             model, noise, 3.5, sampler, sigmas, *given, noise * 0, callback=callback, disable_pbar=True, seed=0
@@ -124,7 +124,7 @@ def test_compiled_as_one_graph_by_the_hosts_node():
 
     def sample(model):
         model = with_windows(model, 4, 2, "open", "ramps")
-        sigmas = trailing_sigmas(model.get_model_object("model_sampling"), 2)
+        sigmas = official_sigmas(model.get_model_object("model_sampling"), 2)
         options = {"disable_pbar": True, "seed": 0}
         return comfy.sample.sample_custom(model, noise, 3.5, ddim(), sigmas, *given, noise * 0, **options)
 

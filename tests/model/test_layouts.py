@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 
 import dev
 from champ.model import checkpoint
-from champ.model.checkpoint import ENCODER_FILES, NETWORKS, check_tensors, find_set, read_state, set_of, shapes_of
+from champ.model.checkpoint import ENCODER_FILES, check_tensors, find_set, read_state, set_of, shapes_of
 from champ.model.config import MotionSizes, UNetSizes
-from champ.model.denoiser import ChampUNet, ModelConfig
+from champ.model.denoiser import ChampUNet, ModelConfig, model_sampling
+from champ.model.families import ENCODED_MAPS
 from champ.model.guidance import EncoderSizes, MapEncoder
 from champ.model.loading import (
     UNUSED_IN_ENCODERS,
@@ -30,6 +31,8 @@ from champ.model.loading import (
     unet_names,
 )
 from champ.model.reference import ReferenceUNet
+from champ.sampling.aggregation import with_windows
+from champ.sampling.schedule import with_betas
 from champ.weights import FILES
 
 State = dict[str, torch.Tensor]
@@ -218,8 +221,8 @@ def test_a_file_that_is_no_set(champ, tmp_path):
     save_file({"model.diffusion_model.out.2.weight": torch.zeros(1)}, tmp_path / "sd15.safetensors")
     with pytest.raises(ValueError, match=r"sd15.safetensors is a complete text-to-image checkpoint, but a checkpoint"):
         find_set(tmp_path / "sd15.safetensors")
-    half = {k: v for k, v in whole({n: {"conv_in.weight": torch.zeros(1)} for n in NETWORKS}).items() if "ref" not in k}
-    save_file({k: v for k, v in half.items() if "pose" not in k}, tmp_path / "half.safetensors")
+    names = ("denoising_unet", "motion_module", "guidance_encoder_depth")
+    save_file(whole({name: {"conv_in.weight": torch.zeros(1)} for name in names}), tmp_path / "half.safetensors")
     with pytest.raises(
         ValueError, match=r"half.safetensors has denoising_unet in half.safetensors, .*lacks reference_u"
     ):
@@ -237,7 +240,7 @@ def test_wrong_tensors_in_one_file_say_which_network(networks, tmp_path):
         load_reference_net(find_set(tmp_path / "champ.safetensors"))
 
 
-def test_musepose_is_told_from_animate_anyone(animate_anyone, tmp_path, caplog):
+def test_musepose_is_told_from_animate_anyone(animate_anyone, tmp_path):
     """The same names and shapes, but 128 positions; which betas and windows it wants is in no file."""
     state = {k: torch.from_numpy(v) for k, v in animate_anyone.weights("motion_module").items()}
     for key, value in state.items():
@@ -246,12 +249,48 @@ def test_musepose_is_told_from_animate_anyone(animate_anyone, tmp_path, caplog):
     torch.save(state, tmp_path / "motion_module.pth")
     for name in ("denoising_unet", "reference_unet", "pose_guider"):
         shutil.copy(animate_anyone.folder / f"{name}.safetensors", tmp_path)
-    model = load_denoiser(find_set(tmp_path))
+    files = find_set(tmp_path)
+    model = load_denoiser(files)
     assert model.model.diffusion_model.max_frames == 128
-    assert "as MusePose has" in caplog.text and "scaled_linear" in caplog.text
-    caplog.clear()
-    load_denoiser(animate_anyone.files)
-    assert caplog.text == ""
+    found = {model.model.family, load_reference_net(files).family, load_encoders(files).family}
+    assert found == {"MusePose"} and animate_anyone.files.family == "Animate Anyone"
+    assert with_windows(model).model_options["context_handler"].context_length == 48
+    for own in model, with_betas(model):
+        sigmas = own.get_model_object("model_sampling").sigmas
+        torch.testing.assert_close(sigmas, model_sampling("scaled_linear").sigmas)
+    assert not torch.equal(sigmas, with_betas(animate_anyone.model).get_model_object("model_sampling").sigmas)
+    assert torch.equal(with_betas(model, "linear").get_model_object("model_sampling").sigmas,
+                       with_betas(animate_anyone.model).get_model_object("model_sampling").sigmas)  # fmt: skip
+
+
+def test_magic_animates_folders(magic_animate, tmp_path):
+    """As they are published, all in one folder, without the UNet in the file of the motion modules, and in one file."""
+    wanted = magic_animate.model.model.diffusion_model.state_dict()
+    files = [file.relative_to(magic_animate.folder) for file in magic_animate.folder.rglob("*") if file.is_file()]
+    beside = [PurePath("stable-diffusion-v1-5/unet/diffusion_pytorch_model.bin")]
+    assert {found for file in files + beside if (found := set_of("set" / file))} == {PurePath("set")}
+    assert magic_animate.files.family == "MagicAnimate" and list(magic_animate.files.encoders) == ["densepose"]
+
+    motion = {f"module.unet.{k}": torch.from_numpy(v) for k, v in magic_animate.weights("motion").items()}
+    unet = {k: torch.from_numpy(v) for k, v in magic_animate.weights("unet").items()}
+    for name in ("appearance_encoder", "densepose_controlnet"):
+        shutil.copy(
+            magic_animate.folder / name / "diffusion_pytorch_model.safetensors", tmp_path / f"{name}.safetensors"
+        )
+    torch.save({"state_dict": motion}, tmp_path / "temporal_attention.ckpt")
+    with pytest.raises(ValueError, match="temporal_attention.ckpt has motion modules but no UNet; put the UNet"):
+        load_denoiser(find_set(tmp_path))
+    save_file(unet, tmp_path / "denoising_unet.safetensors")
+    apart = find_set(tmp_path)
+
+    parts = {"temporal_attention": {**unet, **{k.removeprefix("module.unet."): v for k, v in motion.items()}}}
+    parts |= {name: magic_animate.weights(name) for name in ("appearance_encoder", "densepose_controlnet")}
+    state = {f"{name}.{k}": torch.as_tensor(v) for name, tensors in parts.items() for k, v in tensors.items()}
+    save_file(state, tmp_path / "all.safetensors")
+    for found in apart, find_set(tmp_path / "all.safetensors"):
+        own = load_denoiser(found).model.diffusion_model.state_dict()
+        assert own.keys() == wanted.keys() and all(torch.equal(own[key], value) for key, value in wanted.items())
+        assert load_reference_net(found).family == load_encoders(found).family == "MagicAnimate"
 
 
 # --- in the sizes published -----------------------------------------------------------------------------------------
@@ -262,7 +301,7 @@ def published() -> dict[str, State]:
     """The networks of the official sets, without memory for their weights."""
     shapes = json.loads((DATA / "champ" / "sd15_shapes.json").read_text())
     encoder = shapes.pop("guidance_encoder_X")
-    shapes |= dict.fromkeys((name for name in ENCODER_FILES if name != "pose_guider"), encoder)
+    shapes |= dict.fromkeys((f"guidance_encoder_{name}" for name in ENCODED_MAPS), encoder)
     shapes["pose_guider"] = {key: shape for key, shape in encoder.items() if "attention" not in key}
     return {
         name: {key: torch.empty(shape, device="meta") for key, shape in keys.items()} for name, keys in shapes.items()

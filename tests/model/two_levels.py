@@ -5,8 +5,9 @@ import torch
 
 from champ.model.compat import managed
 from champ.model.conditioning import conditioning
-from champ.model.config import CHAMP, MotionSizes, UNetSizes
+from champ.model.config import MotionSizes, UNetSizes
 from champ.model.denoiser import ChampModel, ModelConfig
+from champ.model.families import CHAMP
 from champ.model.guidance import Guidance, Layer
 from champ.model.reference import Reference
 

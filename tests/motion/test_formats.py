@@ -410,7 +410,7 @@ def test_other_files_are_no_motions(tmp_path, body, smpl):
     save_file({"x": torch.zeros(3)}, tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match="weights.safetensors is not a motion: it was not written by Save Motion"):
         load_motion(tmp_path / "weights.safetensors", body)
-    with pytest.raises(ValueError, match="choose a file that ends in .safetensors, .npz"):
+    with pytest.raises(ValueError, match="choose a file that ends in .safetensors, .bvh, .npz"):
         load_motion(tmp_path / "x.bvh", body)
 
 

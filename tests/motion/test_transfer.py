@@ -8,7 +8,7 @@ from champ.motion.camera import View, frame_person
 from champ.motion.presets import make_motion
 from champ.motion.report import outside
 from champ.motion.rotation import rot_x
-from champ.motion.transfer import extent, keep_inside, lowest, stature, transfer
+from champ.motion.transfer import ByHand, extent, keep_inside, lowest, reposition, stature, transfer
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +112,19 @@ def test_a_motion_is_kept_inside_the_picture(body, people):
     assert told.scale < 1 and "% of its size" in str(told)
     again, nothing = keep_inside(inside, body)
     assert str(nothing) == "as it was" and torch.equal(again.cam_t, inside.cam_t)
+
+
+def test_a_motion_is_moved_and_scaled_by_hand_in_its_picture(body, people):
+    driving, reference = people
+    usual = transfer(driving, reference, body)
+    assert reposition(usual, body, ByHand()) is usual
+    low, high = extent(usual[:1], body)
+    moved_low, moved_high = extent(transfer(driving, reference, body, by_hand=ByHand(0.1, -0.05))[:1], body)
+    way = low.new_tensor([0.1 * usual.width, -0.05 * usual.height])
+    # A point a little nearer or farther than the pelvis moves a little more or less.
+    assert torch.allclose(moved_low - low, way, atol=0.5) and torch.allclose(moved_high - high, way, atol=0.5)
+    small_low, small_high = extent(reposition(usual, body, ByHand(size=0.5))[:1], body)
+    assert torch.allclose(small_high - small_low, (high - low) / 2, atol=0.02 * float(high[1] - low[1]))
+    assert float(small_high[1] - high[1]) == pytest.approx(0, abs=0.5)  # it stands where it stood
+    kept = transfer(driving, reference, body, "keep", by_hand=ByHand(0.1))
+    assert torch.allclose(kept.cam_t[:, 1:], transfer(driving, reference, body, "keep").cam_t[:, 1:])

@@ -5,6 +5,12 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "model"))
 
-from golden import animate_anyone, champ, family, pytest_pycollect_makemodule  # noqa: E402, F401
+from golden import (  # noqa: E402, F401
+    animate_anyone,
+    champ,
+    family,
+    magic_animate,
+    pytest_pycollect_makemodule,
+)
 
 from tests.threads import one_thread  # noqa: E402, F401

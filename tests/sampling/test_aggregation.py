@@ -17,7 +17,7 @@ from champ.model.guidance import Guidance, Layer
 from champ.model.span import NoiseLevel
 from champ.sampling.aggregation import Window, current_step, with_windows
 from champ.sampling.sampler import ddim
-from champ.sampling.schedule import trailing_sigmas
+from champ.sampling.schedule import official_sigmas
 from champ.sampling.windows import SCHEDULES, WEIGHTS
 
 FRAMES, LENGTH, OVERLAP = 10, 4, 1
@@ -118,7 +118,7 @@ def test_memory_is_estimated_for_a_window(champ, monkeypatch):
     shapes = []
     monkeypatch.setattr(champ.model.model, "memory_required", lambda shape, **kwargs: shapes.append(shape[0]) or 0)
     model = with_windows(champ.model, LENGTH, OVERLAP)
-    sigmas = trailing_sigmas(model.get_model_object("model_sampling"), 1)
+    sigmas = official_sigmas(model.get_model_object("model_sampling"), 1)
     positive, negative = champ.conditioning(FRAMES)
     latent = torch.zeros(FRAMES, 4, 8, 12)
     comfy.sample.sample_custom(model, latent, 3.5, ddim(), sigmas, positive, negative, latent, disable_pbar=True)
@@ -178,7 +178,7 @@ def test_a_thousand_frames(champ):
     guidance = Guidance((Layer(torch.zeros(1000, 32, 2, 2)),), 1000, 16, 16, "Champ")
     positive = [[torch.zeros(1, 1, 64), {GUIDANCE: guidance}]]
     model = with_windows(champ.model, 32, 4, "looped, moving")
-    sigmas = trailing_sigmas(model.get_model_object("model_sampling"), 1)
+    sigmas = official_sigmas(model.get_model_object("model_sampling"), 1)
     latent, noise = guidance.empty_latent(), torch.randn(1000, 4, 2, 2)
     found = comfy.sample.sample_custom(model, noise, 1.0, ddim(), sigmas, positive, [], latent, disable_pbar=True)
     assert found.shape == (1000, 4, 2, 2) and torch.isfinite(found).all()
@@ -186,7 +186,7 @@ def test_a_thousand_frames(champ):
 
 def test_cancelling(champ, monkeypatch):
     model = with_windows(champ.model, LENGTH, OVERLAP)
-    sigmas = trailing_sigmas(model.get_model_object("model_sampling"), 1)
+    sigmas = official_sigmas(model.get_model_object("model_sampling"), 1)
     latent, noise = torch.zeros(FRAMES, 4, 8, 12), torch.randn(FRAMES, 4, 8, 12)
     positive, negative = champ.conditioning(FRAMES)
 

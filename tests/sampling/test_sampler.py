@@ -10,7 +10,7 @@ from golden import frames_first, relative
 from champ.sampling.aggregation import with_windows
 from champ.sampling.noise import OfficialNoise
 from champ.sampling.sampler import ddim, sample_ddim, targets
-from champ.sampling.schedule import alphas_cumprod, trailing_sigmas, with_betas
+from champ.sampling.schedule import alphas_cumprod, official_sigmas, with_betas
 
 
 def sample(model, sampler, sigmas, noise, conditioning, latent=None):
@@ -32,10 +32,12 @@ def test_official_clips(family, length):
     assert torch.equal(OfficialNoise(1001).generate_noise({"samples": torch.zeros_like(noise)}), noise)
     model = with_windows(family.model)
     sampling = model.get_model_object("model_sampling")
-    sigmas = trailing_sigmas(sampling, 20)
+    sigmas = official_sigmas(sampling, 20)
     exact = sample(model, ddim(), sigmas, noise, family.conditioning(len(noise)))
     assert relative(exact, data[f"{length}/latents_final/exact_fp64"]) < 5e-5
     assert relative(exact, data[f"{length}/latents_final/bank_fp32"]) < 5e-5
+    if length == "long":
+        return  # windows are the same for every sampler, and ComfyUI's own is compared on the short clip
     simple = comfy.samplers.calculate_sigmas(sampling, "simple", 20)
     stock = sample(model, comfy.samplers.sampler_object("ddim"), simple, noise, family.conditioning(len(noise)))
     # This Animate Anyone net answers a change of 1e-5 in the noise with 5e-4, seven times as much as the Champ net.
@@ -78,7 +80,7 @@ def test_step_counts_that_do_not_divide_1000(champ, steps):
     """The official scheduler goes from t to t - 1000 // n, even where that is not the next timestep."""
     model, x = Linear(champ.model), torch.randn(2, 4, 3, 3, dtype=torch.float64)
     sampling = champ.model.get_model_object("model_sampling")
-    sigmas = trailing_sigmas(sampling, steps)
+    sigmas = official_sigmas(sampling, steps)
     found = sample_ddim(model, x * (1 + sigmas[0].double() ** 2) ** 0.5, sigmas, disable=True)
     timesteps = [int(sampling.timestep(sigma)) for sigma in sigmas[:-1]]
     assert model.seen == timesteps
@@ -89,10 +91,10 @@ def test_step_counts_that_do_not_divide_1000(champ, steps):
 def test_targets(champ):
     sampling = champ.model.get_model_object("model_sampling")
     alphas = alphas_cumprod(sampling)
-    here, there = targets(trailing_sigmas(sampling, 30), sampling)
+    here, there = targets(official_sigmas(sampling, 30), sampling)
     assert here[0] == 0 and there[:3] == [alphas[t].item() for t in (966, 933, 899)]  # not 966, 932, 899
     assert there[-1] == 1
-    part = trailing_sigmas(sampling, 10, 0.5)
+    part = official_sigmas(sampling, 10, 0.5)
     here, there = targets(part, sampling)
     assert here == pytest.approx(alphas[[int(sampling.timestep(s)) for s in part[:-1]]].tolist(), rel=1e-5)
     assert there == [*here[1:], 1.0]
@@ -108,7 +110,7 @@ def test_models_with_another_kind_of_noise_are_refused():
 def test_stopping_and_going_on(champ, steps):
     """Sigmas split in two anywhere give what they give in one piece: what is handed over is ComfyUI's x."""
     model, noise = Linear(champ.model), torch.randn(2, 4, 3, 3, dtype=torch.float64)
-    sigmas = trailing_sigmas(champ.model.get_model_object("model_sampling"), steps)
+    sigmas = official_sigmas(champ.model.get_model_object("model_sampling"), steps)
     x = noise * (1 + sigmas[0].double() ** 2) ** 0.5
     calls = []
     whole = sample_ddim(model, x, sigmas, callback=calls.append, disable=True)
@@ -122,7 +124,7 @@ def test_other_sigmas_are_followed_as_they_are(champ):
     """A schedule that is not the official one, and a part of such a one, goes from each sigma to the next."""
     sampling = champ.model.get_model_object("model_sampling")
     karras = comfy.samplers.calculate_sigmas(sampling, "karras", 24)
-    off = trailing_sigmas(sampling, 24) * 1.001
+    off = official_sigmas(sampling, 24) * 1.001
     for sigmas in karras, karras[5:12], off, off[3:9]:
         here, there = targets(sigmas, sampling)
         assert there == [*here[1:], pytest.approx(1 / (1 + float(sigmas[-1]) ** 2))]
@@ -140,7 +142,7 @@ def test_partial_denoising_keeps_the_latent(champ):
         return sample_ddim(model, x, sigmas, **kwargs)
 
     for denoise in 0.1, 0.5, 1.0:
-        sigmas = trailing_sigmas(sampling, 3, denoise)
+        sigmas = official_sigmas(sampling, 3, denoise)
         found = sample(champ.model, comfy.samplers.KSAMPLER(watched), sigmas, noise, champ.conditioning(4), latent)
         changes.append(relative(found, latent * 0.18215))
         abar = 1 / (1 + sigmas[0] ** 2)

@@ -4,7 +4,7 @@ import comfy.samplers
 import pytest
 import torch
 
-from champ.sampling.schedule import alphas_cumprod, official_jump, trailing_sigmas, trailing_timesteps, with_betas
+from champ.sampling.schedule import alphas_cumprod, official_jump, official_sigmas, trailing_timesteps, with_betas
 
 OFFICIAL = {
     "linear": {0: 0.99914998, 49: 0.94315058, 99: 0.86386257, 249: 0.5557031, 499: 0.14252949, 749: 0.013368193,
@@ -27,7 +27,9 @@ def test_alphas(champ, betas):
 def test_the_default_is_linear(champ):
     default = champ.model.get_model_object("model_sampling")
     assert torch.equal(default.sigmas, with_betas(champ.model, "linear").get_model_object("model_sampling").sigmas)
-    with pytest.raises(ValueError, match="no beta schedule called 'cosine'; choose from linear, scaled_linear"):
+    with pytest.raises(
+        ValueError, match="no beta schedule called 'cosine'; choose from official, linear, scaled_linear"
+    ):
         with_betas(champ.model, "cosine")
 
 
@@ -60,19 +62,19 @@ def test_sigmas_are_those_of_the_simple_scheduler_where_that_is_exact(champ):
     sampling = champ.model.get_model_object("model_sampling")
     for steps in 10, 20, 25, 40, 50:
         simple = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
-        assert torch.equal(trailing_sigmas(sampling, steps), simple)
-    thirty = trailing_sigmas(sampling, 30)
+        assert torch.equal(official_sigmas(sampling, steps), simple)
+    thirty = official_sigmas(sampling, 30)
     assert [int(sampling.timestep(sigma)) for sigma in thirty[:-1]] == trailing_timesteps(30)
     assert not torch.equal(thirty, comfy.samplers.calculate_sigmas(sampling, "simple", 30))
 
 
 def test_partial_denoising(champ):
     sampling = champ.model.get_model_object("model_sampling")
-    assert torch.equal(trailing_sigmas(sampling, 10, 0.5), trailing_sigmas(sampling, 20)[-11:])
-    assert len(trailing_sigmas(sampling, 10, 0.0)) == 0
+    assert torch.equal(official_sigmas(sampling, 10, 0.5), official_sigmas(sampling, 20)[-11:])
+    assert len(official_sigmas(sampling, 10, 0.0)) == 0
     # A schedule has at most 1000 timesteps: with many steps fewer are left, not more of the video is lost.
     for steps, denoise, kept in ((500, 0.1, 100), (1000, 0.5, 500), (100, 0.05, 50), (20, 0.01, 10)):
-        sigmas = trailing_sigmas(sampling, steps, denoise)
+        sigmas = official_sigmas(sampling, steps, denoise)
         assert len(sigmas) == kept + 1 and int(sampling.timestep(sigmas[0])) < 1000 * denoise
     with pytest.raises(ValueError, match="denoise is 1.5; it must be from 0"):
-        trailing_sigmas(sampling, 10, 1.5)
+        official_sigmas(sampling, 10, 1.5)

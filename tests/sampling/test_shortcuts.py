@@ -14,7 +14,7 @@ from champ.model.guidance import Guidance, Layer
 from champ.model.span import Span
 from champ.sampling.aggregation import Run, with_windows
 from champ.sampling.sampler import ddim
-from champ.sampling.schedule import trailing_sigmas
+from champ.sampling.schedule import official_sigmas
 from champ.sampling.shortcuts import with_cfg_interval, with_deep_cache
 
 FRAMES = 4
@@ -42,7 +42,7 @@ def noise(frames: int = FRAMES) -> torch.Tensor:
 
 
 def sample(model, conds, x, steps=5, cfg=3.5, sampler=None, sigmas=None):
-    sigmas = trailing_sigmas(model.get_model_object("model_sampling"), steps) if sigmas is None else sigmas
+    sigmas = official_sigmas(model.get_model_object("model_sampling"), steps) if sigmas is None else sigmas
     return comfy.sample.sample_custom(
         model, x, cfg, sampler or ddim(), sigmas, *conds, torch.zeros_like(x), disable_pbar=True, seed=0
     )

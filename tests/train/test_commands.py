@@ -32,7 +32,8 @@ def test_the_whole_way(tmp_path, codec):
     from champ.model.checkpoint import find_set
     from champ.model.loading import load_denoiser
 
-    data, plain, still, moving, out = (tmp_path / name for name in ("data", "plain", "still", "moving", "set"))
+    names = ("data", "plain", "still", "moving", "quick", "set")
+    data, plain, still, moving, quick, out = (tmp_path / name for name in names)
     for split, frames, count in (("train", 1, 3), ("held_out", 1, 1), ("train", 2, 1), ("held_out", 2, 1)):
         run("prepare", "--data", data, "--split", split, "--frames", frames, "--count", count, "--size", 64)
     run("encode", "--data", data, "--vae", codec)
@@ -41,7 +42,8 @@ def test_the_whole_way(tmp_path, codec):
     run("stage1", *common, *small, "--out", plain, "--draws", 2, "--mean", 0.9, "--person", 1)
     run("stage1", *common, "--init", plain / "model", "--transformers", "--matching", 0.1, "--out", still)
     run("stage2", *common, "--init", still / "model", "--out", moving, "--frames", 2, "--batch", 1, "--checkpointing")
-    run("export", "--networks", moving / "model", "--out", out, "--about", "license=none")
+    run("distill", *common, "--init", moving / "model", "--out", quick, "--frames", 2, "--batch", 1, "--few", 2)
+    run("export", "--networks", quick / "model", "--out", out, "--about", "license=none")
 
     assert cv2.imread(str(still / "preview_000001.png")).shape == (4 * 64, 64, 3)
     assert cv2.imread(str(moving / "preview_000001.png")).shape == (4 * 64, 64, 3)

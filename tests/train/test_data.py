@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from champ.model.checkpoint import ENCODED_MAPS
+from champ.model.families import ENCODED_MAPS
 from champ.output import whole
 from champ.train.data import FolderSamples, choose_frames, find_videos, person_crop, random_crop
 

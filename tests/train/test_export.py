@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 
 from champ.model.checkpoint import find_set
-from champ.model.config import CHAMP
+from champ.model.families import CHAMP
 from champ.model.loading import load_denoiser, load_encoders, load_reference_net
 from champ.train.export import export
 from champ.train.networks import Champ

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from champ.model.checkpoint import ENCODED_MAPS
+from champ.model.families import ENCODED_MAPS
 from champ.people.samples import SyntheticPeople
 from champ.progress import listening
 from champ.train import prepare as module

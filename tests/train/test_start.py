@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from champ.model.checkpoint import ENCODED_MAPS
+from champ.model.families import ENCODED_MAPS
 from champ.train.export import export
 from champ.train.fresh import fresh_networks
 from champ.train.networks import Champ

@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden import relative
 
-from champ.model.checkpoint import ENCODED_MAPS
+from champ.model.families import ENCODED_MAPS
 from champ.model.loading import motion_names, unet_names
 from champ.train.networks import Champ
 from champ.train.objective import Objective, loss

@@ -1,0 +1,151 @@
+// The temporal windows of Champ Sampler and Temporal Aggregation as a timeline, with what they cost, before anything is
+// queued.
+import { app } from "../../scripts/app.js";
+import { translate } from "./language.js";
+import { ask, describe } from "./motion.js";
+import { valueOf } from "./widgets.js";
+
+const NODES = ["ChampSampler", "ChampTemporalAggregation"];
+// What a clip goes through on its way from a motion to a sampler.
+const CLIP = ["LATENT", "CHAMP_GUIDANCE", "IMAGE", "CHAMP_MOTION"];
+const HEIGHT = 118;
+const LOOK_AGAIN = 200; // milliseconds between two looks at the widgets
+const STYLE = `
+.champ-windows { width: 100%; height: 100%; min-height: ${HEIGHT - 20}px; display: flex; flex-direction: column; gap: 4px;
+  box-sizing: border-box; padding: 6px 8px; overflow: hidden; border-radius: 6px; background: #1b1d21; color: #cfd3da;
+  font: 12px sans-serif; }
+.champ-windows canvas { flex: 1 1 0; min-height: 0; width: 100%; }
+.champ-windows div { flex: none; line-height: 1.35; }
+`;
+const COLOURS = ["#6fa8d6", "#d69a5c"];
+
+const timelines = new Map(); // node: { element, canvas, says, asked, busy }
+
+function inputsOf(node) {
+  return (node.inputs ?? []).map((input, slot) => ({ type: String(input.type), node: node.getInputNode?.(slot) })).filter((input) => input.node);
+}
+
+function outputsOf(node) {
+  const links = (node.outputs ?? []).flatMap((output) => output.links ?? []);
+  return links.map((id) => node.graph.getLink?.(id) ?? node.graph.links[id]).map((link) => node.graph.getNodeById(link?.target_id)).filter(Boolean);
+}
+
+// The node before this one whose motion decides the length of the clip.
+function motionBefore(node, seen = new Set()) {
+  for (const input of inputsOf(node).filter(({ type }) => CLIP.includes(type))) {
+    if (input.type === "CHAMP_MOTION") return input.node;
+    if (seen.has(input.node)) continue;
+    seen.add(input.node);
+    const found = motionBefore(input.node, seen);
+    if (found) return found;
+  }
+  return null;
+}
+
+// The sampler that a model goes to: the node itself, or one after it.
+function samplerOf(node, seen = new Set()) {
+  if (node.inputs?.some((input) => input.type === "LATENT")) return node;
+  for (const next of outputsOf(node)) {
+    if (seen.has(next)) continue;
+    seen.add(next);
+    const found = samplerOf(next, seen);
+    if (found) return found;
+  }
+  return null;
+}
+
+function question(node) {
+  const widgets = Object.fromEntries(["length", "overlap", "schedule", "weights"].map((name) => [name, valueOf(node, name)]));
+  const sampler = samplerOf(node);
+  const motion = sampler && motionBefore(sampler);
+  if (motion) return { widgets, node: String(motion.id), nodes: describe(motion, app.nodeOutputs) };
+  const [known] = app.nodeOutputs?.[sampler?.id]?.champ_size ?? [];
+  return { widgets, ...known };
+}
+
+// What of the sampler's own widgets the sentence needs; other samplers may have none.
+function effort(node) {
+  const sampler = samplerOf(node) ?? node;
+  const [steps, cfg] = ["steps", "cfg"].map((name) => valueOf(sampler, name));
+  return { steps, twice: cfg === undefined || cfg > 1 };
+}
+
+function sentences({ frames, width, height, count, bytes, moves }, { steps, twice }) {
+  const sum = (steps || 1) * count * (twice ? 2 : 1);
+  const clip =
+    count === 1
+      ? translate("{frames} frames of {width}x{height} in one window.", { frames, width, height })
+      : translate("{frames} frames of {width}x{height} in {count} windows.", { frames, width, height, count });
+  const work = steps
+    ? translate("{sum} evaluations of the model: {steps} steps x {count} windows x {times}.", { sum, steps, count, times: twice ? 2 : 1 })
+    : translate("{sum} evaluations of the model in every step.", { sum });
+  const memory = translate("ComfyUI plans {size} GB of graphics memory for a window, beside the model.", { size: (bytes / 1e9).toFixed(1) });
+  return [clip, moves && translate("Every step has other windows."), work, memory].filter(Boolean);
+}
+
+function draw({ canvas, about }) {
+  const { clientWidth: width, clientHeight: height } = canvas;
+  if (!width || !height) return;
+  const detail = Math.min(window.devicePixelRatio || 1, 2);
+  Object.assign(canvas, { width: width * detail, height: height * detail });
+  const context = canvas.getContext("2d");
+  context.scale(detail, detail);
+  const { windows, frames, weights } = about;
+  const lanes = Math.min(windows.length, Math.max(1, Math.floor(height / 5)));
+  const tall = height / lanes;
+  const top = Math.max(...weights);
+  const column = width / frames;
+  windows.forEach((runs, i) => {
+    context.fillStyle = COLOURS[i % COLOURS.length];
+    let k = 0; // frames of the window so far; where it counts less, it is darker
+    for (const [first, last] of runs)
+      for (let frame = first; frame <= last; frame++) {
+        context.globalAlpha = 0.25 + (0.75 * weights[k++]) / top;
+        context.fillRect(frame * column, (i % lanes) * tall, column + 0.5, Math.max(1, tall - 1));
+      }
+  });
+}
+
+async function look(node, view) {
+  const asked = question(node);
+  const told = JSON.stringify([asked, effort(node), view.canvas.clientWidth, view.canvas.clientHeight]);
+  if (told === view.told || view.busy) return;
+  Object.assign(view, { told, busy: true });
+  try {
+    const about = await ask("/champ/windows", asked);
+    view.canvas.style.visibility = about.says ? "hidden" : "";
+    view.says.textContent = about.says ?? sentences(about, effort(node)).join(" ");
+    if (!about.says) {
+      view.about = about;
+      draw(view);
+    }
+  } catch (error) {
+    view.says.textContent = error.message;
+  } finally {
+    view.busy = false;
+  }
+}
+
+function add(node) {
+  const [element, canvas, says] = ["div", "canvas", "div"].map((tag) => document.createElement(tag));
+  element.className = "champ-windows";
+  element.append(Object.assign(document.createElement("style"), { textContent: STYLE }), canvas, says);
+  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT };
+  node.addDOMWidget("champ_windows", "champ_windows", element, options).serialize = false;
+  timelines.set(node, { element, canvas, says });
+  const { onRemoved } = node;
+  node.onRemoved = function () {
+    timelines.delete(node);
+    return onRemoved?.apply(this, arguments);
+  };
+}
+
+app.registerExtension({
+  name: "Champ.Windows",
+  setup() {
+    setInterval(() => document.hidden || timelines.forEach((view, node) => look(node, view)), LOOK_AGAIN);
+  },
+  nodeCreated(node) {
+    if (NODES.includes(node.comfyClass) && node.addDOMWidget) add(node);
+  },
+});

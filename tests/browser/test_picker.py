@@ -1,0 +1,44 @@
+"""Built-in motions are chosen by their pictures, in the language of the settings."""
+
+import pytest
+
+from .conftest import READY
+
+NODE = """
+() => {
+  const node = LiteGraph.createNode("ChampBuiltInMotion");
+  app.graph.add(node);
+  const button = node.widgets.find((widget) => widget.type === "button");
+  button.callback();
+  return button.label;
+}
+"""
+PICTURES = """
+() => Promise.all([...document.querySelectorAll("dialog.champ-picker img")].map((picture) => picture.decode()))
+  .then((all) => all.length)
+"""
+CHOSEN = """
+() => {
+  const node = app.graph.nodes.find((node) => node.comfyClass === "ChampBuiltInMotion");
+  return node.widgets.find(({ name }) => name === "motion").value;
+}
+"""
+
+
+@pytest.fixture
+def chinese(page, server):
+    server.request("/settings", {"Comfy.Locale": "zh"})
+    page.reload()
+    page.wait_for_function(READY, timeout=60_000)
+    yield page
+    server.request("/settings", {"Comfy.Locale": "en"})
+
+
+def test_a_motion_is_chosen_by_its_picture(chinese, screenshots):
+    assert chinese.evaluate(NODE) == "按图片选择..."
+    assert chinese.evaluate(PICTURES) == 16
+    chinese.screenshot(path=screenshots / "picker.png")
+    chinese.locator("dialog.champ-picker").get_by_role("button", name="深蹲").click()
+    assert chinese.evaluate(CHOSEN) == "squats"
+    assert chinese.locator("dialog.champ-picker").count() == 0
+    assert not chinese.complaints
