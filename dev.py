@@ -376,7 +376,7 @@ def test(options: argparse.Namespace, extra: list[str]) -> int:
 
 
 def bench(options: argparse.Namespace, extra: list[str]) -> int:
-    scripts = {file.stem: file for file in sorted((ROOT / "bench").glob("*.py"))}
+    scripts = {file.stem: file for file in sorted((ROOT / "bench").glob("[!_]*.py"))}
     name = extra[0] if extra else None
     if name and name not in scripts:
         raise Failure(f"there is no benchmark {name!r}: choose from {', '.join(scripts) or 'none yet'}")

@@ -8,35 +8,20 @@ import time
 from dataclasses import fields
 
 import torch
-from denoise_step import CASES, PASSES, randomise
-
-import comfy.ops  # found by denoise_step # isort: skip
+from _random_models import CASES, PASSES, Step, random_guidance, random_model, random_net, random_reference
 
 from champ.calibrate.attention import CalibratedReference, Calibration, Warp, groups_of
-from champ.model.conditioning import GuidanceRun
-from champ.model.config import MotionSizes, UNetSizes
-from champ.model.denoiser import ChampUNet, ModelConfig, model_sampling
-from champ.model.guidance import Guidance, Layer
-from champ.model.reference import Reference, ReferenceUNet
+from champ.model.reference import Reference
 
 
 def measure(channels: tuple[int, ...], size: int, frames: int) -> tuple[dict[str, list[float]], float]:
     """Seconds of each evaluation by kind, and of one pass of ReferenceNet."""
-    side, sampling = size // 8, model_sampling("linear")
-    sizes = UNetSizes(4, channels, 2, (True, True, True, False), 768, linear=False)
-    places = {sizes.place(block, j): c for block, row in sizes.places().items() for j, c in row.items()}
-    arguments = {**ModelConfig(sizes.comfy()).unet_config, "operations": comfy.ops.disable_weight_init}
-    net, unet = ReferenceUNet(**arguments), ChampUNet(**arguments, motion=MotionSizes(places, 32))
-    randomise(net)
-    randomise(unet)
-
-    def look() -> dict:
-        return net.tokens(torch.randn(1, 4, side, side), torch.randn(1, 1, 768))
-
-    reference = Reference(look(), "Champ")
-    start = time.perf_counter()
-    seen = [look() for _ in range(frames)]
-    seconds = (time.perf_counter() - start) / frames
+    side, model = size // 8, random_model(channels)
+    net = random_net(channels)
+    reference = random_reference(net, size, size)
+    start = time.process_time()
+    seen = [random_reference(net, size, size).tokens for _ in range(frames)]
+    seconds = (time.process_time() - start) / frames
 
     person = torch.zeros(side, side)
     person[:, side // 4 : side // 2] = 1
@@ -57,25 +42,14 @@ def measure(channels: tuple[int, ...], size: int, frames: int) -> tuple[dict[str
         "no groups": calibrated(1, False),
         "masking: paper, groups of 4": calibrated(4, True),
     }
-    runs = {name: kind.run(sampling, True) for name, kind in kinds.items()}
-    layer = Layer(torch.randn(frames, channels[0], side, side))
-    guidance = GuidanceRun(Guidance((layer,), frames, size, size, "Champ"), sampling)
-    x, t = torch.randn(2 * frames, 4, side, side), torch.full((2 * frames,), 499.0)
-    context = torch.cat([torch.zeros(frames, 1, 768), torch.randn(1, 1, 768).expand(frames, -1, -1)])
-    options = {"cond_or_uncond": [1, 0], "sigmas": torch.tensor([2.45])}
-
-    def evaluate(name: str) -> float:
-        start = time.perf_counter()
-        values = {"guidance": [guidance] * 2, "references": [[], [runs[name]]]}
-        unet(x, t, context, transformer_options=options, **values)
-        return time.perf_counter() - start
-
-    for name in runs:
-        evaluate(name)
+    runs = {name: kind.run(model.model_sampling, True) for name, kind in kinds.items()}
+    step = Step(model, random_guidance(channels, frames, size, size))
+    for run in runs.values():
+        step(run)
     found: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(PASSES):
-        for name in runs:
-            found[name].append(evaluate(name))
+        for name, run in runs.items():
+            found[name].append(step(run)[0])
     return found, seconds
 
 

@@ -1,99 +1,33 @@
 """One evaluation of the denoiser for positive and negative, beside the arithmetic of the official implementation.
 
-The official code attends with all rows to their own and the reference's tokens, which it repeats and projects for every
-frame, then computes the rows of the negative again without the reference; and it attends to the single CLIP token with
-a softmax over one key. Here both run on the same UNet with the same kernels, alternately, on one CPU thread."""
+Both run on the same UNet with the same kernels, alternately, on one CPU thread."""
 
-# ruff: noqa: E402 - ComfyUI must be found, and be told to use the CPU, before it is imported.
-import os
 import statistics
-import sys
-import time
 
 import torch
-from torch import Tensor, nn
-
-if "COMFYUI_PATH" in os.environ:
-    sys.path.append(os.environ["COMFYUI_PATH"])
-
-import comfy.cli_args
-
-comfy.cli_args.args.cpu = True
-
-import comfy.ops
-
-from champ.model.attention import READS, SelfAttention, TokenCrossAttention, softmax_attention
-from champ.model.conditioning import GuidanceRun
-from champ.model.config import MotionSizes, UNetSizes
-from champ.model.denoiser import ChampUNet, ModelConfig, model_sampling
-from champ.model.guidance import Guidance, Layer
-from champ.model.reference import Reference, ReferenceRun, ReferenceUNet
-
-PASSES = 5
-# Name, channels of the levels, picture size in pixels, frames.
-CASES = [
-    ("narrow", (32, 64, 128, 128), 256, 8),
-    ("half as wide as SD1.5", (160, 320, 640, 640), 256, 3),
-]
-
-
-class OfficialSelfAttention(SelfAttention):
-    """All rows with the reference, then the first half - the negative - once more without."""
-
-    def forward(self, x, context=None, value=None, mask=None, transformer_options={}):  # noqa: B006
-        (run,) = transformer_options[READS][1]
-        tokens = run.reference.tokens[transformer_options["block"]].expand(len(x), -1, -1)
-        out = self.attention(x, torch.cat([x, tokens], 1))
-        half = len(x) // 2
-        out[:half] = self.attention(x[:half], x[:half])
-        return out
-
-    def attention(self, x: Tensor, tokens: Tensor) -> Tensor:
-        return self.to_out(softmax_attention(self.to_q(x), self.to_k(tokens), self.to_v(tokens), self.heads))
-
-
-class OfficialCrossAttention(TokenCrossAttention):
-    def forward(self, x, context=None, value=None, mask=None, transformer_options={}):  # noqa: B006
-        return self.to_out(softmax_attention(self.to_q(x), self.to_k(context), self.to_v(context), self.heads))
-
-
-def use(unet: ChampUNet, official: bool) -> None:
-    kinds = {SelfAttention: OfficialSelfAttention, TokenCrossAttention: OfficialCrossAttention}
-    swap = kinds if official else {theirs: ours for ours, theirs in kinds.items()}
-    for module in unet.modules():
-        module.__class__ = swap.get(type(module), type(module))
-
-
-def randomise(module: nn.Module) -> None:
-    for name, values in [*module.named_parameters(), *module.named_buffers()]:
-        if values.ndim > 1:
-            nn.init.normal_(values, std=values[0].numel() ** -0.5)
-        else:
-            values.fill_(name.endswith("weight"))
+from _random_models import (
+    CASES,
+    PASSES,
+    Step,
+    Tokens,
+    random_guidance,
+    random_model,
+    random_net,
+    random_reference,
+    use,
+)
+from torch import Tensor
 
 
 def compare(channels: tuple[int, ...], size: int, frames: int) -> tuple[list[tuple[float, float]], float]:
     """Seconds of our passes and of the official arithmetic's, and the relative difference of their results."""
-    side, sampling = size // 8, model_sampling("linear")
-    sizes = UNetSizes(4, channels, 2, (True, True, True, False), 768, linear=False)
-    places = {sizes.place(block, j): c for block, row in sizes.places().items() for j, c in row.items()}
-    arguments = {**ModelConfig(sizes.comfy()).unet_config, "operations": comfy.ops.disable_weight_init}
-    net, unet = ReferenceUNet(**arguments), ChampUNet(**arguments, motion=MotionSizes(places, 32))
-    randomise(net)
-    randomise(unet)
-    reference = Reference(net.tokens(torch.randn(1, 4, side, side), torch.randn(1, 1, 768)), "Champ")
-    layer = Layer(torch.randn(frames, channels[0], side, side))
-    guidance = GuidanceRun(Guidance((layer,), frames, size, size, "Champ"), sampling)
-    values = {"guidance": [guidance] * 2, "references": [[], [ReferenceRun(reference, sampling, keep=True)]]}
-    x, t = torch.randn(2 * frames, 4, side, side), torch.full((2 * frames,), 499.0)
-    context = torch.cat([torch.zeros(frames, 1, 768), torch.randn(1, 1, 768).expand(frames, -1, -1)])
-    options = {"cond_or_uncond": [1, 0]}
+    model, reference = random_model(channels), random_reference(random_net(channels), size, size)
+    step = Step(model, random_guidance(channels, frames, size, size))
+    runs = {False: reference.run(model.model_sampling, keep=True), True: Tokens(reference)}
 
     def predict(official: bool) -> tuple[float, Tensor]:
-        use(unet, official)
-        start = time.perf_counter()
-        out = unet(x, t, context, transformer_options=options, **values)
-        return time.perf_counter() - start, out
+        use(model, official)
+        return step(runs[official])
 
     (_, ours), (_, theirs) = predict(False), predict(True)
     times = [(predict(False)[0], predict(True)[0]) for _ in range(PASSES)]

@@ -2,8 +2,8 @@
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,9 +11,10 @@ from comfy.ldm.modules.attention import CrossAttention
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ..model.attention import HIDDEN, KeySource, Source
+from ..model.attention import HIDDEN, KeptSource, KeySource, Source, Split
 from ..model.config import Place
 from ..model.reference import ChangingTokens, Reference, ReferenceRun, Tokens, tensors_of
+from ..model.residence import ClipRows, Evaluation, moved
 from ..model.span import ALWAYS, Span
 
 SHOWN = 0.5  # a token is read from this share of its pixels inside the picture
@@ -92,6 +93,11 @@ class CalibratedReference(Reference):
     def run(self, model_sampling: Any, keep: bool, context: Tensor | None = None) -> "CalibratedRun":
         return CalibratedRun(self, model_sampling, keep, context)
 
+    def numbers(self, frames: int) -> int:
+        """Counts, beside the reference's, the tokens of the warps that a window reads."""
+        warps = min(frames, len(self.calibration.warps))  # tokens are half as many as keys and values
+        return super().numbers(frames) * (2 + warps) // 2
+
 
 class CalibratedRun(ReferenceRun):
     """A calibrated reference in one sampling run."""
@@ -100,70 +106,188 @@ class CalibratedRun(ReferenceRun):
         super().__init__(reference, model_sampling, keep, context)
         self.calibration = reference.calibration
         self.calibrated_span = self.calibration.span.in_sigmas(model_sampling)
+        self.drawn = any(len(group) > 1 for group in self.calibration.groups)
+        self.shown_of: dict[int, Shown] = {}  # by the number of tokens
+        self.queries = Queries(self.calibration.people) if self.calibration.people is not None else None
+        self.kept: dict[Any, KeptSource | None] = {}  # of all warps
+        self.known: dict[Any, Tensor] = {}
 
-    def at(self, sigma: float | None, frames: Sequence[int] | None) -> list[Source]:
-        sources = super().at(sigma, frames)
+    def at(self, now: Evaluation) -> list[Source]:
         calibration = self.calibration
-        if calibration.strength == 0 or not self.calibrated_span.holds(sigma):
-            return sources
-        frames = range(len(calibration.warp_of)) if frames is None else frames
-        numbers = calibration.warps_at(sigma, frames)
-        now = {i: self.in_step(calibration.warps[i], sigma) for i in set(numbers)}
-        warps = [now[i] for i in numbers]
-        people = None if calibration.people is None else calibration.people[list(frames)]
-        if people is not None and calibration.person is not None:
-            sources = [Background(source, calibration.person, people) for source in sources]
-        return [*sources, Calibrated(warps, calibration.strength, people)]
+        if calibration.strength == 0 or not self.calibrated_span.holds(now.level):
+            return super().at(now)
+        frames = range(len(calibration.warp_of)) if now.frames is None else now.frames
+        drawn = now.level.sigma if self.drawn and now.level is not None else None
+        warps = calibration.warps_at(drawn, frames)
+        counts = {place: x.shape[1] for place, x in self.tokens_of(warps[0], now).items()}
+        splits = None if self.queries is None else self.queries.splits(now, frames, counts)
+        own = super().at(now) if splits is None or calibration.person is None else self.background(now, splits)
+        return [*own, self.warps(now, warps, splits)]
 
-    def in_step(self, warp: Warp, sigma: float | None) -> Warp:
-        """Returns the warp with the tokens of the present step."""
-        tokens = self.step.of(warp.tokens, sigma)
-        return warp if tokens is warp.tokens else replace(warp, tokens=tokens)
+    def tokens_of(self, warp: int, now: Evaluation) -> Tokens:
+        return self.step.of(self.calibration.warps[warp].tokens, self.sigma(now))
+
+    def background(self, now: Evaluation, splits: "Splits") -> list[Source]:
+        """Returns what the background of each frame reads of the reference: its background."""
+        person = self.calibration.person
+        if person is None or self.reference.strength == 0 or not self.span.holds(now.level):
+            return []
+        tokens, name = self.present(now), ("background", now.device, now.dtype)
+        if name not in self.ready:
+            behind = {place: at_tokens(person, x.shape[1]) <= COVERED for place, x in tokens.items()}
+            rows = {place: shown.nonzero()[:, 0].to(tokens[place].device) for place, shown in behind.items()}
+            self.ready[name] = self.source({place: x.index_select(1, rows[place]) for place, x in tokens.items()}, now)
+        return [ForGroup(self.ready[name], splits, False)]
+
+    def warps(self, now: Evaluation, warps: Sequence[int], splits: "Splits | None") -> "Calibrated":
+        """Returns the warps that the frames of a window read: out of all that are kept, or only these."""
+        name = (now.device, now.dtype)
+        if name not in self.kept:
+            self.kept[name] = self.projected(now)
+        kept = self.kept[name]
+        read = list(range(len(self.calibration.warps))) if kept else sorted(set(warps))
+        rows = self.rows(tuple(read.index(warp) for warp in warps), now.device)
+        return Calibrated(kept or self.warp_tokens(now, read), rows, splits)
+
+    def rows(self, warps: tuple[int, ...], device: torch.device) -> Tensor:
+        """Returns what each frame reads, on the device; without draws it is the same in every step."""
+        if (warps, device) in self.known:
+            return self.known[warps, device]
+        rows = moved([torch.tensor(warps)], device, torch.int64)
+        if not self.drawn:
+            self.known[warps, device] = rows
+        return rows
+
+    def projected(self, now: Evaluation) -> KeptSource | None:
+        """Returns the keys and values of all warps; None if they change from step to step, or do not fit."""
+        if not self.keep or not isinstance(self.reference.tokens, dict):
+            return None
+        tokens = self.reference.tokens.values()
+        values = sum(self.shown(x.shape[1]).order.numel() * x.shape[2] for x in tokens)
+        if not now.fits(2 * values * now.dtype.itemsize):
+            return None
+        return KeptSource.of(self.warp_tokens(now, range(len(self.calibration.warps))), now.attentions)
+
+    def warp_tokens(self, now: Evaluation, warps: Sequence[int]) -> "WarpTokens":
+        """Moves the tokens of some warps to the device, and leaves there those that are read."""
+        given = [self.tokens_of(warp, now) for warp in warps]
+        tokens, biases = {}, {}
+        for place, first in given[0].items():
+            shown = self.shown(first.shape[1])
+            x = moved([each[place] for each in given], now.device, now.dtype)
+            order = moved([shown.order[i : i + 1] for i in warps], now.device, torch.int64)
+            tokens[place] = x.gather(1, order[..., None].expand(-1, -1, x.shape[2])) if shown.some else x
+            bias = shown.bias(self.calibration.strength)
+            if bias is not None:
+                biases[place] = moved([bias[i : i + 1] for i in warps], now.device, now.dtype)
+        return WarpTokens(tokens, biases)
+
+    def shown(self, count: int) -> "Shown":
+        """Returns which tokens of each warp are read by transformers with so many."""
+        if count not in self.shown_of:
+            warps, apart = self.calibration.warps, self.calibration.people is not None
+            read = torch.stack([at_tokens(warp.valid, count) >= SHOWN for warp in warps])
+            if apart:
+                people = [warp.person for warp in warps if warp.person is not None]
+                read &= torch.stack([at_tokens(person, count) > COVERED for person in people])
+            self.shown_of[count] = Shown.of(read)
+        return self.shown_of[count]
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Which tokens of each warp are read: of all warps as many as of the one that shows most."""
+
+    order: Tensor  # (warps, most) tokens, those that are read before the others
+    counts: Tensor  # (warps,) that are read
+    tokens: int  # of a warp
+
+    @classmethod
+    def of(cls, read: Tensor) -> "Shown":
+        counts = read.sum(1)
+        order = torch.argsort(~read, dim=1, stable=True)[:, : int(counts.max())]
+        return cls(order, counts, read.shape[1])
+
+    @property
+    def some(self) -> bool:
+        return self.order.shape[1] < self.tokens
+
+    def bias(self, strength: float) -> Tensor | None:
+        """Returns log strength for the tokens that are read (warps, 1, most), and no weight for the others; None for 0
+        everywhere."""
+        read = torch.arange(self.order.shape[1]) < self.counts[:, None]
+        if strength == 1 and read.all():
+            return None
+        return torch.where(read, math.log(strength), HIDDEN)[:, None]
+
+
+Splits = Mapping[Place, Split]
+
+
+class Queries:
+    """Which queries of each frame belong to its person, for transformers of every size."""
+
+    def __init__(self, people: Tensor):
+        self.people = people  # (F, h, w)
+        self.known: dict[int, tuple[ClipRows, list[int]]] = {}
+
+    def splits(self, now: Evaluation, frames: Sequence[int], counts: Mapping[Place, int]) -> Splits:
+        """Splits the queries of a window's frames, of which each place has a count."""
+        found = {}
+        for count in set(counts.values()):
+            if count not in self.known:
+                covered = at_tokens(self.people, count) > COVERED
+                self.known[count] = ClipRows(covered), covered.sum(1).tolist()
+            rows, persons = self.known[count]
+            first = rows.at(frames, now.device, torch.bool, now.fits)
+            found[count] = Split.of(first, [persons[i] for i in frames])
+        return {place: found[count] for place, count in counts.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class WarpTokens:
+    """The tokens of several warps, with a row for each."""
+
+    tokens: Mapping[Place, Tensor]
+    biases: Mapping[Place, Tensor]
+
+    def keys(self, block: Place, attention: CrossAttention) -> KeySource | None:
+        if block not in self.tokens:
+            return None
+        tokens = self.tokens[block]
+        return KeySource(attention.to_k(tokens), attention.to_v(tokens), self.biases.get(block))
 
 
 @dataclass(frozen=True, eq=False)
 class Calibrated:
-    """The calibrated references of a window's frames as a source of keys; with `people`, only for the person."""
+    """The warps of a window's frames as a source of keys; with splits, for the pixels of the person."""
 
-    warps: list[Warp]  # for every frame
-    strength: float
-    people: Tensor | None  # (frames, h, w)
+    warps: Source  # a row for each warp
+    rows: Tensor  # (frames,) the row that each frame reads
+    splits: Mapping[Place, Split] | None
 
-    def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource | None:
-        read = list(dict.fromkeys(self.warps))  # each is moved and projected once
-        seen = [warp.tokens[block] for warp in read if isinstance(warp.tokens, dict) and block in warp.tokens]
-        if not seen:
+    def keys(self, block: Place, attention: CrossAttention) -> KeySource | None:
+        source = self.warps.keys(block, attention)
+        if source is None:
             return None
-        rows = torch.tensor([read.index(warp) for warp in self.warps], device=like.device)
-        tokens = torch.cat(seen).to(like)
-        count = tokens.shape[1]
-        shown = torch.stack([at_tokens(warp.valid, count) >= SHOWN for warp in read])
-        if self.people is not None:
-            shown &= torch.stack([at_tokens(warp.person, count) > COVERED for warp in read if warp.person is not None])
-        bias = None
-        if self.strength != 1 or not shown.all():
-            bias = torch.where(shown, math.log(self.strength), HIDDEN)[:, None].to(like)[rows]
-        readers = None
-        if self.people is not None:
-            readers = (at_tokens(self.people, like.shape[1]) > COVERED).to(like.device)
-        return KeySource(attention.to_k(tokens)[rows], attention.to_v(tokens)[rows], bias, readers)
+        bias = None if source.bias is None else source.bias[self.rows]
+        split = None if self.splits is None else self.splits[block]
+        return KeySource(source.k[self.rows], source.v[self.rows], bias, split)
 
 
 @dataclass(frozen=True, eq=False)
-class Background:
-    """The background of a source of keys, for the background pixels of each frame."""
+class ForGroup:
+    """A source of keys for one group of the queries."""
 
     source: Source
-    person: Tensor  # (h, w)
-    people: Tensor  # (frames, h, w)
+    splits: Mapping[Place, Split]
+    group: bool
 
-    def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource | None:
-        source = self.source.keys(block, attention, like)
+    def keys(self, block: Place, attention: CrossAttention) -> KeySource | None:
+        source = self.source.keys(block, attention)
         if source is None:
             return None
-        bias = torch.where(at_tokens(self.person, source.k.shape[1]) > COVERED, HIDDEN, 0)[None, None].to(like)
-        readers = (at_tokens(self.people, like.shape[1]) <= COVERED).to(like.device)
-        return replace(source, bias=bias if source.bias is None else source.bias + bias, readers=readers)
+        return KeySource(source.k, source.v, source.bias, self.splits[block], self.group)
 
 
 def at_tokens(shares: Tensor, tokens: int) -> Tensor:

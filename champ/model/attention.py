@@ -1,17 +1,53 @@
 """Attention of the UNets: self-attention that also reads other keys, and cross-attention to a single token."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from comfy.ldm.modules.attention import BasicTransformerBlock, CrossAttention, attention_pytorch, optimized_attention
+from comfy.ldm.modules.attention import (
+    BasicTransformerBlock,
+    CrossAttention,
+    attention_pytorch,
+    attention_sage,
+    optimized_attention,
+)
 from torch import Tensor, nn
 
 from .config import Place
 
 READS = "champ_reads"  # key in transformer_options: the sources read by each of the equal parts of the batch
+SAGE_SIZES = (64, 96, 128)  # head sizes for which SageAttention has kernels
 HIDDEN = -1e4  # a bias that gives a key no weight, also in float16
+
+Own = tuple[Tensor, Tensor, Tensor]  # queries, keys and values
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The queries of each row in two groups, which read sources of their own."""
+
+    first: Tensor  # (rows, queries) bool, the queries of the first group
+    order: Tensor  # (rows, queries) the queries, those of the first group before the others
+    back: Tensor  # (rows, queries) where each query is found behind the most of the first and of the second group
+    most: tuple[int, int]  # queries of the two groups in the row that has most of them
+
+    @classmethod
+    def of(cls, first: Tensor, counts: Sequence[int]) -> "Split":
+        """Splits by (rows, queries) bool, of which `counts` are True in each row, known without asking a device."""
+        queries = first.shape[1]
+        most = max(counts), queries - min(counts)
+        order = torch.argsort(~first, dim=1, stable=True)
+        rank = torch.argsort(order, dim=1)
+        behind = rank + most[0] + most[1] - queries
+        return cls(first, order, torch.where(first, rank, behind), most)
+
+    def groups(self) -> list[tuple[bool, Tensor]]:
+        """Returns the queries (rows, n) of each group that is not empty; rows with fewer get some of the others."""
+        first, second = self.most
+        parts = [(True, self.order[:, :first]), (False, self.order[:, self.order.shape[1] - second :])]
+        return [part for part, count in zip(parts, self.most) if count]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +56,9 @@ class KeySource:
 
     k: Tensor  # (1 or rows, tokens, channels)
     v: Tensor
-    bias: Tensor | None = None  # (1 or rows, 1 or queries, tokens), added to q k^T / sqrt(d)
-    readers: Tensor | None = None  # (1 or rows, queries) bool, the queries that read it; None means all
+    bias: Tensor | None = None  # (1 or rows, 1 or queries, tokens), added to q k^T / sqrt(d); with a split, not queries
+    split: Split | None = None  # of the queries; None means that all read it
+    group: bool = True  # the group that reads it: True is the first
 
     def row(self, i: int) -> "KeySource":
         """Returns the source of one row, with a bias that hides it from queries that do not read it."""
@@ -30,16 +67,46 @@ class KeySource:
             return x if len(x) == 1 else x[i : i + 1]
 
         bias = None if self.bias is None else own(self.bias)
-        if self.readers is not None:
+        if self.split is not None:
             shown = self.k.new_zeros(1, 1, self.k.shape[1]) if bias is None else bias
-            bias = torch.where(own(self.readers)[..., None], shown, HIDDEN)
+            bias = torch.where((own(self.split.first) == self.group)[..., None], shown, HIDDEN)
         return KeySource(own(self.k), own(self.v), bias)
 
 
 class Source(Protocol):
-    """A source of keys for transformers, for example a reference image; None where it has nothing to read."""
+    """A source of keys for transformers, for example a reference image; None where it has nothing to read. All its
+    tensors are on the device."""
 
-    def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource | None: ...
+    def keys(self, block: Place, attention: CrossAttention) -> KeySource | None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSource:
+    """Tokens that are projected whenever they are read, weighted in the softmax by a strength."""
+
+    tokens: Mapping[Place, Tensor]  # (1 or rows, tokens, channels)
+    strength: float = 1.0
+
+    def keys(self, block: Place, attention: CrossAttention) -> KeySource | None:
+        if block not in self.tokens:
+            return None
+        tokens = self.tokens[block]
+        bias = None if self.strength == 1 else tokens.new_full((1, 1, tokens.shape[1]), math.log(self.strength))
+        return KeySource(attention.to_k(tokens), attention.to_v(tokens), bias)
+
+
+@dataclass(frozen=True, eq=False)
+class KeptSource:
+    """Keys and values that were projected before."""
+
+    kept: Mapping[Place, KeySource | None]
+
+    @classmethod
+    def of(cls, source: Source, attentions: Mapping[Place, CrossAttention]) -> "KeptSource":
+        return cls({block: source.keys(block, attention) for block, attention in attentions.items()})
+
+    def keys(self, block: Place, attention: CrossAttention) -> KeySource | None:
+        return self.kept[block]
 
 
 def softmax_attention(
@@ -48,10 +115,13 @@ def softmax_attention(
     """Computes softmax(q k^T / sqrt(d) + bias) v, with ComfyUI's attention where it is suitable.
 
     ComfyUI's choice for the CPU is three times slower than torch's, and not all of its choices for GPUs take a bias.
+    SageAttention has no kernels for the head sizes of SD1.5 (40, 80, 160), and would pad them or give up.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
         return _attention_with_gradients(q, k, v, heads, bias)
-    function = attention_pytorch if bias is not None or q.device.type == "cpu" else optimized_attention
+    ours = bias is not None or q.device.type == "cpu"
+    ours = ours or (optimized_attention is attention_sage and q.shape[-1] // heads not in SAGE_SIZES)
+    function = attention_pytorch if ours else optimized_attention
     return function(q, k, v, heads, mask=bias, transformer_options=options)
 
 
@@ -82,18 +152,35 @@ def attend(
         return softmax_attention(q, k, v, heads, options=options)
     parts = []
     for own, sources in zip(zip(*(x.chunk(len(reads)) for x in (q, k, v))), reads):
-        if any(s.readers is not None for s in sources):
+        splits = [source.split for source in sources if source.split is not None]
+        if any(split is not splits[0] for split in splits):
             # A bias for every query and key takes much memory, so rows with one are computed one at a time.
             for i, row in enumerate(zip(*(x.split(1) for x in own))):
                 parts.append(_attend(row, heads, [s.row(i) for s in sources], options))
+        elif splits:
+            parts.append(_attend_in_groups(own, heads, sources, splits[0], options))
         else:
             parts.append(_attend(own, heads, sources, options))
     return torch.cat(parts)
 
 
-def _attend(
-    own: tuple[Tensor, Tensor, Tensor], heads: int, sources: Sequence[KeySource], options: dict[str, Any] | None
+def _attend_in_groups(
+    own: Own, heads: int, sources: Sequence[KeySource], split: Split, options: dict[str, Any] | None
 ) -> Tensor:
+    """`attend` for rows whose queries are in two groups: each reads its own sources and those of all."""
+    q, k, v = own
+
+    def at(x: Tensor, tokens: Tensor) -> Tensor:
+        return x.gather(1, tokens[..., None].expand(-1, -1, x.shape[2]))
+
+    read = []
+    for group, queries in split.groups():
+        theirs = [source for source in sources if source.split is None or source.group == group]
+        read.append(_attend((at(q, queries), k, v), heads, theirs, options))
+    return at(torch.cat(read, 1), split.back)
+
+
+def _attend(own: Own, heads: int, sources: Sequence[KeySource], options: dict[str, Any] | None) -> Tensor:
     """`attend` for rows that all read the same sources; `own` are their q, k and v."""
     q, k, v = own
     keys = torch.cat([k, *(s.k.expand(len(q), -1, -1) for s in sources)], 1)
@@ -123,7 +210,7 @@ class SelfAttention(CrossAttention):
         reads = transformer_options.get(READS, ())
         if any(reads):
             block = transformer_options["block"]
-            found = ([source.keys(block, self, x) for source in sources] for sources in reads)
+            found = ([source.keys(block, self) for source in sources] for sources in reads)
             reads = [[keys for keys in part if keys is not None] for part in found]
         return self.to_out(attend(q, k, v, self.heads, reads, transformer_options))
 

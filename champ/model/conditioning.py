@@ -16,6 +16,7 @@ from torch import Tensor
 from .families import FAMILIES
 from .guidance import Guidance, chained
 from .reference import Reference
+from .residence import ClipRows, Evaluation
 
 GUIDANCE, REFERENCES = "champ_guidance", "champ_references"
 
@@ -93,11 +94,11 @@ class GuidanceRun:
 
     def __init__(self, guidance: Guidance, model_sampling: Any):
         self.guidance = guidance
-        self.layers = [(layer.features, layer.span.in_sigmas(model_sampling)) for layer in guidance.layers]
+        self.layers = [(ClipRows(layer.features), layer.span.in_sigmas(model_sampling)) for layer in guidance.layers]
 
-    def at(self, sigma: float | None, frames: Sequence[int] | None) -> Tensor | None:
-        """Sums the features that act at this noise level, for the frames of a window (None: all frames)."""
-        active = [features for features, span in self.layers if span.holds(sigma)]
+    def at(self, now: Evaluation) -> Tensor | None:
+        """Sums the features that act at this noise level, for the frames of a window."""
+        active = [rows for rows, span in self.layers if span.holds(now.level)]
         if not active:
             return None
-        return functools.reduce(torch.add, (f if frames is None else f[frames] for f in active))
+        return functools.reduce(torch.add, (rows.at(now.frames, now.device, now.dtype, now.fits) for rows in active))

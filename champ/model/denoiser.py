@@ -1,7 +1,9 @@
 """The denoiser: an SD1.5 UNet with motion modules that reads references and guidance, as a native ComfyUI model."""
 
 import functools
-from collections.abc import Mapping, Sequence
+import math
+import weakref
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,19 +13,29 @@ import comfy.model_management
 import comfy.supported_models_base
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential, UNetModel
+from comfy.ldm.modules.diffusionmodules.openaimodel import (
+    TimestepEmbedSequential,
+    UNetModel,
+    apply_control,
+    forward_timestep_embed,
+    timestep_embedding,
+)
+from comfy.model_management import get_free_memory
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
-from .attention import READS, replace_attention
+from .attention import READS, SelfAttention, Source, replace_attention
 from .conditioning import GUIDANCE, REFERENCES, GuidanceRun, Rows
 from .config import HEADS, MotionSizes, Place
+from .deep_cache import CACHE, Deep, DeepCache
 from .families import CHAMP, FAMILIES
 from .finite import all_finite, network_cause
 from .guidance import Guidance
 from .images import SMALLEST, TOO_SMALL
 from .motion_module import MotionModule
-from .reference import Reference, ReferenceRun, tensors_of, transformer_channels
+from .reference import Reference, tensors_of, transformer_channels
+from .residence import Evaluation
+from .span import LEVEL, NoiseLevel
 from .window_norm import NormParts, span_windows
 
 # ComfyUI's names of the noise schedules: what diffusers calls "linear" is its "sqrt_linear".
@@ -31,6 +43,8 @@ BETAS = {"linear": "sqrt_linear", "scaled_linear": "linear"}
 # Replaces the infinite sigma of the step without signal. With ComfyUI's own 4519, its DDIM is four times as far from
 # the official results; from 30000 on, the rounding of x_t * sigma in float32 dominates.
 LAST_SIGMA = 25000.0
+HELD = "champ_held"  # key of shapes from which memory is estimated: bytes on the device
+_is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # not in torch 2.1
 
 
 class NoiseSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
@@ -126,7 +140,7 @@ class ChampUNet(UNetModel):
         transformer_options: dict[str, Any] = {},  # noqa: B006
         **given: Any,
     ) -> Tensor:
-        """Predicts for x (parts * frames, 4, h, w); `given` are guidance and references, one of each per part.
+        """Predicts for x (parts * frames, 4, h, w); `given` are guidance and sources of keys, one of each per part.
 
         A part is one evaluation of a conditioning (positive, negative, ...), in whatever order ComfyUI batches them.
         """
@@ -138,18 +152,14 @@ class ChampUNet(UNetModel):
                 f"The motion modules know windows of up to {self.max_frames} frames but were given {frames}; connect "
                 "Temporal Aggregation, with a short enough window, between the model and the sampler."
             )
-        sigma = float(transformer_options["sigmas"][0]) if "sigmas" in transformer_options else None
-        window = window_frames(transformer_options)
-        guidance: Sequence[GuidanceRun | None] = given.pop("guidance", None) or [None] * parts
-        references: Sequence[Sequence[ReferenceRun]] = given.pop("references", None) or [()] * parts
+        guidance: Sequence[Tensor | None] = given.pop("guidance", None) or [None] * parts
+        references: Sequence[Sequence[Source]] = given.pop("references", None) or [()] * parts
 
         def add_guidance(h: Tensor, options: dict[str, Any]) -> Tensor:
-            if options["block"] != ("input", 0):
-                return h
-            return add_features(h, guidance, sigma, window)
+            return add_features(h, guidance) if options["block"] == ("input", 0) else h
 
         def move(layer: MotionModule, x: Tensor, *args) -> Tensor:
-            if x.device.type == "cpu":  # a step takes minutes there, and may be cancelled
+            if x.device.type == "cpu" and not _is_compiling():  # a step takes minutes there, and may be cancelled
                 comfy.model_management.throw_exception_if_processing_interrupted()
             return layer(x, frames)
 
@@ -157,26 +167,85 @@ class ChampUNet(UNetModel):
         patches["input_block_patch"] = [add_guidance, *patches.get("input_block_patch", ())]
         mine = (MotionModule, move)
         patches["forward_timestep_embed_patch"] = [mine, *patches.get("forward_timestep_embed_patch", ())]
-        reads = [[source for run in runs for source in run.at(sigma, window)] for runs in references]
-        options = {**transformer_options, "patches": patches, READS: reads}
+        options = {**transformer_options, "patches": patches, READS: references}
+        deep: Deep | None = given.pop("deep", None)
+        if deep is not None and deep.features is not None:
+            return self.shallow(x, timesteps, context, control, options, deep)
+        if deep is not None:
+            patches["output_block_patch"] = [self.keeping(deep), *patches.get("output_block_patch", ())]
         return super()._forward(x, timesteps, context, y, control, options, **given)
 
+    def keeping(self, deep: Deep) -> Callable:
+        """Returns a patch that keeps what enters the first of the last blocks."""
+        place = ("output", len(self.output_blocks) - deep.blocks)
 
-def add_features(
-    h: Tensor, guidance: Sequence[GuidanceRun | None], sigma: float | None, frames: Sequence[int] | None
-) -> Tensor:
-    """Adds the guidance to each part of the batch; a guidance shared by several parts is moved to the device once."""
-    moved: dict[Guidance, Tensor | None] = {}
+        def keep(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+            if options["block"] == place:
+                deep.seen.append(h)
+            return h, skip
+
+        return keep
+
+    def shallow(
+        self,
+        x: Tensor,
+        timesteps: Tensor | None,
+        context: Tensor | None,
+        control: dict[str, list[Tensor]] | None,
+        options: dict[str, Any],
+        deep: Deep,
+    ) -> Tensor:
+        """Evaluates the first and the last blocks as ComfyUI's UNetModel does, with kept features between them."""
+        patches = options["patches"]
+        options |= {"original_shape": list(x.shape), "transformer_index": 0}
+        emb = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(x.dtype))
+        for patch in patches.get("emb_patch", ()):
+            emb = patch(emb, self.model_channels, options)
+        h, skips = x, []
+        for i, block in enumerate(self.input_blocks[: deep.blocks]):
+            options["block"] = ("input", i)
+            h = apply_control(forward_timestep_embed(block, h, emb, context, options), control, "input")
+            for patch in patches["input_block_patch"]:
+                h = patch(h, options)
+            skips.append(h)
+            for patch in patches.get("input_block_patch_after_skip", ()):
+                h = patch(h, options)
+        first = len(self.output_blocks) - deep.blocks
+        residuals = None if control is None else {"output": list(control.get("output", ()))[: deep.blocks]}
+        h = deep.features
+        for i, block in enumerate(self.output_blocks[first:], first):
+            options["block"] = ("output", i)
+            skip = apply_control(skips.pop(), residuals, "output")
+            for patch in patches.get("output_block_patch", ()):
+                h, skip = patch(h, skip, options)
+            shape = skips[-1].shape if skips else None
+            h = forward_timestep_embed(block, torch.cat([h, skip], 1), emb, context, options, shape)
+        return self.out(h.type(x.dtype))
+
+    def self_attentions(self) -> dict[Place, SelfAttention]:
+        """Returns the self-attention of every transformer."""
+        blocks = [(("input", i), block) for i, block in enumerate(self.input_blocks)]
+        blocks += [(("middle", 0), self.middle_block)]
+        blocks += [(("output", i), block) for i, block in enumerate(self.output_blocks)]
+        return {
+            place: layer.transformer_blocks[0].attn1
+            for place, block in blocks
+            for layer in block
+            if isinstance(layer, SpatialTransformer)
+        }
+
+
+def add_features(h: Tensor, guidance: Sequence[Tensor | None]) -> Tensor:
+    """Adds to each part of the batch its guidance."""
+    first = guidance[0]
+    if first is not None and all(features is first for features in guidance):
+        check_frames(len(first), len(h) // len(guidance))
+        return (h.unflatten(0, (len(guidance), -1)) + first).flatten(0, 1)
     parts = []
-    for part, run in zip(h.chunk(len(guidance)), guidance):
-        if run is not None:
-            if run.guidance not in moved:
-                features = run.at(sigma, frames)
-                if features is not None:
-                    check_frames(len(features), len(part))
-                moved[run.guidance] = None if features is None else features.to(h)
-            features = moved[run.guidance]
-            part = part if features is None else part + features
+    for part, features in zip(h.chunk(len(guidance)), guidance):
+        if features is not None:
+            check_frames(len(features), len(part))
+            part = part + features
         parts.append(part)
     return torch.cat(parts)
 
@@ -232,8 +301,13 @@ class ChampModel(comfy.model_base.BaseModel):
         self.model_sampling = model_sampling(how.betas, family)
         self.family = family
         self.context_dim: int = config.unet_config["context_dim"]
+        self._guidance_runs: MutableMapping[tuple[int, int], GuidanceRun] = weakref.WeakValueDictionary()
+        self._run: Callable[[], Tensor | None] = lambda: None
+        self._evaluated: set[tuple[int, ...]] = set()
 
     def extra_conds(self, **kwargs) -> dict[str, Any]:
+        if kwargs.get("cross_attn") is not None:  # which ComfyUI would move for every evaluation
+            kwargs["cross_attn"] = kwargs["cross_attn"].to(kwargs["device"])
         out = super().extra_conds(**kwargs)
         guidance, references = kwargs.get(GUIDANCE), kwargs.get(REFERENCES, ())
         if guidance is not None:
@@ -243,22 +317,105 @@ class ChampModel(comfy.model_base.BaseModel):
         keep = kwargs.get("hooks") is None  # hooks may change the weights from one step to the next
         text = kwargs.get("cross_attn")
         # Both are always present, so that a positive with references and a negative without can share a batch.
-        out["guidance"] = Rows(guidance and GuidanceRun(guidance, self.model_sampling))
+        out["guidance"] = Rows(guidance and self.guidance_run(guidance))
         out["references"] = Rows([reference.run(self.model_sampling, keep, text) for reference in references])
         return out
+
+    def guidance_run(self, guidance: Guidance) -> GuidanceRun:
+        """Returns the run of a guidance, which positive and negative share while they are sampled."""
+        run = self._guidance_runs.get((id(guidance), id(self.model_sampling)))
+        if run is None:
+            run = GuidanceRun(guidance, self.model_sampling)
+            self._guidance_runs[id(guidance), id(self.model_sampling)] = run
+        return run
+
+    def extra_conds_shapes(self, **kwargs) -> dict[str, list[int]]:
+        """Returns, beside ComfyUI's shapes, the bytes that a run holds on the device in any case."""
+        guidance, references = kwargs.get(GUIDANCE), kwargs.get(REFERENCES, ())
+        frames = 0
+        numbers = 0
+        if guidance is not None:
+            frames = min(guidance.frames, self.diffusion_model.max_frames or guidance.frames)
+            numbers = sum(layer.features[0].numel() * frames for layer in guidance.layers)
+        numbers += sum(reference.numbers(frames) for reference in references)
+        return {**super().extra_conds_shapes(**kwargs), HELD: [numbers * self.compute_dtype().itemsize]}
+
+    def memory_required(self, input_shape, cond_shapes={}):  # noqa: B006
+        held = sum(math.prod(shape) for shape in cond_shapes.get(HELD, ()))
+        return super().memory_required(input_shape, cond_shapes=cond_shapes) + held
+
+    def compute_dtype(self) -> torch.dtype:
+        return self.manual_cast_dtype or self.get_dtype()
 
     def apply_model(self, x, t, *args, **kwargs):
         """Calls ComfyUI's; raises if the prediction of the first sampling step holds NaN or infinity.
 
         Only the first step is checked, because reading the result waits for the device. A later step can only overflow.
         """
-        sigmas = kwargs.get("transformer_options", {}).get("sample_sigmas")
-        first = sigmas is not None and bool(t[0] == sigmas[0].to(t))
+        options = kwargs.get("transformer_options", {})
+        if getattr(options.get("easycache"), "name", None) == "LazyCache":
+            raise ValueError(
+                "LazyCache does not work with this model, whose noise begins at a level of 25000, so that steps look "
+                "small to it; use Feature Cache or EasyCache instead."
+            )
+        first = self.is_first(options)
         prediction = super().apply_model(x, t, *args, **kwargs)
         if first and not prediction.isfinite().all():
             cause = self.cause_of_nan(x, kwargs)
             raise ValueError(f"The first step of the sampling gave NaN or infinite values: {cause}.")
         return prediction
+
+    def is_first(self, transformer_options: dict[str, Any]) -> bool:
+        """Tells whether an evaluation is in the first step of a sampling: what the sampler or the windows say, else
+        whether these parts are evaluated for the first time in this run."""
+        if LEVEL in transformer_options:
+            return transformer_options[LEVEL].first
+        sigmas = transformer_options.get("sample_sigmas")  # another tensor in every run
+        if sigmas is None:
+            return False
+        if self._run() is not sigmas:
+            self._run, self._evaluated = weakref.ref(sigmas), set()
+        parts = tuple(transformer_options.get("cond_or_uncond", ()))
+        seen = parts in self._evaluated
+        self._evaluated.add(parts)
+        return not seen
+
+    def _apply_model(self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **kwargs):  # noqa: B006
+        """Gives the UNet tensors on the device in the place of guidance and references, so that nothing in it waits,
+        and torch.compile makes one graph of it."""
+        now = self.evaluation(x, transformer_options)
+        guidance, references = kwargs.get("guidance") or (), kwargs.get("references") or ()
+        features = {run: run.at(now) for run in dict.fromkeys(guidance) if run is not None}
+        ready: dict[str, Any] = {
+            "guidance": [features.get(run) for run in guidance],
+            "references": [[source for run in runs for source in run.at(now)] for runs in references],
+        }
+        cache: DeepCache | None = transformer_options.get(CACHE)
+        deep = None if cache is None else self.plan(cache, now, transformer_options)
+        if deep is not None:
+            ready["deep"] = deep
+        out = super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs | ready)
+        if cache is not None and deep is not None and deep.seen:
+            cache.keep(now, transformer_options["uuids"], deep.seen[0])
+        return out
+
+    def plan(self, cache: DeepCache, now: Evaluation, transformer_options: dict[str, Any]) -> Deep | None:
+        # All evaluations of a step have one noise level, or are made of one tensor of sigmas.
+        step = transformer_options.get(LEVEL, transformer_options.get("sigmas"))
+        return cache.plan(now, step, transformer_options["uuids"], self.model_sampling)
+
+    def evaluation(self, x: Tensor, transformer_options: dict[str, Any]) -> Evaluation:
+        unet = self.diffusion_model
+        level = transformer_options.get(LEVEL)
+        if level is None and "sigmas" in transformer_options:
+            level = NoiseLevel(transformer_options["sigmas"][0], False)
+
+        def fits(size: int) -> bool:
+            # The factor is what ComfyUI wants to see free before it evaluates positive and negative together.
+            return get_free_memory(x.device) - 1.5 * self.memory_required(x.shape) >= size
+
+        window = window_frames(transformer_options)
+        return Evaluation(level, window, x.device, self.compute_dtype(), fits, unet.self_attentions())
 
     def cause_of_nan(self, x: Tensor, inputs: Mapping[str, Any]) -> str:
         guidance = [run.guidance for run in inputs.get("guidance") or () if run is not None]
@@ -276,7 +433,7 @@ class ChampModel(comfy.model_base.BaseModel):
                 tensor for one in references for tensor in tensors_of(one.tokens)
             ],
         }
-        dtype = self.manual_cast_dtype or self.get_dtype()
+        dtype = self.compute_dtype()
         remedy = "get its file again, or remove the LoRA from it"
         inside = f"in the denoiser {network_cause(self.diffusion_model, dtype, remedy)}"
         return next((cause for cause, values in given.items() if values and not all_finite(values)), inside)

@@ -1,24 +1,24 @@
 """ReferenceNet: a second UNet encodes the reference image once, and the denoiser attends to its features."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import comfy.latent_formats
 import comfy.model_management
 import torch
-from comfy.ldm.modules.attention import CrossAttention, SpatialTransformer
+from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel, forward_timestep_embed, timestep_embedding
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
 from ..progress import advance
-from .attention import KeySource, Source, replace_attention
+from .attention import KeptSource, Source, TokenSource, replace_attention
 from .config import Place
 from .families import FAMILIES
 from .finite import all_finite, network_cause
 from .memory import loaded
+from .residence import Evaluation
 from .span import ALWAYS, Span
 
 
@@ -174,6 +174,14 @@ class Reference:
     def run(self, model_sampling: Any, keep: bool, context: Tensor | None = None) -> "ReferenceRun":
         return ReferenceRun(self, model_sampling, keep, context)
 
+    def numbers(self, frames: int) -> int:
+        """Counts the numbers that a run holds on the device for windows of so many frames: its keys and values."""
+        if isinstance(self.tokens, dict):
+            return 2 * sum(tokens.numel() for tokens in self.tokens.values())
+        channels, pixels = self.channels(), self.tokens.latents[0, 0].numel()
+        finest = min(channels.values())  # each coarser level has twice the channels and a quarter of the tokens
+        return 2 * sum(c * pixels // (c // finest) ** 2 for c in channels.values())
+
 
 class ReferenceRun:
     """A reference in one sampling run: its keys and values by this model's projections, computed once if `keep`, or
@@ -185,31 +193,33 @@ class ReferenceRun:
         self.tokens: Tokens = {}
         self.span = reference.span.in_sigmas(model_sampling)
         self.keep = keep
-        self.kept: dict[Any, KeySource] = {}
+        self.ready: dict[Any, Source] = {}
 
-    def at(self, sigma: float | None, frames: Sequence[int] | None) -> list[Source]:
-        """Returns the sources that the frames of a window (None: all frames) read at this noise level."""
-        if self.reference.strength == 0 or not self.span.holds(sigma):
+    def at(self, now: Evaluation) -> list[Source]:
+        """Returns the sources that the frames of a window read at this noise level."""
+        if self.reference.strength == 0 or not self.span.holds(now.level):
             return []
-        tokens = self.step.of(self.reference.tokens, sigma)
-        if tokens is not self.tokens:
-            self.tokens, self.kept = tokens, {}
-        return [self]
+        tokens = self.present(now)
+        name = (now.device, now.dtype)
+        if name not in self.ready:
+            self.ready[name] = self.source(tokens, now)
+        return [self.ready[name]]
 
-    def keys(self, block: Place, attention: CrossAttention, like: Tensor) -> KeySource | None:
-        if block not in self.tokens:
-            return None
-        name = (block, like.device, like.dtype)
-        if name in self.kept:
-            return self.kept[name]
-        tokens = self.tokens[block].to(like)
-        bias = None
-        if self.reference.strength != 1:  # scales the reference's weights in the softmax
-            bias = like.new_full((1, 1, tokens.shape[1]), math.log(self.reference.strength))
-        source = KeySource(attention.to_k(tokens), attention.to_v(tokens), bias)
-        if self.keep:
-            self.kept[name] = source
-        return source
+    def present(self, now: Evaluation) -> Tokens:
+        """Returns the tokens of the present step, and forgets what was made of those of another one."""
+        tokens = self.step.of(self.reference.tokens, self.sigma(now))
+        if tokens is not self.tokens:
+            self.tokens, self.ready = tokens, {}
+        return tokens
+
+    def sigma(self, now: Evaluation) -> float | None:
+        """Returns the noise level if tokens change with it."""
+        return None if isinstance(self.reference.tokens, dict) or now.level is None else now.level.sigma
+
+    def source(self, tokens: Mapping[Place, Tensor], now: Evaluation) -> Source:
+        there = {place: x.to(now.device, now.dtype) for place, x in tokens.items()}
+        source = TokenSource(there, self.reference.strength)
+        return KeptSource.of(source, now.attentions) if self.keep else source
 
 
 @torch.no_grad()

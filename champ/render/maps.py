@@ -12,7 +12,7 @@ from torch import Tensor
 from ..body.body import Body, Posed
 from ..body.skeleton import PART_COLORS
 from ..motion.motion import Motion
-from .rasterize import Hits, corner_vertices, rasterize
+from .rasterize import Hits, block_size, corner_vertices, rasterize
 from .srgb import to_levels, to_linear, to_srgb
 
 # Frames skinned together, because they share the work on the shape.
@@ -64,6 +64,9 @@ def hit_maps(hits: Hits, vertices: Tensor, faces: Tensor, labels: Tensor, width:
 
 def depth_levels(hits: Hits, frames: int) -> Tensor:
     """Encodes depth as bytes (N,): 1 - (Z - min) / (max - min), with the range of the visible pixels of each frame."""
+    if frames == 1 and len(hits.z):  # much faster than by index
+        near, far = hits.z.aminmax()
+        return to_levels(1 - (hits.z - near) / (far - near).clamp_min(torch.finfo(torch.float32).tiny))
     near = hits.z.new_zeros(frames).scatter_reduce_(0, hits.frame, hits.z, "amin", include_self=False)
     far = hits.z.new_zeros(frames).scatter_reduce_(0, hits.frame, hits.z, "amax", include_self=False)
     extent = (far - near).clamp_min(torch.finfo(torch.float32).tiny)  # a surface of constant depth counts as nearest
@@ -110,13 +113,21 @@ def normal_levels(normals: Tensor) -> Tensor:
 
 def semantic_levels(hits: Hits, faces: Tensor, labels: Tensor) -> Tensor:
     """Encodes part colours as bytes (N, 3), blended in linear light across faces whose corners differ."""
-    linear = to_linear(torch.from_numpy(PART_COLORS).to(faces.device).float() / 255)
+    palette = torch.from_numpy(PART_COLORS).to(faces.device)
+    linear = to_linear(palette.float() / 255)
     colors = linear[labels.long()].t().contiguous()
+    corners = labels.index_select(0, faces.flatten().long()).view(-1, 3)
+    mixed = (corners != corners[:, :1]).any(1)
+    # A blend of one colour is that colour, which most faces have.
+    levels = palette.index_select(0, corners[:, 0].long()).index_select(0, hits.face)
+    blended = mixed.index_select(0, hits.face).nonzero()[:, 0]
 
-    def at(hits: Hits) -> Tensor:
-        return to_levels(to_srgb(interpolate_corners(colors, 0, faces, hits)))
+    def at(part: Tensor) -> Tensor:
+        these = hits._replace(face=hits.face.index_select(0, part), barycentric=hits.barycentric.index_select(1, part))
+        return to_levels(to_srgb(interpolate_corners(colors, 0, faces, these)))
 
-    return torch.cat([at(part) for part in hits.blocks()], 1).t()
+    parts = [at(part) for part in blended.split(block_size(faces.device))]
+    return levels.index_copy_(0, blended, torch.cat(parts, 1).t().contiguous())
 
 
 def interpolate_corners(values: Tensor, first: Tensor | int, faces: Tensor, hits: Hits) -> Tensor:

@@ -1,18 +1,21 @@
 """Temporal aggregation: a clip of any length, denoised in windows whose predictions are averaged at every step."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import comfy.context_windows
 import comfy.model_management
+import comfy.patcher_extension
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..model.families import CHAMP, FAMILIES
+from ..model.residence import rows_of, stretches
+from ..model.span import LEVEL, NoiseLevel
 from ..progress import advance
-from .windows import SCHEDULES, WEIGHTS
+from .windows import MOVING, SCHEDULES, WEIGHTS
 
 
 def with_windows(
@@ -36,6 +39,9 @@ def with_windows(
     patched.model_options["context_handler"] = Aggregation(length, overlap, schedule, weights)
     # Memory is estimated for one window, not for the clip.
     comfy.context_windows.create_prepare_sampling_wrapper(patched)
+    kind = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
+    patched.remove_wrappers_with_key(kind, "champ_windows")
+    patched.add_wrapper_with_key(kind, "champ_windows", one_run)
     return patched
 
 
@@ -57,10 +63,14 @@ class Window(comfy.context_windows.ContextWindowABC):
         self.dim = 0
 
     def get_tensor(self, full: Tensor) -> Tensor:
-        return full[self.index_list]
+        return rows_of(full, self.index_list)
 
     def add_window(self, full: Tensor, to_add: Tensor) -> Tensor:
-        full[self.index_list] += to_add
+        first = 0
+        for part in stretches(self.index_list):
+            last = first + part.stop - part.start
+            full[part] += to_add[first:last]
+            first = last
         return full
 
 
@@ -71,6 +81,7 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
     def __init__(self, length: int, overlap: int, schedule: str, weights: str):
         self.context_length, self.context_overlap, self.dim = length, overlap, 0
         self.schedule, self.weights = schedule, weights
+        self.run: Run | None = None
 
     def should_use_context(self, model, conds, x_in, timestep, model_options) -> bool:
         theirs = model_options["transformer_options"].get("ad_params") or {}
@@ -85,23 +96,29 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
     def execute(self, calc_cond_batch: Callable, model, conds, x_in, timestep, model_options) -> list[Tensor]:
         sums = [torch.zeros_like(x_in) for _ in conds]
         total = x_in.new_zeros(len(x_in), *[1] * (x_in.ndim - 1))
-        step = current_step(timestep, model_options)
+        run = self.run or Run()
+        given = model_options.get("transformer_options", {})
+        level = given.get(LEVEL) or NoiseLevel(timestep[0], run.evaluations == 0)
+        step = run.step(level, given["sample_sigmas"], self.schedule in MOVING)
+        steps = len(given["sample_sigmas"]) - 1
         windows = self.windows(len(x_in), step)
-        steps = len(model_options["transformer_options"]["sample_sigmas"]) - 1
         for i, window in enumerate(windows):
             advance(step * len(windows) + i, steps * len(windows))
             comfy.model_management.throw_exception_if_processing_interrupted()
-            options = {**model_options, "transformer_options": {**model_options.get("transformer_options", {})}}
-            options["transformer_options"]["context_window"] = window  # for guidance and other packs
-            controls: dict[int, Any] = {}
+            told = {LEVEL: level, "context_window": window}  # the window for other packs, too
+            if "easycache" in given:
+                told["easycache"] = run.easy_cache(given["easycache"], window, model.model_sampling)
+            options = {**model_options, "transformer_options": {**given, **told}}
+            controls = run.controls.setdefault(tuple(window.index_list), {})
             parts = [self.get_resized_cond(cond, x_in, window, controls=controls) for cond in conds]
             x = window.get_tensor(x_in)
             outputs = calc_cond_batch(model, parts, x, window.get_tensor(timestep), options)
-            weights = x_in.new_tensor(WEIGHTS[self.weights](window.context_length, self.context_overlap))
-            weights = weights.reshape(-1, *total.shape[1:])
+            weights = run.weights(self, window, total)
             window.add_window(total, weights)
             for sum_, output in zip(sums, outputs):
                 window.add_window(sum_, output * weights)
+            if self.run is None or not run.keep(controls, model, len(conds) * len(x), x):
+                del run.controls[tuple(window.index_list)]
         return [sum_ / total for sum_ in sums]
 
     def get_resized_cond(self, cond_in, x_in, window, device=None, controls=None):
@@ -127,10 +144,64 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
         return value
 
 
-def current_step(timestep: Tensor, model_options: dict[str, Any]) -> int:
+class Run:
+    """What the windows of one sampling run keep from step to step."""
+
+    def __init__(self) -> None:
+        self.evaluations = 0
+        self.controls: dict[tuple[int, ...], dict[int, Any]] = {}  # ControlNets cut to each window
+        self._weights: dict[int, Tensor] = {}
+        self._sigmas: list[float] = []
+        self._easy_caches: dict[tuple[int, ...], Any] = {}
+
+    def step(self, level: NoiseLevel, sigmas: Tensor, exact: bool) -> int:
+        """Returns the number of the step. If nobody has told the noise level and it need not be exact, evaluations are
+        counted instead: the level would have to be read from the device."""
+        self._sigmas = self._sigmas or sigmas.cpu().tolist()  # once a run
+        counted = min(self.evaluations, max(0, len(self._sigmas) - 2))
+        self.evaluations += 1
+        return current_step(level, self._sigmas) if exact or level.is_known else counted
+
+    def easy_cache(self, theirs: Any, window: Window, model_sampling: Any) -> Any:
+        """Returns a state of ComfyUI's EasyCache for each window; its own is one for all."""
+        key = tuple(window.index_list)
+        if key not in self._easy_caches:
+            self._easy_caches[key] = theirs.clone().prepare_timesteps(model_sampling)
+        return self._easy_caches[key]
+
+    def weights(self, handler: "Aggregation", window: Window, like: Tensor) -> Tensor:
+        length = window.context_length
+        if length not in self._weights:
+            values = like.new_tensor(WEIGHTS[handler.weights](length, handler.context_overlap))
+            self._weights[length] = values.reshape(-1, *[1] * (like.ndim - 1))
+        return self._weights[length]
+
+    @staticmethod
+    def keep(controls: Mapping[int, Any], model: Any, rows: int, x: Tensor) -> bool:
+        """Tells whether the hints of a window, which are on the device, can stay there beside the work of a step."""
+        hints = [getattr(control, "cond_hint", None) for control in controls.values()]
+        if x.device.type == "cpu" or not any(hint is not None for hint in hints):
+            return True
+        free = comfy.model_management.get_free_memory(x.device)
+        return free >= 1.5 * model.memory_required([rows, *x.shape[1:]])
+
+
+def one_run(executor: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Gives a sampling windows with a memory of their own, which ends with it."""
+    guider = executor.class_obj  # type: ignore[attr-defined]
+    given = guider.model_options
+    handler = copy.copy(given["context_handler"])
+    handler.run = Run()
+    guider.model_options = {**given, "context_handler": handler}
+    try:
+        return executor(*args, **kwargs)
+    finally:
+        guider.model_options = given
+
+
+def current_step(level: NoiseLevel, sigmas: Sequence[float]) -> int:
     """Returns the sampling step with the nearest sigma; samplers may evaluate the model between steps."""
-    sigmas = model_options["transformer_options"]["sample_sigmas"]
-    return int((sigmas - timestep[0].to(sigmas)).abs().argmin())
+    return min(range(len(sigmas)), key=lambda i: abs(sigmas[i] - level.sigma))
 
 
 def window_control(control: Any, frames: Sequence[int], made: dict[int, Any]) -> Any:
@@ -145,6 +216,8 @@ def window_control(control: Any, frames: Sequence[int], made: dict[int, Any]) ->
         cut = copy.copy(control)
         cut.previous_controlnet = window_control(control.previous_controlnet, frames, made)
         cut.cond_hint = None
+        if control.timestep_percent_range == (0.0, 1.0):
+            cut.timestep_range = None  # else ComfyUI compares the noise level with it, and waits for the device
         if hasattr(control, "control_input"):  # a T2I adapter's features of its hint
             cut.control_input = None
         cut.cond_hint_original = _cut_hint(control.cond_hint_original, frames)
@@ -156,4 +229,4 @@ def window_control(control: Any, frames: Sequence[int], made: dict[int, Any]) ->
 def _cut_hint(hint: Any, frames: Sequence[int]) -> Any:
     if not isinstance(hint, Tensor) or len(hint) == 1:
         return hint
-    return hint[[i % len(hint) for i in frames]]
+    return rows_of(hint, [i % len(hint) for i in frames])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import trange
 
+from ..model.span import LEVEL, NoiseLevel
 from .schedule import alphas_cumprod, official_jump
 
 
@@ -38,6 +39,13 @@ def targets(sigmas: Tensor, model_sampling: Any) -> tuple[list[float], list[floa
     return abar[:-1].tolist(), there
 
 
+def at_level(extra_args: dict[str, Any], level: NoiseLevel) -> dict[str, Any]:
+    """Tells the model the noise level, which it would otherwise have to read from the device."""
+    options = extra_args.get("model_options", {})
+    told = {**options.get("transformer_options", {}), LEVEL: level}
+    return {**extra_args, "model_options": {**options, "transformer_options": told}}
+
+
 @torch.no_grad()
 def sample_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None):
     """Steps x_s = sqrt(alpha_bar_s) x0 + sqrt(1 - alpha_bar_s) eps, with x0 and eps from the model's prediction at x_t
@@ -48,11 +56,13 @@ def sample_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None):
     """
     model_sampling = model.inner_model.model_patcher.get_model_object("model_sampling")
     here, there = targets(sigmas, model_sampling)
+    levels = sigmas.cpu().tolist()
     scale = (1 + sigmas.cpu().double() ** 2).sqrt().tolist()
     ones = x.new_ones([len(x)])
     x = x / scale[0]
     for i in trange(len(sigmas) - 1, disable=disable):
-        denoised = model(x * scale[i], sigmas[i] * ones, **(extra_args or {}))
+        told = at_level(extra_args or {}, NoiseLevel(levels[i], i == 0))
+        denoised = model(x * scale[i], sigmas[i] * ones, **told)
         if callback is not None:
             callback({"x": x * scale[i], "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
         if here[i] == 0:

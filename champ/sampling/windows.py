@@ -52,6 +52,7 @@ SCHEDULES: dict[str, Schedule] = {
     "looped, moving": comfy_schedule("looped_uniform"),
     "open, moving": comfy_schedule("standard_uniform"),
 }
+MOVING = ("looped, moving", "open, moving")  # those that depend on the step
 
 
 def flat_weights(length: int, overlap: int) -> list[float]:

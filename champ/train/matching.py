@@ -99,7 +99,7 @@ class Matching:
             return
         x, options = args[0], options["transformer_options"]
         samples = len(self.surfaces.target)
-        sources: list[KeySource] = [source.keys(options["block"], attention, x) for (source,) in reads]
+        sources: list[KeySource] = [source.keys(options["block"], attention) for (source,) in reads]
         keys = torch.cat([source.k for source in sources])
         queries = attention.to_q(x.unflatten(0, (samples, -1))[:, :DRAWS])
         wanted, counts = self._wanted(x.shape[1])

@@ -11,13 +11,13 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..model.attention import TokenSource
 from ..model.compat import managed
-from ..model.conditioning import GuidanceRun
 from ..model.config import MotionSizes, Place, UNetSizes
 from ..model.denoiser import ChampUNet
-from ..model.guidance import EncoderSizes, Guidance, GuidanceEncoders, Layer
+from ..model.guidance import EncoderSizes, GuidanceEncoders
 from ..model.motion_module import MotionModule
-from ..model.reference import Reference, ReferenceNet, ReferenceRun, ReferenceUNet
+from ..model.reference import ReferenceNet, ReferenceUNet
 
 
 def patcher(model: nn.Module) -> ModelPatcher:
@@ -77,9 +77,7 @@ class Champ(nn.Module):
         self.reference = networks.net.patcher.model
         self.encoders = networks.encoders.patcher.model
         self.networks = networks
-        self.family = networks.net.family
         self.context_dim = networks.net.context_dim
-        self.sampling = networks.denoiser.model.model_sampling
 
     def forward(
         self,
@@ -120,18 +118,12 @@ class Champ(nn.Module):
         features = features.repeat_interleave(samples * frames // len(features), 0)
         # Frames of a clip share a reference and the motion modules; single pictures are evaluated as one part.
         parts = samples if frames > 1 else 1
-        guidance, references = [], []
-        for i, part in enumerate(features.chunk(parts)):
-            height, width = (8 * n for n in part.shape[2:])
-            layers = (Layer(part),)
-            guidance.append(GuidanceRun(Guidance(layers, len(part), width, height, self.family), self.sampling))
-            own = {place: x.chunk(parts)[i] for place, x in tokens.items()}
-            references.append([ReferenceRun(Reference(own, self.family), self.sampling, keep=False)] if own else [])
+        own = [{place: x.chunk(parts)[i] for place, x in tokens.items()} for i in range(parts)]
         return (denoiser or self.denoiser)(
             noisy.flatten(0, 1),
             timesteps.flatten(),
             context.repeat_interleave(frames, 0),
             transformer_options={"cond_or_uncond": [0] * parts},
-            guidance=guidance,
-            references=references,
+            guidance=features.chunk(parts),
+            references=[[TokenSource(part)] if part else [] for part in own],
         ).unflatten(0, (samples, frames))

@@ -8,18 +8,17 @@ import torch
 from golden import evaluate, frames_first, relative
 
 from champ.calibrate.attention import (
-    Background,
-    Calibrated,
     CalibratedReference,
     Calibration,
     Warp,
     at_tokens,
     groups_of,
 )
-from champ.model.attention import READS, KeySource, SelfAttention
+from champ.model.attention import READS, SelfAttention
 from champ.model.conditioning import conditioning
 from champ.model.reference import Reference
-from champ.model.span import Span
+from champ.model.residence import Evaluation
+from champ.model.span import NoiseLevel, Span
 from champ.sampling.aggregation import with_windows
 
 FRAMES, WIDTH, HEIGHT = 6, 96, 64
@@ -139,24 +138,24 @@ def test_person_and_background_read_what_is_theirs(champ):
         torch.nn.init.normal_(parameter, std=0.3)
     layer = layer.requires_grad_(False)
     block = ("input", 1)
-    reference = champ.references[0].tokens[block]
-
-    class Plain:
-        def keys(self, block, attention, like):
-            return KeySource(attention.to_k(reference), attention.to_v(reference))
-
+    only = {block: champ.references[0].tokens[block]}
+    warp = replace(warp, tokens={block: warp.tokens[block]})
     x = torch.randn(2, 96, 32)
-    sources = [Background(Plain(), person, people), Calibrated([warp, warp], 1.0, people)]
-    found = layer(x, transformer_options={READS: [sources], "block": block})
-    for row in range(2):
-        of_person = people[row].flatten() > 0
-        for queries, keys in (
-            (of_person, warp.tokens[block][0].float()[warp.person.flatten() > 0]),
-            (~of_person, reference[0][person.flatten() == 0]),
-        ):
-            if queries.any():
-                expected = layer(x[row : row + 1, queries], context=torch.cat([x[row], keys])[None])
-                assert relative(found[row, queries], expected[0]) < 1e-5
+    reference = calibrated(
+        champ, [warp], [0, 0], reference=replace(champ.references[0], tokens=only), people=people, person=person
+    )
+    for keep in (True, False):
+        run = reference.run(champ.model.model.model_sampling, keep)
+        found = layer(x, transformer_options={READS: [run.at(here({block: layer}))], "block": block})
+        for row in range(2):
+            of_person = people[row].flatten() > 0
+            for queries, keys in (
+                (of_person, warp.tokens[block][0].float()[warp.person.flatten() > 0]),
+                (~of_person, only[block][0][person.flatten() == 0]),
+            ):
+                if queries.any():
+                    expected = layer(x[row : row + 1, queries], context=torch.cat([x[row], keys])[None])
+                    assert relative(found[row, queries], expected[0]) < 1e-5
 
 
 def test_masks_reach_every_size_of_tokens(champ):
@@ -238,8 +237,15 @@ def test_windows_make_no_difference(champ, size):
             assert relative(a, b) < 1e-5
 
 
-def test_warps_are_moved_and_projected_once_for_all_frames_that_share_them(champ, three):
-    """With 6 frames in one group, one."""
+def here(attentions, frames=None, fits=True) -> Evaluation:
+    """An evaluation on the CPU, with or without room for what could be kept."""
+    level = NoiseLevel(1.5, False)
+    return Evaluation(level, frames, torch.device("cpu"), torch.float32, lambda size: fits, attentions)
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_warps_are_projected_once_in_a_run_if_they_fit(champ, three, fits):
+    """Otherwise those that a window reads, whenever it reads them: with 6 frames in one group, one."""
     seen = []
 
     class Layer:
@@ -249,12 +255,22 @@ def test_warps_are_moved_and_projected_once_for_all_frames_that_share_them(champ
 
         to_v = to_k
 
+    block = ("middle", 0)
+    tokens = {block: three[0].tokens[block]}
+    warps = [replace(warp, tokens={block: warp.tokens[block]}) for warp in three[1]]
     for size, count in ((1, 3), (6, 1)):
-        seen.clear()
-        run = calibrated(champ, three[1], [0, 1, 2, 2, 1, 0], size).run(champ.model.model.model_sampling, True)
-        *_, source = run.at(1.5, None)
-        keys = source.keys(("middle", 0), Layer(), torch.zeros(1, 2, 128))
-        assert seen == [count, count] and keys.k.shape == (FRAMES, 2, 128) and keys.bias is None
+        reference = calibrated(champ, warps, [0, 1, 2, 2, 1, 0], size, reference=replace(three[0], tokens=tokens))
+        run = reference.run(champ.model.model.model_sampling, True)
+        for turn in range(3):
+            seen.clear()
+            own, source = run.at(here({block: Layer()}, fits=fits))
+            keys = source.keys(block, Layer())
+            assert keys.k.shape == (FRAMES, 2, 128) and keys.bias is None
+            reference_too = [1, 1] if turn == 0 else []
+            if fits:
+                assert seen == [*reference_too, *([3, 3] if turn == 0 else [])]
+            else:
+                assert seen == [*reference_too, count, count]
 
 
 # --- mismatches ---------------------------------------------------------------------------------------------------

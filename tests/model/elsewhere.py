@@ -5,6 +5,7 @@ operator, and only operators for which torch has MPS kernels, which its own tabl
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ WIDE = {torch.float64, torch.complex128}
 # May have a tensor of another device before them.
 CROSSING = {aten._to_copy, aten.copy_, aten.empty_like, aten.zeros_like, aten._local_scalar_dense, aten.lift_fresh}
 # Indices may be in main memory.
+WAITING = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten._unique2}
 INDEXED = {aten.index, aten.index_put_, aten.index_put, aten._index_put_impl_, aten._unsafe_index}
 
 
@@ -54,14 +56,29 @@ class Elsewhere(torch.Tensor):
 
 
 class Pretend(TorchDispatchMode):
-    """Makes what is made anew on MPS, and counts the operators that ran there."""
+    """Makes what is made anew on MPS, and counts the operators that ran there, and what went there and came back."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ran: set[str] = set()
+        self.counts: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        return run(func, args, kwargs or {}, self.ran)
+        return run(func, args, kwargs or {}, self)
+
+    def count(self, func, given: list[torch.Tensor], there: bool) -> None:
+        """Counts launches, transfers to the device, and waits for its numbers or for a shape that depends on them."""
+        packet = func.overloadpacket
+        mine = [isinstance(value, Elsewhere) for value in given]
+        if packet in WAITING:
+            self.counts["waits"] += any(mine)
+        elif packet is aten._to_copy:
+            self.counts["transfers"] += there and not mine[0]
+            self.counts["waits"] += mine[0] and not there
+        elif packet is aten.copy_:
+            self.counts["transfers"] += mine[0] and not mine[1]
+            self.counts["waits"] += mine[1] and not mine[0]
+        self.counts["launches"] += there and not func.is_view
 
 
 class Numbers(TorchFunctionMode):
@@ -86,7 +103,7 @@ def numbers(index):
     return torch.tensor(index) if isinstance(index, list) else index
 
 
-def run(func, args, kwargs, ran: set[str] | None = None):
+def run(func, args, kwargs, pretend: Pretend | None = None):
     given = [value for value in flat((args, kwargs)) if isinstance(value, torch.Tensor)]
     assert not any(value.is_meta and not isinstance(value, Elsewhere) for value in given), "numbers that nobody has"
     target = kwargs.get("device")
@@ -98,8 +115,10 @@ def run(func, args, kwargs, ran: set[str] | None = None):
     packet = func.overloadpacket
     if there:
         check(func, given)
-        if ran is not None:
-            ran.add(func.name())
+        if pretend is not None:
+            pretend.ran.add(func.name())
+    if pretend is not None:
+        pretend.count(func, given, there)
     if packet is aten._fused_sdp_choice:
         return 0  # attention out of its parts
     made = func(*mapped(inside, args), **mapped(inside, kwargs))

@@ -7,7 +7,15 @@ import pytest
 import torch
 from golden import relative
 
-from champ.model.attention import READS, KeySource, SelfAttention, TokenCrossAttention, attend, softmax_attention
+from champ.model.attention import (
+    READS,
+    KeySource,
+    SelfAttention,
+    Split,
+    TokenCrossAttention,
+    attend,
+    softmax_attention,
+)
 
 HEADS, CHANNELS = 2, 16
 
@@ -55,20 +63,41 @@ def test_a_source_with_no_weight_or_a_copy_of_itself():
     torch.testing.assert_close(attend(q, k, v, HEADS, [[twice]]), attend(q, k, v, HEADS, [[own, own]]))
 
 
-def test_only_readers_read_a_source():
-    """As many biases as there are queries, and the other sources are read by all."""
+def split(first: torch.Tensor) -> Split:
+    return Split.of(first, first.sum(1).tolist())
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one split", "several splits"])
+def test_only_the_queries_of_a_group_read_a_source(several):
+    """Sources for either group and for all; rows that are all of one group; splits that differ."""
     q, k, v = random_tokens(3, 5)
-    readers = torch.rand(3, 5) > 0.5
+    first = torch.tensor([[True, False, True, False, False], [False] * 5, [True] * 5])
+    other = torch.rand(3, 5) > 0.5 if several else first
+    groups = split(first)
     shared, chosen, same = source(7), source(4, rows=3, bias=torch.randn(3, 1, 4)), source(2)
-    reads = [shared, replace(chosen, readers=readers), replace(same, readers=~readers[:1])]
+    reads = [
+        shared,
+        replace(chosen, split=groups),
+        replace(same, split=split(other) if several else groups, group=False),
+    ]
     out = attend(q, k, v, HEADS, [reads])
-    hidden = torch.where(readers[..., None], chosen.bias, -torch.inf)
-    hidden_same = torch.where(~readers[:1, :, None], 0.0, -torch.inf).expand(-1, -1, 2)
+    hidden = torch.where(first[..., None], chosen.bias, -torch.inf)
+    hidden_same = torch.where(~other[..., None], 0.0, -torch.inf).expand(-1, -1, 2)
     for row in range(3):
         keys = torch.cat([k[row], shared.k[0], chosen.k[row], same.k[0]])
         values = torch.cat([v[row], shared.v[0], chosen.v[row], same.v[0]])
-        bias = torch.cat([torch.zeros(5, 12), hidden[row], hidden_same[0]], 1)
+        bias = torch.cat([torch.zeros(5, 12), hidden[row], hidden_same[row]], 1)
         assert relative(out[row], formula(q[row], keys, values, bias)) < 1e-6, row
+
+
+def test_groups_of_queries_go_out_and_come_back():
+    first = torch.rand(4, 9) > 0.6
+    groups = split(first)
+    assert sum(groups.most) >= 9
+    queries = torch.arange(9).expand(4, -1)
+    there = torch.cat([queries.gather(1, of) for _, of in groups.groups()], 1)
+    assert torch.equal(there.gather(1, groups.back), queries)
+    assert [group for group, _ in split(torch.zeros(2, 3, dtype=torch.bool)).groups()] == [False]
 
 
 def build(kind, **sizes):
@@ -82,7 +111,7 @@ class FixedSource:
     def __init__(self, tokens):
         self.tokens, self.asked = tokens, []
 
-    def keys(self, block, attention, like):
+    def keys(self, block, attention):
         self.asked.append(block)
         return KeySource(attention.to_k(self.tokens), attention.to_v(self.tokens))
 
@@ -126,3 +155,22 @@ def test_attention_written_out_for_training_has_the_same_gradients(biased):
 
     for rounded, exact in zip(run(torch.bfloat16), run(torch.float32)):
         assert float((rounded - exact).norm() / exact.norm()) < 0.03
+
+
+@pytest.mark.parametrize("size, taken", [(40, "torch"), (64, "sage"), (80, "torch"), (160, "torch")])
+def test_sage_attention_where_it_has_kernels(size, taken, monkeypatch):
+    """On a card; a meta tensor stands for one."""
+    from champ.model import attention
+
+    asked = []
+
+    def called(name):
+        return lambda q, *args, **kwargs: asked.append(name) or q
+
+    monkeypatch.setattr(attention, "attention_sage", called("sage"))
+    monkeypatch.setattr(attention, "optimized_attention", attention.attention_sage)
+    monkeypatch.setattr(attention, "attention_pytorch", called("torch"))
+    x = torch.empty(2, 4, 2 * size, device="meta")
+    softmax_attention(x, x, x, 2)
+    softmax_attention(x, x, x, 2, bias=torch.empty(1, 1, 4, device="meta"))
+    assert asked == [taken, "torch"]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from golden import evaluate, frames_first, relative
 
+from champ.model.attention import KeptSource, TokenSource
 from champ.model.conditioning import REFERENCES, Rows, conditioning
 from champ.model.denoiser import champ_model
 from champ.model.guidance import Guidance, Layer
@@ -132,7 +133,7 @@ def test_reference_of_another_size_and_single_frame(champ):
 
 def test_projected_keys_are_kept_for_a_run_unless_hooks_may_change_the_weights(champ):
     noise, values = torch.zeros(4, 4, 8, 12), champ.conditioning(4)[0][0][1]
-    for hooks, kept in ((None, 16), (object(), 0)):
+    for hooks, kind in ((None, KeptSource), (object(), TokenSource)):
         conds = champ.model.model.extra_conds(noise=noise, device=noise.device, hooks=hooks, **values)
         (run,) = conds["references"].cond
         options = {"cond_or_uncond": [0], "sigmas": torch.tensor([1.0])}
@@ -140,7 +141,10 @@ def test_projected_keys_are_kept_for_a_run_unless_hooks_may_change_the_weights(c
             champ.model.model.apply_model(
                 noise, torch.ones(4), c_crossattn=torch.zeros(4, 1, 64), transformer_options=options, references=[[run]]
             )
-        assert len(run.kept) == kept
+        (source,) = run.ready.values()
+        assert type(source) is kind
+        if kind is KeptSource:
+            assert source.kept.keys() == champ.references[0].tokens.keys()
 
 
 # --- ComfyUI's other packs and tools ------------------------------------------------------------------------------

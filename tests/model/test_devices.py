@@ -69,17 +69,17 @@ def sample(model, steps: int, noise: torch.Tensor, given) -> torch.Tensor:
     return comfy.sample.sample_custom(model, noise, 3.5, ddim(), sigmas, *given, zeros, disable_pbar=True, seed=0)
 
 
-def calibrated(reference: Reference) -> CalibratedReference:
+def calibrated(reference: Reference, width: int = WIDTH, height: int = HEIGHT) -> CalibratedReference:
     """Two warps and masks, weaker than the reference, in all ways that attention has for them."""
     generator = torch.Generator().manual_seed(0)
     tokens = {place: torch.randn(x.shape, generator=generator).half() for place, x in reference.tokens.items()}
-    shares = torch.rand(FRAMES + 2, 8, 12, generator=generator)
+    shares = torch.rand(FRAMES + 2, height // 8, width // 8, generator=generator)
     warps = (Warp(reference.tokens, shares[0], shares[1]), Warp(tokens, shares[1], shares[0]))
     own = {field.name: getattr(reference, field.name) for field in fields(Reference)}
     calibration = Calibration(
         warps, (0, 1, 1, 0, 1), groups_of([0] * FRAMES, 2), 0, 0.7, people=shares[2:] - 0.5, person=shares[0] - 0.5
     )
-    return CalibratedReference(**own, calibration=calibration, width=WIDTH, height=HEIGHT)
+    return CalibratedReference(**own, calibration=calibration, width=width, height=height)
 
 
 @pytest.mark.parametrize("how", ["plain", "calibrated"])

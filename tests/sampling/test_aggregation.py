@@ -14,6 +14,7 @@ from golden import evaluate, relative
 from champ.model.conditioning import GUIDANCE, conditioning
 from champ.model.denoiser import window_frames
 from champ.model.guidance import Guidance, Layer
+from champ.model.span import NoiseLevel
 from champ.sampling.aggregation import Window, current_step, with_windows
 from champ.sampling.sampler import ddim
 from champ.sampling.schedule import official_sigmas
@@ -221,8 +222,8 @@ def test_copies_of_the_model_keep_the_windows(champ):
 
 
 def test_current_step():
-    options = {"transformer_options": {"sample_sigmas": torch.tensor([10.0, 5.0, 1.0, 0.0])}}
-    assert [current_step(torch.tensor([s]), options) for s in (10.0, 7.6, 5.1, 0.9)] == [0, 0, 1, 2]
+    sigmas = [10.0, 5.0, 1.0, 0.0]
+    assert [current_step(NoiseLevel(s, False), sigmas) for s in (10.0, torch.tensor(7.6), 5.1, 0.9)] == [0, 0, 1, 2]
 
 
 def test_bad_input(champ):

@@ -1,0 +1,143 @@
+"""What the shortcuts of the sampling save and cost: Champ-Tiny makes clips of held-out drawn people with each setting,
+beside the same without.
+
+Time is that of the processor for the sampling alone, on one thread, as a ratio. Quality is the PSNR of the pictures
+against those of the sampling without shortcuts, and what each loses against the true pictures."""
+
+# ruff: noqa: E402 - ComfyUI must be found, and be told to use the CPU, before it is imported.
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+if "COMFYUI_PATH" in os.environ:
+    sys.path.append(os.environ["COMFYUI_PATH"])
+
+import comfy.cli_args
+
+comfy.cli_args.args.cpu = True
+
+import comfy.sample
+from comfy.model_patcher import ModelPatcher
+
+from champ.metrics.images import psnr
+from champ.model.conditioning import conditioning
+from champ.model.guidance import GuidanceMap, encode_guidance
+from champ.model.reference import encode_reference
+from champ.model.span import Span
+from champ.people.samples import Sample
+from champ.sampling.aggregation import with_windows
+from champ.sampling.noise import NOISES
+from champ.sampling.sampler import ddim
+from champ.sampling.schedule import official_sigmas
+from champ.sampling.shortcuts import with_cfg_interval, with_deep_cache
+from champ.train.evaluate import held_out
+from champ.train.latents import LATENT_FORMAT, ImageCodec
+from champ.train.start import load_networks
+
+ASSETS = Path(__file__).parents[1] / "champ" / "assets" / "models"
+CFG = 2.0
+
+Change = Callable[[ModelPatcher], ModelPatcher]
+
+
+def easy_cache(threshold: float) -> Change:
+    from comfy_extras.nodes_easycache import EasyCacheNode
+
+    return lambda model: EasyCacheNode.execute(model, threshold, 0.15, 0.95, False).args[0]
+
+
+def cached(every: int, blocks: int) -> Change:
+    return lambda model: with_deep_cache(model, every, blocks, Span())
+
+
+def interval(start: float, end: float) -> Change:
+    return lambda model: with_cfg_interval(model, Span(start, end))
+
+
+# Name, share of the steps, change of the model.
+SETTINGS: list[tuple[str, float, Change]] = [
+    ("without", 1.0, lambda model: model),
+    ("CFG Interval 0 to 0.6", 1.0, interval(0, 0.6)),
+    ("CFG Interval 0 to 0.4", 1.0, interval(0, 0.4)),
+    ("CFG Interval 0.2 to 0.6", 1.0, interval(0.2, 0.6)),
+    ("Feature Cache every 2, blocks 6", 1.0, cached(2, 6)),
+    ("Feature Cache every 2, blocks 3", 1.0, cached(2, 3)),
+    ("Feature Cache every 2, blocks 1", 1.0, cached(2, 1)),
+    ("Feature Cache every 3, blocks 3", 1.0, cached(3, 3)),
+    ("Feature Cache every 3, blocks 1", 1.0, cached(3, 1)),
+    ("EasyCache 0.1", 1.0, easy_cache(0.1)),
+    ("EasyCache 0.3", 1.0, easy_cache(0.3)),
+    ("half the steps", 0.5, lambda model: model),
+    ("half the steps, CFG Interval 0 to 0.6", 0.5, interval(0, 0.6)),
+    (
+        "half the steps, CFG Interval 0 to 0.6, Feature Cache every 2, blocks 3",
+        0.5,
+        lambda model: cached(2, 3)(interval(0, 0.6)(model)),
+    ),
+]
+
+
+class Clip:
+    """A clip of a held-out person that Champ-Tiny makes again and again."""
+
+    def __init__(self, networks, codec: ImageCodec, sample: Sample, steps: int):
+        self.model, self.codec, self.steps, self.truth = networks.denoiser, codec, steps, sample.pictures
+        height, width = sample.pictures.shape[1:3]
+        maps = {name: GuidanceMap(x.float() / 255) for name, x in sample.maps.items()}
+        guidance = encode_guidance(networks.encoders, maps, width, height)
+        reference = LATENT_FORMAT.process_out(codec.encode(sample.reference[None]))
+        references = encode_reference(networks.net, reference)
+        self.given = conditioning(networks.net.context_dim, guidance, references)
+        self.latent = guidance.empty_latent()
+        self.noise = NOISES["per frame"](0).generate_noise({"samples": self.latent})
+
+    def make(self, share: float, change: Change) -> tuple[float, Tensor]:
+        """Seconds of the processor, and the pictures."""
+        model = change(with_windows(self.model, 16, 4, "open", "ramps"))
+        sigmas = official_sigmas(model.get_model_object("model_sampling"), round(self.steps * share))
+        start = time.process_time()
+        samples = comfy.sample.sample_custom(
+            model, self.noise, CFG, ddim(), sigmas, *self.given, self.latent, disable_pbar=True, seed=0
+        )
+        spent = time.process_time() - start
+        return spent, self.codec.decode(LATENT_FORMAT.process_in(samples))
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--clips", type=int, default=4)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    networks = load_networks(ASSETS / "champ" / "champ_tiny", "set")
+    codec = ImageCodec(ASSETS / "vae" / "champ_tiny_vae.safetensors")
+    clips = [
+        Clip(networks, codec, sample, options.steps) for sample in held_out(options.size, options.frames, options.clips)
+    ]
+    print(
+        f"Champ-Tiny, {options.clips} held-out people, {options.frames} frames of {options.size}x{options.size} in "
+        f"windows of 16, {options.steps} steps, cfg {CFG:g}; one thread, torch {torch.__version__}"
+    )
+    print("| setting | times as fast | PSNR to that without | PSNR to the truth | lost |\n|---|---|---|---|---|")
+    rows = [[clip.make(share, change) for clip in clips] for _, share, change in SETTINGS]
+    base = statistics.mean(float(psnr(pictures, clip.truth).mean()) for clip, (_, pictures) in zip(clips, rows[0]))
+    for (name, _, _), found in zip(SETTINGS, rows):
+        fast = sum(spent for spent, _ in rows[0]) / sum(spent for spent, _ in found)
+        near = [float(psnr(pictures, plain).mean()) for (_, pictures), (_, plain) in zip(found, rows[0])]
+        true = statistics.mean(float(psnr(pictures, clip.truth).mean()) for clip, (_, pictures) in zip(clips, found))
+        shown = "" if name == "without" else f"{statistics.mean(near):.1f} dB"
+        print(f"| {name} | {fast:.2f} | {shown} | {true:.2f} dB | {base - true:.2f} dB |")
+
+
+if __name__ == "__main__":
+    main()

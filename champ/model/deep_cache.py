@@ -1,0 +1,89 @@
+"""Reuses deep features of the denoiser between steps, after DeepCache (Ma et al., CVPR 2024).
+
+What the coarse blocks of a UNet compute changes slowly during the sampling. In every few steps the whole UNet is
+evaluated, and what enters one of its last blocks is kept; in the steps between, only its first and its last blocks are.
+"""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .residence import Evaluation, moved, rows_of
+from .span import Span
+
+CACHE = "champ_deep_cache"  # key in transformer_options: the DeepCache of a run
+
+
+@dataclass(frozen=True)
+class Deep:
+    """What an evaluation of the UNet does about deep features: it uses those that are given, or keeps its own."""
+
+    blocks: int  # that are evaluated in any case, at the UNet's beginning and as many at its end
+    features: Tensor | None  # (rows, C, h, w), of an earlier step
+    seen: list[Tensor] = field(default_factory=list)  # of this step, without `features`
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """The deep features of some frames of the clip (None: of all)."""
+
+    frames: tuple[int, ...] | None
+    features: Tensor
+
+
+class DeepCache:
+    """The deep features of a sampling run, for each conditioning and window.
+
+    Windows may move: a frame's features come from whichever window held the frame when they were kept. All windows of a
+    step do the same, because a step is known by its noise level, not by a count of evaluations.
+    """
+
+    def __init__(self, every: int, blocks: int, span: Span):
+        self.every, self.blocks, self.span = every, blocks, span
+        self.kept: dict[Hashable, list[_Kept]] = {}
+        self._step: Any = None
+        self._since = 0  # steps since the last whole one
+
+    def fresh(self) -> "DeepCache":
+        """Returns an empty one of these settings, for one run."""
+        return DeepCache(self.every, self.blocks, self.span)
+
+    def plan(self, now: Evaluation, step: Any, parts: Sequence[Hashable], model_sampling: Any) -> Deep | None:
+        """Decides for an evaluation in `step`, which is one object for all of its evaluations; None leaves it as it
+        is."""
+        inside = self.span.in_sigmas(model_sampling).holds(now.level)
+        if step is not self._step:
+            self._step = step
+            self._since = self._since + 1 if inside and self.kept and self._since + 1 < self.every else 0
+            if not self._since:
+                self.kept = {}
+        if not inside:
+            return None
+        found = [self._at(part, now) for part in parts] if self._since else []
+        known = [features for features in found if features is not None]
+        return Deep(self.blocks, torch.cat(known) if known and len(known) == len(found) else None)
+
+    def keep(self, now: Evaluation, parts: Sequence[Hashable], seen: Tensor) -> None:
+        """Keeps deep features on the device where they fit, else in main memory."""
+        frames = None if now.frames is None else tuple(now.frames)
+        features = seen if now.fits(seen.nbytes) else seen.cpu()
+        for part, own in zip(parts, features.chunk(len(parts))):
+            self.kept.setdefault(part, []).append(_Kept(frames, own))
+
+    def _at(self, part: Hashable, now: Evaluation) -> Tensor | None:
+        """Returns the features of this part's frames that were kept last; None if some are missing."""
+        wanted = None if now.frames is None else tuple(now.frames)
+        kept = self.kept.get(part, [])[::-1]
+        whole = next((one.features for one in kept if one.frames == wanted), None)
+        if whole is not None:
+            return moved([whole], now.device, now.dtype)
+        rows = []
+        for frame in wanted or ():
+            one = next((one for one in kept if one.frames is not None and frame in one.frames), None)
+            if one is None or one.frames is None:
+                return None
+            rows.append(rows_of(one.features, [one.frames.index(frame)]))
+        return torch.cat([moved([row], now.device, now.dtype) for row in rows]) if rows else None

@@ -1,0 +1,184 @@
+"""Shortcuts: what they leave out, and that they are exact where nothing is left out."""
+
+from collections.abc import Callable
+
+import comfy.sample
+import comfy.sampler_helpers
+import comfy.samplers
+import pytest
+import torch
+from golden import relative
+from two_levels import clip_of, two_levels
+
+from champ.model.guidance import Guidance, Layer
+from champ.model.span import Span
+from champ.sampling.aggregation import Run, with_windows
+from champ.sampling.sampler import ddim
+from champ.sampling.schedule import official_sigmas
+from champ.sampling.shortcuts import with_cfg_interval, with_deep_cache
+
+FRAMES = 4
+
+
+@pytest.fixture(scope="module")
+def small():
+    return two_levels()
+
+
+@pytest.fixture
+def rows(small, monkeypatch):
+    """Rows of each evaluation of the denoiser, and those of its middle block."""
+    unet = small.model.diffusion_model
+    seen: dict[str, list[int]] = {"all": [], "middle": []}
+    forward = unet._forward
+    monkeypatch.setattr(unet, "_forward", lambda x, *a, **k: seen["all"].append(len(x)) or forward(x, *a, **k))
+    hook = unet.middle_block[0].register_forward_hook(lambda module, given, out: seen["middle"].append(len(out)))
+    yield seen
+    hook.remove()
+
+
+def noise(frames: int = FRAMES) -> torch.Tensor:
+    return torch.randn(frames, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+
+
+def sample(model, conds, x, steps=5, cfg=3.5, sampler=None, sigmas=None):
+    sigmas = official_sigmas(model.get_model_object("model_sampling"), steps) if sigmas is None else sigmas
+    return comfy.sample.sample_custom(
+        model, x, cfg, sampler or ddim(), sigmas, *conds, torch.zeros_like(x), disable_pbar=True, seed=0
+    )
+
+
+# --- CFG interval -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", [ddim, lambda: comfy.samplers.ksampler("dpmpp_2m")], ids=["ddim", "dpmpp_2m"])
+def test_the_negative_is_evaluated_inside_the_interval_only(small, rows, sampler: Callable):
+    conds, x = clip_of(FRAMES), noise()
+    part = with_cfg_interval(small, Span(0.3, 0.7))
+    found = sample(part, conds, x, sampler=sampler())
+    assert rows["all"] == [4, 4, 8, 8, 4]  # of the steps at timesteps 999, 799, 599, 399, 199
+    for span, cfg in ((Span(), 3.5), (Span(0.0, 0.001), 1.0)):
+        ended = sample(with_cfg_interval(small, span), conds, x, sampler=sampler())
+        plain = sample(small, conds, x, cfg=cfg, sampler=sampler())
+        assert relative(found, plain) > 1e-3
+        if cfg == 3.5:
+            assert torch.equal(ended, plain)
+
+
+def test_outside_the_interval_a_step_is_that_of_cfg_1(small):
+    """Also in windows, and without a negative."""
+    conds, x = clip_of(6), noise(6)
+    windows = with_windows(small, 4, 2, "open", "ramps")
+    late = with_cfg_interval(windows, Span(0.9, 1.0))
+    assert torch.equal(sample(late, conds, x, 2), sample(windows, conds, x, 2, cfg=1.0))
+    assert torch.equal(sample(late, conds, x, 2, cfg=1.0), sample(windows, conds, x, 2, cfg=1.0))
+
+
+# --- feature cache ------------------------------------------------------------------------------------------------
+
+
+class Loop:
+    """Evaluations of one run, outside of a sampler: negative and positive, twice the same or not."""
+
+    def __init__(self, model, conds, x):
+        model.pre_run()
+        named = {key: comfy.sampler_helpers.convert_cond(c) for key, c in zip(("positive", "negative"), conds)}
+        self.conds = comfy.samplers.process_conds(model.model, x, named, x.device)
+        self.model, self.x = model, x
+        if handler := model.model_options.get("context_handler"):
+            handler.run = Run()
+        model.model_options["transformer_options"]["sample_sigmas"] = torch.tensor([3.0, 2.0, 1.0, 0.0])
+
+    def evaluate(self, order=("positive", "negative"), sigma=2.0):
+        parts = [self.conds[name] for name in order]
+        with torch.no_grad():
+            found = comfy.samplers.calc_cond_batch(
+                self.model.model, parts, self.x, torch.full((len(self.x),), sigma), self.model.model_options
+            )
+        return dict(zip(order, found))
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+@pytest.mark.parametrize("schedule", ["none", "open", "open, moving"])
+def test_deep_features_of_the_same_step_make_no_difference(small, rows, blocks, schedule):
+    """The first and the last blocks with what the others gave: the same to the last bit, in any order of the parts."""
+    model = small if schedule == "none" else with_windows(small, 3, 2, schedule, "ramps")
+    loop = Loop(with_deep_cache(model, 2, blocks, Span()), clip_of(FRAMES), noise())
+    first = loop.evaluate()
+    whole = len(rows["middle"])
+    second = loop.evaluate(("negative", "positive"))
+    assert len(rows["middle"]) == whole
+    for name in first:
+        assert relative(second[name], first[name]) < 1e-6
+    loop.evaluate()
+    assert len(rows["middle"]) == 2 * whole
+
+
+def test_windows_that_move_take_each_frame_where_it_was():
+    still = two_levels(motion=False)
+    model = with_windows(still, 3, 1, "open, moving", "flat")
+    loop = Loop(with_deep_cache(model, 3, 2, Span()), clip_of(8), noise(8))
+    handler, middle = loop.model.model_options["context_handler"], []
+    hook = still.model.diffusion_model.middle_block[0].register_forward_hook(lambda *_: middle.append(1))
+    lists = [[window.index_list for window in handler.windows(8, lambda step=step: step)] for step in (0, 1)]
+    assert lists[0] != lists[1]
+    first = loop.evaluate(sigma=3.0)
+    count = len(middle)
+    loop.model.model_options["transformer_options"]["sample_sigmas"] = torch.tensor([9.0, 3.0, 0.0])
+    loop.model.model_options["context_handler"].run._sigmas = []
+    second = loop.evaluate(sigma=3.0)  # without motion modules, windows make no difference
+    hook.remove()
+    assert len(middle) == count
+    for name in first:
+        assert relative(second[name], first[name]) < 1e-5
+
+
+def test_how_often_all_blocks_are_evaluated(small, rows):
+    conds, x = clip_of(FRAMES), noise()
+    plain = sample(small, conds, x, 6)
+    rows["middle"].clear()
+    cached = with_deep_cache(small, 3, 2, Span())
+    found = sample(cached, conds, x, 6)
+    assert len(rows["middle"]) == 2 and 1e-4 < relative(found, plain) < 0.5
+    assert torch.equal(sample(cached, conds, x, 6), found), "a run begins without the features of the last one"
+    rows["middle"].clear()
+    assert torch.equal(sample(with_deep_cache(small, 3, 3, Span(0.9, 1.0)), conds, x, 1), sample(small, conds, x, 1))
+    rows["middle"].clear()
+    sample(with_cfg_interval(with_deep_cache(small, 2, 3, Span()), Span(0.0, 0.5)), conds, x, 6)
+    assert rows["middle"] == [8, 8, 4]
+    with pytest.raises(
+        ValueError, match="cache with 4 blocks does not fit this model, whose halves have 4; choose from 1 to 3"
+    ):
+        with_deep_cache(small, 2, 4, Span())
+
+
+# --- ComfyUI's own caches -----------------------------------------------------------------------------------------
+
+
+def easy_cache(model):
+    nodes = pytest.importorskip("comfy_extras.nodes_easycache")
+    return nodes.EasyCacheNode.execute(model, 3.0, 0.1, 1.0, False).args[0]
+
+
+def test_easy_cache_works_in_each_window(small):
+    """Two windows that share no frame are two clips."""
+    positive, negative = clip_of(8)
+    x, model = noise(8), small
+
+    def clip(guidance):
+        return [[[tokens, {**values, "champ_guidance": guidance}]] for ((tokens, values),) in (positive, negative)]
+
+    found = sample(easy_cache(with_windows(model, 4, 0, "open", "flat")), (positive, negative), x)
+    for frames in (slice(0, 4), slice(4, 8)):
+        guidance = positive[0][1]["champ_guidance"]
+        part = Guidance((Layer(guidance.layers[0].features[frames]),), 4, 16, 16, "Champ")
+        alone = sample(easy_cache(model), clip(part), x[frames])
+        assert relative(found[frames], alone) < 1e-4
+    assert relative(found, sample(with_windows(model, 4, 0, "open", "flat"), (positive, negative), x)) > 1e-3
+
+
+def test_lazy_cache_is_refused(small):
+    nodes = pytest.importorskip("comfy_extras.nodes_easycache")
+    model = nodes.LazyCacheNode.execute(small, 0.2, 0.15, 0.95, False).args[0]
+    with pytest.raises(ValueError, match="LazyCache does not work with this model.*; use Feature Cache or EasyCache"):
+        sample(model, clip_of(FRAMES), noise())
