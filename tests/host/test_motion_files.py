@@ -84,7 +84,9 @@ def test_a_motion_saved_as_bvh_is_loaded_and_its_joints_can_be_said(server):
         server.run(load("strange.bvh"))
     assert "left_knee = Links3\n" in text(server.run(load("strange.bvh", joints="left_knee = Links3")), "8")
     (server.base / "input" / "strange.bvh").write_text(strange[:-40])
-    with pytest.raises(Failure, match="strange.bvh cannot be read as a motion: it ends in frame 3, .*; export it again as BVH"):
+    with pytest.raises(
+        Failure, match="strange.bvh cannot be read as a motion: it ends in frame 3, .*; export it again as BVH"
+    ):
         server.run(load("strange.bvh"))
 
 
