@@ -76,7 +76,7 @@ def packs(first: int, total: int, size: int) -> Iterator[tuple[int, int]]:
 def train(run: Run, until: str) -> None:
     networks, vae = SHIPPED / "champ" / "champ_tiny", SHIPPED / "vae" / "champ_tiny_vae.safetensors"
     if not (run.folder / "codec.safetensors").exists():
-        run(f"codec --data p128 --out codec.safetensors --init {vae} --keep 0.3 --crop 64 --batch 16 --steps 3000")
+        run(f"codec --data p128 --out codec.safetensors --init {vae} --crop 64 --batch 16 --steps 20000")
     for data in PEOPLE:
         run(f"encode --data {data} --vae codec.safetensors")
     start = f"--init {networks} --transformers"
