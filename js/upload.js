@@ -14,7 +14,7 @@ function tell(severity, detail) {
 
 async function upload(file, subfolder) {
   const body = new FormData();
-  body.append("image", file); // ComfyUI's name for whatever is uploaded
+  body.append("image", file, file.name); // ComfyUI's name for whatever is uploaded; a folder's file would bring its path
   body.append("type", "input");
   body.append("subfolder", subfolder);
   const answer = await api.fetchApi("/upload/image", { method: "POST", body });
