@@ -156,7 +156,8 @@ def _champ(values: dict, path: Path) -> Recording:
 
 
 def _amass(values: dict, path: Path) -> Recording:
-    """Reads AMASS: a world with z up. SMPL-X has separate arrays for its parts, and another shape space."""
+    """Reads AMASS: a world with z up. SMPL-X has separate arrays for its parts, and another shape space. HY-Motion
+    writes the same, and the root's rotation once more, in a world with y up."""
     transl = _float(values["trans"], -1, 3)
     count = _check_length(len(transl))
     rate = values.get("mocap_framerate", values.get("mocap_frame_rate"))
@@ -166,10 +167,11 @@ def _amass(values: dict, path: Path) -> Recording:
         poses = numbers(values["poses"]).reshape(count, -1)
     smplx = "smplx" in str(values.get("surface_model_type")) or "pose_jaw" in values or poses.shape[1] == 165
     joints = 24 if poses.shape[1] == 72 else 22
+    name, world = ("HY-Motion", CAMERA_FROM_WORLD) if "Rh" in values else ("AMASS", Z_UP)
     return Recording(
-        "AMASS", torch.arange(count), count, _from_vectors(_float(poses[:, : joints * 3], count, joints, 3)),
+        name, torch.arange(count), count, _from_vectors(_float(poses[:, : joints * 3], count, joints, 3)),
         transl, _float(values["betas"], -1) if "betas" in values and not smplx else None,
-        SMPLX_PELVIS if smplx else SMPL_PELVIS, fps=None if rate is None else numbers(rate).item(), world=Z_UP,
+        SMPLX_PELVIS if smplx else SMPL_PELVIS, fps=None if rate is None else numbers(rate).item(), world=world,
     )  # fmt: skip
 
 

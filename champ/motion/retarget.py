@@ -31,7 +31,7 @@ HINGES = {
 NEAR = 25.0  # degrees between axes of a skeleton that are meant to be the same
 BENDS = 30.0  # degrees between joints of a trunk that is taken to be straight, at most
 STRAIGHTEST = 10  # one frame of so many is taken for that
-BENT = 0.1  # mean sine of a limb's bend from which its axis is known
+BENT = 0.25  # mean sine of a limb's bend from which that says more than what is near
 SAMPLES = 2000  # frames from which a skeleton is understood
 CONTACT = 0.03  # of the length of a leg, above which a foot is off the floor
 
@@ -111,14 +111,19 @@ def our_rest(body: Body) -> dict[str, Tensor]:
 
 
 def is_person(rest: Tensor, found: Found) -> bool:
-    """Tells whether places (N, 3) are those of a person who stands, arms in any way but up."""
+    """Tells whether places (N, 3) are those of a person who stands, arms in any way but up, feet in any but down."""
     at = {ours: rest[joint] for ours, joint in found.items()}
     hips, shoulders = ((at[f"left_{part}"] + at[f"right_{part}"]) / 2 for part in ("hip", "shoulder"))
     up = normalize(shoulders - hips, dim=0)
-    down = [at[f"{side}_{b}"] - at[f"{side}_{a}"] for side in SIDES for a, b in (("hip", "knee"), ("knee", "ankle"))]
+
+    def rises(start: str, end: str) -> float:
+        ends = [(at[f"{side}_{start}"], at[f"{side}_{end}"]) for side in SIDES if f"{side}_{end}" in at]
+        return max((float(normalize(b - a, dim=0) @ up) for a, b in ends), default=0.0)
+
     across = [at[f"left_{part}"] - at[f"right_{part}"] for part in ("hip", "shoulder")]
-    standing = all(float(normalize(bone, dim=0) @ up) < -0.5 for bone in down)
-    return standing and float(across[0] @ across[1]) > 0 and float(cross(across[0], up).norm()) > 0
+    wide = float(across[0] @ across[1]) > 0 and float(cross(across[0], up).norm()) > 0
+    legs = max(rises("hip", "knee"), rises("knee", "ankle")) < -0.5
+    return wide and legs and rises("shoulder", "elbow") < 0.6 and rises("ankle", "foot") > -0.9
 
 
 def rest_axes(rest: Tensor, found: Found) -> Tensor:
@@ -224,16 +229,15 @@ def _limb(skeleton: SkeletonMotion, ours: dict[str, Tensor], names: list[str], g
         for name, bone in zip((upper, lower), bones)
     )
     axes = cross(normalize(bones[0], dim=1), normalize(bones[1], dim=1))  # as long as the sine of the bend
+    side, _, part = lower.partition("_")
+    hinge = torch.tensor(HINGES[part][side])
     found = {}
     for name, own, end_of in ((upper, first, lower), (lower, second, end)):
         bone = ours[end_of] - ours[name]
-        axis = (skeleton.turn(name).mT @ axes[..., None])[..., 0].mean(0)
-        if axis.norm() > BENT:
-            side, _, part = lower.partition("_")
-            found[name] = frame(own, axis) @ frame(bone, bone.new_tensor(HINGES[part][side])).T
-        else:
-            near = _follows(skeleton, name, guide)
-            found[name] = swing(near @ bone, own) @ near
+        near = _follows(skeleton, name, guide)
+        near = swing(near @ bone, own) @ near
+        axis = (skeleton.turn(name).mT @ axes[..., None])[..., 0].mean(0) + BENT * near @ hinge
+        found[name] = frame(own, axis) @ frame(bone, hinge).T
         guide = skeleton.turn(name) @ found[name]
     return found
 
@@ -248,7 +252,7 @@ def _foot(skeleton: SkeletonMotion, ours: dict[str, Tensor], side: str, up: Tens
     flat = (low < CONTACT * leg_of(skeleton)).all(1)
     ahead = skeleton.at(foot) - skeleton.at(ankle)
     our_ahead = ours[foot] - ours[ankle]
-    if flat.sum() >= 3:
+    if flat.any():
         lying = frame(up.expand(int(flat.sum()), 3), ahead[flat]) @ frame(torch.tensor([0.0, 1.0, 0.0]), our_ahead).T
         found = mean_rotation(skeleton.turn(ankle)[flat].mT @ lying)
     else:

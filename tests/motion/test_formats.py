@@ -163,6 +163,19 @@ def test_amass_smplh_stands_up_and_is_in_the_picture(tmp_path, smpl):
     same_up_to_a_view(motion, smpl)
 
 
+def test_hy_motion_writes_amass_with_y_up(tmp_path, smpl):
+    """In the axes of the camera but for y up and z to the front, and with the root's rotation as Rh."""
+    vectors, upright = pose().numpy(), np.diag([1, -1, -1]).astype(np.float32)
+    vectors[:, 0] = vector(torch.from_numpy(upright @ MATRICES[:, 0])).numpy()
+    trans = pelvis().numpy() @ upright - np.asarray(rest(smpl), dtype=np.float32)
+    poses = np.pad(vectors[:, :22].reshape(FRAMES, 66), ((0, 0), (0, 90)))
+    about = {"betas": np.pad(BETAS, (0, 6))[None], "num_frames": FRAMES, "mocap_framerate": 30, "gender": "neutral"}
+    np.savez(tmp_path / "hy.npz", poses=poses, trans=trans, Rh=poses[:, :3], **about)
+    motion = load_motion(tmp_path / "hy.npz", smpl, width=300, height=400)
+    assert (motion.source, motion.fps) == ("HY-Motion", 30)
+    same_up_to_a_view(motion, smpl)
+
+
 def test_amass_smplx_keeps_its_pelvis_and_leaves_its_betas(tmp_path, body):
     data = amass(SMPLX_PELVIS, betas=np.ones(16), mocap_frame_rate=np.array(60.0), surface_model_type=np.array("smplx"))
     poses = data.pop("poses")
