@@ -1,5 +1,5 @@
-"""A node for the tests: a ControlNet with random weights that fits a small denoiser. ComfyUI's own loader knows the
-sizes of published ControlNets only."""
+"""Nodes for the tests: a ControlNet with random weights, and a text without a CLIP, that fit a small denoiser.
+ComfyUI's own loaders know the sizes of published ones only."""
 
 import comfy.cldm.cldm
 import comfy.controlnet
@@ -27,4 +27,18 @@ class SmallControlNet:
         return (comfy.controlnet.ControlNet(network.eval(), load_device=comfy.model_management.get_torch_device()),)
 
 
-NODE_CLASS_MAPPINGS = {"TestSmallControlNet": SmallControlNet}
+class SmallText:
+    CATEGORY = "tests"
+    FUNCTION = "make"
+    RETURN_TYPES = ("CONDITIONING",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"model": ("MODEL",)}}
+
+    def make(self, model):
+        tokens = torch.randn(1, 77, model.model.context_dim, generator=torch.Generator().manual_seed(0))
+        return ([[tokens, {}]],)
+
+
+NODE_CLASS_MAPPINGS = {"TestSmallControlNet": SmallControlNet, "TestSmallText": SmallText}

@@ -26,6 +26,7 @@ def install(base: Path) -> None:
     golden = pytest.importorskip("golden")
     for name in ("champ", "animate_anyone"):
         shutil.copytree(golden.cached_golden(name).folder, base / "models" / "champ" / name)
+    shutil.copytree(golden.cached_magic_animate().folder, base / "models" / "champ" / "magic_animate")
 
     from comfy.taesd.taesd import TAESD
 
@@ -56,11 +57,13 @@ def small(name: str, **changes: dict) -> dict:
 
     `changes` are inputs for all nodes of a class."""
     prompt = copy.deepcopy(json.loads((API / f"{name}.json").read_text(encoding="utf-8")))
-    missing = [key for key, node in prompt.items() if node["class_type"] == "CLIPVisionLoader"]
+    missing = [key for key, node in prompt.items() if node["class_type"] in ("CLIPLoader", "CLIPVisionLoader")]
     sizes = {"width": WIDTH, "height": HEIGHT, "frames": FRAMES, "steps": 2, "count": FRAMES, "vae_name": "taesd",
              "length": 4, "overlap": 1, "lossless": True}  # fmt: skip
     changes = {"ChampLoadMaps": {"folder": "champ/small_00001 [output]"}, **changes}
     for node in prompt.values():
+        if node["class_type"] == "CLIPTextEncode":
+            node |= {"class_type": "TestSmallText", "inputs": {"model": ["1", 0]}}
         inputs = node["inputs"]
         for key in [key for key, value in inputs.items() if isinstance(value, list) and value[0] in missing]:
             del inputs[key]

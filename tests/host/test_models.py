@@ -15,7 +15,7 @@ from champ.server import Failure, Server
 
 from .small_models import FRAMES, HEIGHT, WIDTH, install, small
 
-EXAMPLES = ["champ_video", "ksampler", "custom_sampling", "calibrated_reference"]
+EXAMPLES = ["champ_video", "ksampler", "custom_sampling", "calibrated_reference", "magic_animate"]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,9 @@ def test_sets_in_other_layouts_are_offered_and_run(server, models):
     folder.mkdir(parents=True)
     (folder / "diffusion_pytorch_model.fp16.safetensors").touch()
     info = server.json("/object_info/ChampLoadModel")["ChampLoadModel"]["input"]["required"]["checkpoint_set"]
-    assert info[1]["options"] == ["animate_anyone", "animate_anyone.fp16.safetensors", "champ", "champ_tiny", "folders"]
+    assert info[1]["options"] == [
+        "animate_anyone", "animate_anyone.fp16.safetensors", "champ", "champ_tiny", "folders", "magic_animate",
+    ]  # fmt: skip
     one_file = small("ksampler", ChampLoadModel={"checkpoint_set": "animate_anyone.fp16.safetensors"})
     videos = [pictures(server, server.run(prompt)) for prompt in (small("ksampler"), one_file)]
     assert np.array_equal(*videos)
@@ -188,6 +190,33 @@ def test_conditioning_with_an_area_is_refused(server, models):
     prompt["20"] = {"class_type": "ConditioningSetArea", "inputs": area}
     prompt["12"]["inputs"]["positive"] = ["20", 0]
     assert "belong to the whole picture" in refused(server, prompt)
+
+
+def test_magic_animate_with_other_samplers_calibration_and_without_text(server, models):
+    """Its ReferenceNet runs beside the denoiser, once more for every warp."""
+    plain = pictures(server, server.run(small("magic_animate")))
+    prompt = small("magic_animate")
+    camera = {"width": WIDTH, "height": HEIGHT, "azimuth": "15", "elevation": "0", "fill": 0.45, "fov": 2.93}
+    motion = {"motion": ["7", 0], "body": ["6", 0]}
+    prompt["20"] = {"class_type": "ChampCamera", "inputs": {**camera, **motion, "follow": False}}
+    calibration = {
+        "reference": ["10", 0], "reference_net": ["1", 1], "vae": ["2", 0], "reference_motion": ["20", 0], **motion,
+        "points": "torso", "masking": "paper", "group_size": 2, "seed": 0, "max_warps": 3, "strength": 1.0,
+        "start": 0.0, "end": 1.0,
+    }  # fmt: skip
+    prompt["21"] = {"class_type": "ChampCalibrateReference", "inputs": calibration}
+    prompt["11"]["inputs"]["reference"] = ["21", 0]
+    entry = server.run(prompt)
+    assert entry["outputs"]["21"]["images"]
+    assert not np.array_equal(plain, pictures(server, entry))
+
+    prompt = small("magic_animate")
+    settings = {"seed": 1, "steps": 2, "cfg": 7.5, "sampler_name": "dpmpp_2m", "scheduler": "karras", "denoise": 1.0}
+    links = {"model": ["11", 0], "positive": ["11", 1], "negative": ["11", 2], "latent_image": ["11", 3]}
+    prompt["12"] = {"class_type": "KSampler", "inputs": {**settings, **links}}
+    assert pictures(server, server.run(prompt)).std() > 1
+    del prompt["11"]["inputs"]["text"]
+    assert "MagicAnimate reads text, but none is connected" in refused(server, prompt)
 
 
 def test_merged_models_run(server, models):

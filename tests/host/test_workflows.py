@@ -13,7 +13,7 @@ FOLDER = dev.ROOT / "example_workflows"
 API = FOLDER / "api"
 EXAMPLES = sorted(file.stem for file in API.glob("*.json"))
 # Run in test_models.py.
-NEED_MODELS = {"calibrated_reference", "champ_video", "custom_sampling", "ksampler", "video_to_video",
+NEED_MODELS = {"calibrated_reference", "champ_video", "custom_sampling", "ksampler", "magic_animate", "video_to_video",
                "your_video_champ"}  # fmt: skip
 OTHER_MODELS = {"controlnet", "wan_animate", "wan_scail", "wan_vace"}  # tens of gigabytes
 NEEDS = {"load_motion": "save_motion", "reuse_maps": "render_maps"}  # whose results it starts from
