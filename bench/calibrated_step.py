@@ -5,6 +5,7 @@ Every frame has a warp of its own, which is the most there can be. The evaluatio
 
 import statistics
 import time
+from collections.abc import Iterator
 from dataclasses import fields
 
 import torch
@@ -14,10 +15,12 @@ from champ.calibrate.attention import CalibratedReference, Calibration, Warp, gr
 from champ.model.reference import Reference
 
 
-def measure(channels: tuple[int, ...], size: int, frames: int) -> tuple[dict[str, list[float]], float]:
+def measure(
+    channels: tuple[int, ...], size: int, frames: int, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[dict[str, list[float]], float]:
     """Seconds of each evaluation by kind, and of one pass of ReferenceNet."""
-    side, model = size // 8, random_model(channels)
-    net = random_net(channels)
+    side, model = size // 8, random_model(channels, dtype, None, device)
+    net = random_net(channels, dtype, device)
     reference = random_reference(net, size, size)
     start = time.process_time()
     seen = [random_reference(net, size, size).tokens for _ in range(frames)]
@@ -43,7 +46,7 @@ def measure(channels: tuple[int, ...], size: int, frames: int) -> tuple[dict[str
         "masking: paper, groups of 4": calibrated(4, True),
     }
     runs = {name: kind.run(model.model_sampling, True) for name, kind in kinds.items()}
-    step = Step(model, random_guidance(channels, frames, size, size))
+    step = Step(model, random_guidance(channels, frames, size, size), device)
     for run in runs.values():
         step(run)
     found: dict[str, list[float]] = {name: [] for name in runs}
@@ -51,6 +54,14 @@ def measure(channels: tuple[int, ...], size: int, frames: int) -> tuple[dict[str
         for name, run in runs.items():
             found[name].append(step(run)[0])
     return found, seconds
+
+
+def rows(found: dict[str, list[float]], seconds: float, frames: int) -> Iterator[tuple[str, ...]]:
+    """Yields the kind, the seconds of an evaluation, their ratio to those without, and the passes of ReferenceNet."""
+    for kind, times in found.items():
+        ratio = statistics.median(b / a for a, b in zip(found["without"], times))
+        passes = "0" if kind == "without" else f"{frames} ({frames * seconds:.2f})"
+        yield kind, f"{statistics.median(times):.3f}", f"{ratio:.2f}", passes
 
 
 @torch.no_grad()
@@ -61,12 +72,8 @@ def main() -> None:
     print("| UNet | frames | calibration | evaluation (s) | ratio | passes of ReferenceNet (s) |")
     print("|---|---|---|---|---|---|")
     for name, channels, size, frames in CASES:
-        found, seconds = measure(channels, size, frames)
-        for kind, times in found.items():
-            ratio = statistics.median(b / a for a, b in zip(found["without"], times))
-            passes = "0" if kind == "without" else f"{frames} ({frames * seconds:.2f})"
-            clip = f"{frames} of {size}x{size}"
-            print(f"| {name} | {clip} | {kind} | {statistics.median(times):.2f} | {ratio:.2f} | {passes} |")
+        for row in rows(*measure(channels, size, frames), frames):
+            print(f"| {name} | {frames} of {size}x{size} | {' | '.join(row)} |")
 
 
 if __name__ == "__main__":

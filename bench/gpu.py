@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import calibrated_step
 import torch
 from _random_models import Step, Tokens, random_guidance, random_model, random_net, random_reference, use
 
@@ -246,18 +247,32 @@ def maps(report: Report, scale: Scale) -> None:
         report.row(where, f"{1000 * seconds / len(motion):.2f}", f"{used[0]:.2f}")
 
 
-def others(report: Report, scale: Scale) -> None:
-    """HMR2, the pose networks and calibration: their own benchmarks, which use the card if there is one."""
-    for name in ("hmr2", "detect", "calibrated_step"):
-        if time.monotonic() + 60 > report.end or scale is SMALL:
-            report.left_out.append(f"bench {name}")
-            continue
-        print(f"\n**bench {name}**\n", flush=True)
-        limit = max(1.0, report.end - time.monotonic())
-        try:
-            subprocess.run([sys.executable, str(ROOT / "bench" / f"{name}.py")], cwd=ROOT, timeout=limit)
-        except subprocess.TimeoutExpired:
-            report.left_out.append(f"bench {name}")
+def calibration(report: Report, scale: Scale) -> None:
+    frames, size = scale.windows[0], scale.squares[0]
+    found = calibrated_step.measure(scale.channels, size, frames, DEVICE, scale.half)
+    report.table("Calibrated references", "kind", "evaluation (s)", "ratio", "passes of ReferenceNet (s)")
+    for row in calibrated_step.rows(*found, frames):
+        report.row(*row)
+
+
+def pose_networks(report: Report, scale: Scale) -> None:
+    """YOLOX-L and DWPose's network, for a picture and a person."""
+    from tests.estimate.full_dwpose import RtmPose, YoloX, filled
+
+    report.table("Pose networks, float16", "network", "input", "ms", "peak (GB)")
+    for name, network, size in (("YOLOX-L", YoloX(), (640, 640)), ("DWPose", RtmPose(), (384, 288))):
+        there = filled(network).to(DEVICE, torch.float16)
+        seen = torch.rand(1, 3, *size, device=DEVICE, dtype=torch.float16)
+        with peak() as used:
+            seconds = clock(partial(there, seen), scale.passes)
+        report.row(name, f"{size[1]}x{size[0]}", f"{1000 * seconds:.1f}", f"{used[0]:.2f}")
+
+
+def hmr2(report: Report) -> None:
+    """Its own benchmark, which uses the card."""
+    print("\n**bench hmr2**", flush=True)
+    limit = report.end - time.monotonic()
+    subprocess.run([sys.executable, str(ROOT / "bench" / "hmr2.py")], cwd=ROOT, timeout=limit)
 
 
 def vae(report: Report, scale: Scale) -> None:
@@ -307,11 +322,13 @@ def main() -> None:
     report.part("attention", 15, lambda: attention_table(report, scale))
     if DEVICE == "cuda":
         report.part("8 GB", 20, lambda: small_card(report, scale))
+    report.part("calibration", 30, lambda: calibration(report, scale))
     report.part("maps", 20, lambda: maps(report, scale))
     report.part("VAE", 15, lambda: vae(report, scale))
-    if DEVICE == "cuda" or os.environ.get("CHAMP_COMPILE"):
+    if DEVICE == "cuda":
         report.part("torch.compile", 120, lambda: compiled(report, scale))
-    report.part("other networks", 60, lambda: others(report, scale))
+        report.part("pose networks", 15, lambda: pose_networks(report, scale))
+        report.part("HMR2", 60, lambda: hmr2(report))
     if report.left_out:
         print(f"\nNo time was left for: {', '.join(report.left_out)}.")
 

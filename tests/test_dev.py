@@ -215,7 +215,7 @@ def test_results_are_told_by_folder(tmp_path):
 
 def test_benchmarks_run_by_name(monkeypatch, tmp_path):
     (tmp_path / "bench").mkdir()
-    for name in ("maps", "body"):
+    for name in ("maps", "body", "_what_both_import"):
         (tmp_path / "bench" / f"{name}.py").touch()
     ran = []
     monkeypatch.setattr(dev, "ROOT", tmp_path)
