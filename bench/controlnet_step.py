@@ -17,7 +17,7 @@ import comfy.samplers  # isort: skip
 
 from champ.model.compat import managed
 from champ.model.conditioning import conditioning
-from champ.sampling.aggregation import Run, with_windows
+from champ.sampling.aggregation import SamplingRun, with_windows
 
 CHANNELS, SIZE, FRAMES, HINT = (32, 64, 128, 128), 128, 12, 512
 LENGTH, OVERLAP = 6, 2
@@ -47,7 +47,7 @@ class Loop:
         self.x = torch.randn(FRAMES, 4, SIZE // 8, SIZE // 8)
         self.conds = comfy.samplers.process_conds(model, self.x, conds, self.x.device)
         self.model, self.options, self.kept = model, patcher.model_options, kept
-        self.options["context_handler"].run = Run() if kept else None
+        self.options["context_handler"].run = SamplingRun() if kept else None
 
     def step(self) -> float:
         start = time.process_time()

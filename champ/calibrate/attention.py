@@ -14,7 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from ..model.attention import HIDDEN, KeptSource, KeySource, Source, Split
 from ..model.config import Place
 from ..model.reference import ChangingTokens, Reference, ReferenceRun, Tokens, tensors_of
-from ..model.residence import ClipRows, Evaluation, moved
+from ..model.residence import ClipRows, Evaluation, on_device
 from ..model.span import ALWAYS, Span
 
 SHOWN = 0.5  # a token is read from this share of its pixels inside the picture
@@ -153,7 +153,7 @@ class CalibratedRun(ReferenceRun):
         """Returns what each frame reads, on the device; without draws it is the same in every step."""
         if (warps, device) in self.known:
             return self.known[warps, device]
-        rows = moved([torch.tensor(warps)], device, torch.int64)
+        rows = on_device([torch.tensor(warps)], device, torch.int64)
         if not self.drawn:
             self.known[warps, device] = rows
         return rows
@@ -174,12 +174,12 @@ class CalibratedRun(ReferenceRun):
         tokens, biases = {}, {}
         for place, first in given[0].items():
             shown = self.shown(first.shape[1])
-            x = moved([each[place] for each in given], now.device, now.dtype)
-            order = moved([shown.order[i : i + 1] for i in warps], now.device, torch.int64)
+            x = on_device([each[place] for each in given], now.device, now.dtype)
+            order = on_device([shown.order[i : i + 1] for i in warps], now.device, torch.int64)
             tokens[place] = x.gather(1, order[..., None].expand(-1, -1, x.shape[2])) if shown.some else x
             bias = shown.bias(self.calibration.strength)
             if bias is not None:
-                biases[place] = moved([bias[i : i + 1] for i in warps], now.device, now.dtype)
+                biases[place] = on_device([bias[i : i + 1] for i in warps], now.device, now.dtype)
         return WarpTokens(tokens, biases)
 
     def shown(self, count: int) -> "Shown":

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .residence import Evaluation, moved, rows_of
+from .residence import Evaluation, on_device, rows_of
 from .span import Span
 
 CACHE = "champ_deep_cache"  # key in transformer_options: the DeepCache of a run
@@ -79,11 +79,11 @@ class DeepCache:
         kept = self.kept.get(part, [])[::-1]
         whole = next((one.features for one in kept if one.frames == wanted), None)
         if whole is not None:
-            return moved([whole], now.device, now.dtype)
+            return on_device([whole], now.device, now.dtype)
         rows = []
         for frame in wanted or ():
             one = next((one for one in kept if one.frames is not None and frame in one.frames), None)
             if one is None or one.frames is None:
                 return None
             rows.append(rows_of(one.features, [one.frames.index(frame)]))
-        return torch.cat([moved([row], now.device, now.dtype) for row in rows]) if rows else None
+        return torch.cat([on_device([row], now.device, now.dtype) for row in rows]) if rows else None

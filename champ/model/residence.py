@@ -50,7 +50,7 @@ def _copies(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def moved(parts: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> Tensor:
+def on_device(parts: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> Tensor:
     """Joins rows in main memory and moves them to the device, while it computes what it was given before.
 
     On CUDA, a copy waits for nothing only out of pinned memory and on a stream of its own. torch keeps such memory for
@@ -90,6 +90,6 @@ class ClipRows:
             if self.too_large or not (same or fits(size)):
                 self.too_large = True
                 given = [self.values] if frames is None else [self.values[part] for part in stretches(frames)]
-                return moved(given, device, dtype)
+                return on_device(given, device, dtype)
             there = self.there = self.values.to(device, dtype)
         return rows_of(there, frames)

@@ -81,7 +81,7 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
     def __init__(self, length: int, overlap: int, schedule: str, weights: str):
         self.context_length, self.context_overlap, self.dim = length, overlap, 0
         self.schedule, self.weights = schedule, weights
-        self.run: Run | None = None
+        self.run: SamplingRun | None = None
 
     def should_use_context(self, model, conds, x_in, timestep, model_options) -> bool:
         theirs = model_options["transformer_options"].get("ad_params") or {}
@@ -96,7 +96,7 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
     def execute(self, calc_cond_batch: Callable, model, conds, x_in, timestep, model_options) -> list[Tensor]:
         sums = [torch.zeros_like(x_in) for _ in conds]
         total = x_in.new_zeros(len(x_in), *[1] * (x_in.ndim - 1))
-        run = self.run or Run()
+        run = self.run or SamplingRun()
         given = model_options.get("transformer_options", {})
         level = given.get(LEVEL) or NoiseLevel(timestep[0], run.evaluations == 0)
         step = run.step(level, given["sample_sigmas"], self.schedule in MOVING)
@@ -144,7 +144,7 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
         return value
 
 
-class Run:
+class SamplingRun:
     """What the windows of one sampling run keep from step to step."""
 
     def __init__(self) -> None:
@@ -191,7 +191,7 @@ def one_run(executor: Callable, *args: Any, **kwargs: Any) -> Any:
     guider = executor.class_obj  # type: ignore[attr-defined]
     given = guider.model_options
     handler = copy.copy(given["context_handler"])
-    handler.run = Run()
+    handler.run = SamplingRun()
     guider.model_options = {**given, "context_handler": handler}
     try:
         return executor(*args, **kwargs)

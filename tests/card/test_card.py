@@ -9,7 +9,7 @@ import torch
 from golden import evaluate, frames_first, relative
 from two_levels import clip_of, two_levels
 
-from champ.model.residence import moved
+from champ.model.residence import on_device
 from champ.sampling.aggregation import with_windows
 from champ.sampling.sampler import ddim
 from champ.sampling.schedule import official_sigmas
@@ -64,7 +64,7 @@ def test_rows_arrive_whole_while_the_card_computes():
     for first in range(0, 48, 8):
         for _ in range(4):
             busy = busy @ busy / 2048**0.5
-        there = moved([values[first : first + 8], values[:8]], DEVICE, torch.float32)
+        there = on_device([values[first : first + 8], values[:8]], DEVICE, torch.float32)
         wanted = torch.cat([values[first : first + 8], values[:8]]).float()
         assert torch.equal(there.cpu(), wanted)
 

@@ -15,7 +15,7 @@ from two_levels import a_reference, clip_of, two_levels
 
 from champ.model.denoiser import HELD
 from champ.model.memory import release
-from champ.model.residence import ClipRows, moved, rows_of, stretches
+from champ.model.residence import ClipRows, on_device, rows_of, stretches
 from champ.model.span import NoiseLevel, Span
 from champ.sampling.aggregation import with_windows
 from champ.sampling.sampler import ddim
@@ -88,7 +88,9 @@ def test_rows_that_do_not_fit_are_moved_with_each_window():
     rows = ClipRows(values)
     first = rows.at([1, 2], CPU, torch.float32, lambda size: True)
     assert torch.equal(first, values[1:3].float()) and rows.at([2], CPU, torch.float32, lambda size: False) is not None
-    assert torch.equal(moved([values[:2], values.float()[3:]], CPU, torch.float16), torch.cat([values[:2], values[3:]]))
+    assert torch.equal(
+        on_device([values[:2], values.float()[3:]], CPU, torch.float16), torch.cat([values[:2], values[3:]])
+    )
 
 
 def test_the_level_is_read_once():

@@ -12,7 +12,7 @@ from two_levels import clip_of, two_levels
 
 from champ.model.guidance import Guidance, Layer
 from champ.model.span import Span
-from champ.sampling.aggregation import Run, with_windows
+from champ.sampling.aggregation import SamplingRun, with_windows
 from champ.sampling.sampler import ddim
 from champ.sampling.schedule import official_sigmas
 from champ.sampling.shortcuts import with_cfg_interval, with_deep_cache
@@ -86,7 +86,7 @@ class Loop:
         self.conds = comfy.samplers.process_conds(model.model, x, named, x.device)
         self.model, self.x = model, x
         if handler := model.model_options.get("context_handler"):
-            handler.run = Run()
+            handler.run = SamplingRun()
         model.model_options["transformer_options"]["sample_sigmas"] = torch.tensor([3.0, 2.0, 1.0, 0.0])
 
     def evaluate(self, order=("positive", "negative"), sigma=2.0):
@@ -120,7 +120,7 @@ def test_windows_that_move_take_each_frame_where_it_was():
     loop = Loop(with_deep_cache(model, 3, 2, Span()), clip_of(8), noise(8))
     handler, middle = loop.model.model_options["context_handler"], []
     hook = still.model.diffusion_model.middle_block[0].register_forward_hook(lambda *_: middle.append(1))
-    lists = [[window.index_list for window in handler.windows(8, lambda step=step: step)] for step in (0, 1)]
+    lists = [[window.index_list for window in handler.windows(8, step)] for step in (0, 1)]
     assert lists[0] != lists[1]
     first = loop.evaluate(sigma=3.0)
     count = len(middle)
