@@ -76,9 +76,12 @@ function sentences({ frames, width, height, count, bytes, moves }, { steps, twic
     count === 1
       ? translate("{frames} frames of {width}x{height} in one window.", { frames, width, height })
       : translate("{frames} frames of {width}x{height} in {count} windows.", { frames, width, height, count });
-  const work = steps
-    ? translate("{sum} evaluations of the model: {steps} steps x {count} windows x {times}.", { sum, steps, count, times: twice ? 2 : 1 })
-    : translate("{sum} evaluations of the model in every step.", { sum });
+  const times = twice ? 2 : 1;
+  const work = !steps
+    ? translate("{sum} evaluations of the model in every step.", { sum })
+    : count === 1
+      ? translate("{sum} evaluations of the model: {steps} steps x {times}.", { sum, steps, times })
+      : translate("{sum} evaluations of the model: {steps} steps x {count} windows x {times}.", { sum, steps, count, times });
   const memory = translate("ComfyUI plans {size} GB of graphics memory for a window, beside the model.", { size: (bytes / 1e9).toFixed(1) });
   return [clip, moves && translate("Every step has other windows."), work, memory].filter(Boolean);
 }
