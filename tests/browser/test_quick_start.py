@@ -39,6 +39,17 @@ async () => {
 """
 
 
+# Keeps what the nodes say while they work, and counts the latent previews.
+LISTEN = """
+() => {
+  Object.assign(window, { lines: [], previews: 0 });
+  app.api.addEventListener("progress_text", ({ detail }) => window.lines.push(detail.text));
+  app.api.addEventListener("b_preview", () => window.previews++);
+}
+"""
+LEFT = "() => app.graph.nodes.flatMap((n) => n.widgets ?? []).filter((w) => w.name === '$$node-text-preview').length"
+
+
 def frames(page, address: str) -> list[np.ndarray]:
     content = page.request.get(address).body()
     picture = Image.open(io.BytesIO(content))
@@ -48,8 +59,12 @@ def frames(page, address: str) -> list[np.ndarray]:
 def test_another_motion_makes_another_dance(page, screenshots):
     page.evaluate("(workflow) => app.loadGraphData(workflow)", json.loads(QUICK_START.read_text(encoding="utf-8")))
     page.evaluate(CHOOSE, {"ChampBuiltInMotion": {"frames": 4}, "ChampSampler": {"steps": 2}})
+    page.evaluate(LISTEN)
     alone, dance = (frames(page, address) for address in page.evaluate(RUN))
     assert alone[0].shape == (512, 512)  # the result, large, beside what it is compared with
+    lines, previews = page.evaluate("() => [window.lines, window.previews]")
+    assert any(line.startswith("Sampling") for line in lines) and previews >= 2, (lines, previews)
+    assert page.evaluate(LEFT) == 0  # they go when the work is done
     page.evaluate(CHOOSE, {"ChampBuiltInMotion": {"motion": "jumping jacks"}})
     _, jacks = (frames(page, address) for address in page.evaluate(RUN))
     page.screenshot(path=screenshots / "quick_start_jumping_jacks.png")
