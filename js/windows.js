@@ -54,13 +54,27 @@ function samplerOf(node, seen = new Set()) {
   return null;
 }
 
+// The checkpoint set that a model comes from.
+function setOf(node, seen = new Set()) {
+  if (node.comfyClass === "ChampLoadModel") return valueOf(node, "checkpoint_set");
+  for (const input of inputsOf(node).filter(({ type }) => type === "MODEL")) {
+    if (seen.has(input.node)) continue;
+    seen.add(input.node);
+    const found = setOf(input.node, seen);
+    if (found) return found;
+  }
+  return undefined;
+}
+
 function question(node) {
   const widgets = Object.fromEntries(["length", "overlap", "schedule", "weights"].map((name) => [name, valueOf(node, name)]));
   const sampler = samplerOf(node);
-  const motion = sampler && motionBefore(sampler);
-  if (motion) return { widgets, node: String(motion.id), nodes: describe(motion, app.nodeOutputs) };
   const [known] = app.nodeOutputs?.[sampler?.id]?.champ_size ?? [];
-  return { widgets, ...known };
+  widgets.length ||= known?.length ?? 0; // 0 is what the model was made for
+  const about = { widgets, checkpoint_set: setOf(node) };
+  const motion = sampler && motionBefore(sampler);
+  if (motion) return { ...about, node: String(motion.id), nodes: describe(motion, app.nodeOutputs) };
+  return { ...about, ...known };
 }
 
 // What of the sampler's own widgets the sentence needs; other samplers may have none.

@@ -164,7 +164,9 @@ class ChampSampler(io.ComfyNode):
             )
         check_sampled(samples)
         frames, _, rows, columns = samples.shape
-        size = {"frames": frames, "width": 8 * columns, "height": 8 * rows}  # for the windows in the page
+        window = getattr(model.model_options["context_handler"], "context_length", frames)
+        # For the timeline in the page.
+        size = {"frames": frames, "width": 8 * columns, "height": 8 * rows, "length": window}
         return io.NodeOutput({**latent, "samples": samples}, ui={"champ_size": [size]})
 
 

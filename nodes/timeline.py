@@ -8,8 +8,11 @@ from aiohttp import web
 from server import PromptServer
 
 from ..champ.frame_lists import runs
+from ..champ.model.checkpoint import find_set
+from ..champ.model.families import CHAMP, FAMILIES
 from ..champ.sampling.windows import SCHEDULES, WEIGHTS
 from .aggregate import window_inputs
+from .files import set_place
 from .requests import asked
 from .types import MAX_FRAMES, MAX_SIZE
 from .view import NotYet, ViewedGraph, checked_value, one_at_a_time, within_time
@@ -32,13 +35,22 @@ def size_of(about: dict) -> tuple[int, int, int]:
     return tuple(numbers)  # type: ignore[return-value]
 
 
+def official_length(checkpoint_set: object) -> int:
+    """The length of a window of a set's official inference; Champ's if there is no such set."""
+    try:
+        family = find_set(set_place(str(checkpoint_set))).family
+    except ValueError:
+        family = CHAMP
+    return FAMILIES[family].window
+
+
 def timeline(about: dict) -> dict:
     """The windows as runs of frames [first, last], the weight of each frame of a window, and what they cost."""
     frames, width, height = size_of(about)
     widgets = about.get("widgets")
     given = {one.id: one for one in window_inputs()}
     values = {id: checked_value("a window", one, (widgets or {}).get(id, one.default)) for id, one in given.items()}
-    length, overlap = int(values["length"]), int(values["overlap"])
+    length, overlap = int(values["length"]) or official_length(about.get("checkpoint_set")), int(values["overlap"])
     if overlap >= length:
         raise ValueError(f"An overlap of {overlap} frames does not fit windows of {length}; choose a smaller overlap.")
     if values["schedule"] not in SCHEDULES or values["weights"] not in WEIGHTS:

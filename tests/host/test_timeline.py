@@ -24,7 +24,13 @@ def test_the_windows_of_a_motion_are_those_of_the_sampler(server):
 def test_the_memory_is_that_of_a_window(server):
     long, short = (ask(server, **{**CLIP, "frames": frames}, widgets=LOOPED)["bytes"] for frames in (100, 12))
     assert long == 2 * short == pytest.approx(6.2e9, rel=0.01)
-    assert ask(server, **CLIP, widgets={"schedule": "open, moving"})["moves"]
+    assert ask(server, **CLIP, widgets={"length": 24, "schedule": "open, moving"})["moves"]
+
+
+def test_without_a_length_the_windows_are_the_official_ones(server):
+    for name in ("champ_tiny", "no such set", None):
+        seen = ask(server, **CLIP, widgets={**LOOPED, "length": 0}, checkpoint_set=name)
+        assert seen["windows"][0] == [[0, 23]]
 
 
 @pytest.mark.parametrize(
