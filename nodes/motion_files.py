@@ -91,7 +91,7 @@ class ChampLoadMotion(io.ComfyNode):
                     default="",
                     multiline=True,
                     optional=True,
-                    placeholder="left_knee = LeftLeg",
+                    placeholder="joints of a BVH file, if not recognised: left_knee = LeftLeg",
                     tooltip="For BVH files whose joints are not recognised: a line for each one that is wrong, such as "
                     "left_knee = LeftLeg, spine = Spine, Chest, or left_foot = none. The report shows which joints "
                     "were taken. up = z says which axis points up, where that is wrong. Leave it empty at first.",
