@@ -23,6 +23,12 @@ from .rotation import slerp
 
 PEOPLE = 1000
 STEADY = 0.1  # sine of the bend of a limb below which the plane in which it bends is not believed
+BUILD = (
+    ("left_hip", "left_knee"), ("left_knee", "left_ankle"), ("left_hip", "right_hip"), ("left_hip", "spine1"),
+    ("spine1", "spine2"), ("spine2", "spine3"), ("spine3", "neck"), ("spine3", "left_collar"), ("neck", "left_collar"),
+    ("left_collar", "left_shoulder"), ("neck", "head"),
+)  # fmt: skip
+ALIKE = 0.03  # of the length of a leg
 AIR = 0.1  # of the length of a leg above the floor, where a sole is no longer flat
 SPINE = ("pelvis", "spine1", "spine2", "spine3")
 SMPL = {name: i for i, name in enumerate(JOINTS)}
@@ -163,10 +169,15 @@ def our_points(body: Body, skin: bool) -> dict[str, Tensor]:
 def turned(at: dict[str, Tensor], ours: dict[str, Tensor], up: Tensor) -> Tensor:
     """Returns rotations (F, 24, 3, 3) of our joints in the world of the points, whose bones lie as theirs. `up` is its
     direction upwards."""
-    turns = _trunk(at, ours)
+    whole = "spine3" in at and _same_build(at, ours)
+    turns = _trunk(at, ours, whole)
     for side in SIDES:
         collar, chest = f"{side}_collar", turns["spine3"]
-        turns[collar] = _aimed(chest, at, ours, collar, f"{side}_shoulder") if collar in at else chest
+        if collar in at:
+            aimed = _aimed(chest, at, ours, collar, f"{side}_shoulder")
+            turns[collar] = aimed if whole else _moved(chest, at, collar, f"{side}_shoulder")
+        else:
+            turns[collar] = chest
         for limb, above in zip(LIMBS, ("pelvis", collar)):
             turns |= _limb(turns[above], at, ours, [f"{side}_{part}" for part in limb])
         for joint, end in (("wrist", "hand"), ("ankle", "foot")):
@@ -196,6 +207,20 @@ def _aimed(guide: Tensor, at: dict[str, Tensor], ours: dict[str, Tensor], start:
     return swing(guide @ (ours[end] - ours[start]), at[end] - at[start]) @ guide
 
 
+def _moved(guide: Tensor, at: dict[str, Tensor], start: str, end: str) -> Tensor:
+    """Turns `guide` (F, 3, 3) as a bone of unknown build moves against it, from where that is on average."""
+    bone = normalize((guide.mT @ (at[end] - at[start])[..., None])[..., 0], dim=1)
+    return guide @ swing(bone.mean(0).expand_as(bone), bone)
+
+
+def _same_build(at: dict[str, Tensor], ours: dict[str, Tensor]) -> bool:
+    """Tells whether a trunk is built as ours, as far as the lengths between its joints say; otherwise the same places
+    mean other rotations."""
+    sizes = [[float((places[b] - places[a]).norm(dim=-1).median()) for a, b in BUILD] for places in (at, ours)]
+    leg = [max(sum(size[:2]), 1e-9) for size in sizes]
+    return all(abs(a / leg[0] - b / leg[1]) < ALIKE for a, b in zip(*sizes))
+
+
 def _between(at: dict[str, Tensor], part: str) -> Tensor:
     return (at[f"left_{part}"] + at[f"right_{part}"]) / 2
 
@@ -210,9 +235,8 @@ def _lying(at: dict[str, Tensor], ours: dict[str, Tensor], part: str, up: tuple[
     return own(at) @ own(ours).T
 
 
-def _trunk(at: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Pelvis, spine, neck and head. Without the joints of a spine, it is straight between hips and shoulders."""
-    whole = "spine3" in at
+def _trunk(at: dict[str, Tensor], ours: dict[str, Tensor], whole: bool) -> dict[str, Tensor]:
+    """Pelvis, spine, neck and head. Unless the spine is ours, `whole`, it is straight between hips and shoulders."""
     turns = {
         "pelvis": _lying(at, ours, "hip", ("hip", "spine1" if whole else "shoulder")),
         "spine3": _lying(at, ours, "collar", ("spine3", "neck"))
@@ -231,7 +255,8 @@ def _trunk(at: dict[str, Tensor], ours: dict[str, Tensor]) -> dict[str, Tensor]:
     elif "crown" in at:
         turns["neck"] = turns["head"] = swing(chest[..., 1], at["crown"] - at["neck"]) @ chest
     elif "head" in at:
-        turns["neck"] = turns["head"] = _aimed(chest, at, ours, "neck", "head")
+        aimed = _aimed(chest, at, ours, "neck", "head")
+        turns["neck"] = turns["head"] = aimed if whole else _moved(chest, at, "neck", "head")
     else:
         turns["neck"] = turns["head"] = chest
     return turns

@@ -63,6 +63,23 @@ def test_the_joints_of_smpl_are_met_exactly(tmp_path, body, motion, count, axes,
     assert pixels.min() >= 0 and (pixels <= torch.tensor([512, 768])).all()
 
 
+def test_another_build_leaves_the_limbs_as_they_are(tmp_path, body, motion):
+    """Hips half as wide and collars further out, as SMPL's are for our free body: arms point where theirs point."""
+    points = joints(motion, body)
+    middle = points[:, 1:3].mean(1, keepdims=True)
+    legs, arms = [1, 2, 4, 5, 7, 8, 10, 11], [13, 14, 16, 17, 18, 19, 20, 21, 22, 23]
+    side = np.array([1.0 if joint % 3 == 1 else -1.0 for joint in legs])[:, None]
+    points[:, legs] -= side * (points[:, 1:2] - middle) / 2
+    points[:, arms] += [0, -0.05, 0]
+    np.save(tmp_path / "a.npy", points)
+    read = load_motion(tmp_path / "a.npy", body)
+    for start, end in ((16, 18), (17, 19), (18, 20), (19, 21)):
+        bones = [m.posed(body).joints[:, end] - m.posed(body).joints[:, start] for m in (read, motion)]
+        cosine = torch.nn.functional.cosine_similarity(*bones, dim=1)
+        assert cosine.min() > 0.9999
+    assert error(read, motion, body).mean() < 0.06
+
+
 def test_a_left_handed_world_is_turned_into_ours(tmp_path, body, motion):
     mirrored = joints(motion, body) @ Y_UP * np.array([-1, 1, 1])
     np.save(tmp_path / "a.npy", mirrored)
