@@ -19,9 +19,10 @@ from .footing import swing
 from .foreign import FRAMES
 from .joint_names import Found
 from .retarget import HINGES, LIMBS, SIDES, SkeletonMotion, frame, our_rest
-from .rotation import slerp
+from .rotation import rot_y, slerp
 
 PEOPLE = 1000
+VECTOR = 263  # numbers of a frame of HumanML3D
 STEADY = 0.1  # sine of the bend of a limb below which the plane in which it bends is not believed
 BUILD = (
     ("left_hip", "left_knee"), ("left_knee", "left_ankle"), ("left_hip", "right_hip"), ("left_hip", "spine1"),
@@ -79,6 +80,8 @@ def people_as_points(values: Any) -> list[np.ndarray]:
             continue
         if array.dtype.kind not in "fiu":
             continue
+        if array.ndim == 2 and array.shape[1] == VECTOR:
+            array = from_humanml3d(array)
         if array.ndim == 4 and array.shape[1] in LAYOUTS and array.shape[2] == 3 != array.shape[3]:
             array = array.transpose(0, 3, 1, 2)  # MDM: samples, joints, coordinates, frames
         if array.ndim == 3:
@@ -88,6 +91,19 @@ def people_as_points(values: Any) -> list[np.ndarray]:
                 raise DamagedError(f"it has {array.shape[1]} frames, and 1 to {FRAMES} can be read")
             return list(array)
     return []
+
+
+def from_humanml3d(rows: np.ndarray) -> np.ndarray:
+    """Returns the joints (F, 22, 3) of HumanML3D's vectors (F, 263): the root's turn and step, both for the next frame,
+    its height, and the places of the other joints beside the root, turned to the front; what follows is left out."""
+    values = torch.from_numpy(np.array(rows, dtype=np.float32))
+    before = torch.cat([values[:1] * 0, values[:-1]])
+    turn = rot_y(-2 * before[:, 0].double().cumsum(0).rad2deg())
+    step = torch.stack([before[:, 1], before[:, 0] * 0, before[:, 2]], dim=1)
+    place = (turn @ step[..., None])[..., 0].cumsum(0)
+    others = values[:, 4:67].reshape(-1, 21, 3) @ turn.mT + place[:, None]
+    root = torch.stack([place[:, 0], values[:, 3], place[:, 2]], dim=1)
+    return torch.cat([root[:, None], others], dim=1).numpy()
 
 
 def _candidates(values: Any) -> Iterator[Any]:

@@ -118,6 +118,23 @@ def test_text_to_motion_tools_write_several_samples(tmp_path, body, motion):
         assert read.fps == rate and error(read, motion, body).max() < 0.01
 
 
+def test_vectors_of_humanml3d_are_joints(tmp_path, body, motion):
+    """Written as the data set's own code reads them."""
+    points = joints(motion, body)[:, :22] @ Y_UP
+    points -= points[0, 0] * [1, 0, 1]
+    half = np.linspace(0, 0.7, FRAMES)  # of the angle by which the root is turned
+    cos, sin, none = np.cos(2 * half), np.sin(2 * half), 0 * half
+    to_front = np.stack([[cos, none, sin], [none, none + 1, none], [-sin, none, cos]]).transpose(2, 0, 1)
+    place = points[:, 0] * [1, 0, 1]
+    rows = np.zeros((FRAMES, 263))
+    rows[:-1, 0] = np.diff(half)
+    rows[:-1, 1:3] = (to_front[1:] @ np.diff(place, axis=0)[..., None])[:, [0, 2], 0]
+    rows[:, 3] = points[:, 0, 1]
+    rows[:, 4:67] = ((points[:, 1:] - place[:, None]) @ to_front.transpose(0, 2, 1)).reshape(FRAMES, 63)
+    np.save(tmp_path / "a.npy", rows)
+    assert error(load_motion(tmp_path / "a.npy", body), motion, body).max() < 0.01
+
+
 def test_frames_without_a_person_are_filled(tmp_path, body, motion):
     points = joints(motion, body) @ Y_UP
     points[5] = 0
