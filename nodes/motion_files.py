@@ -24,8 +24,8 @@ def motion_files() -> list[str]:
         f"{(place / file).as_posix()}{mark}"
         for place, mark, _, files in media_folders()
         for file in files
-        if Path(file).suffix.lower() in EXTENSIONS
-    ]
+        if Path(file).suffix.lower() in EXTENSIONS and not (mark and file.lower().endswith(".json"))
+    ]  # among results, JSON is something else
     return sorted(found) or [NO_MOTION]
 
 
