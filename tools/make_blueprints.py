@@ -59,7 +59,7 @@ BLUEPRINTS = {
                   width=512, height=768, fit="crop", strength=1.0, **ALWAYS),
         "5": node("ChampEncodeGuidance", guidance_encoders=["1", 2], depth=["b", 0], normal=["b", 1],
                   semantic_map=["b", 2], dwpose=["b", 3], width=512, height=768, **STRENGTHS, **ALWAYS),
-        "6": node("ChampApply", model=["1", 0], guidance=["5", 0], reference=["4", 0], betas="linear"),
+        "6": node("ChampApply", model=["1", 0], guidance=["5", 0], reference=["4", 0], betas="official"),
         "7": node("ChampSampler", model=["6", 0], positive=["6", 1], negative=["6", 2], latent=["6", 3], seed=42,
                   steps=20, cfg=3.5, denoise=1.0, noise="per frame", length=24, overlap=4, schedule="looped",
                   weights="ramps"),
