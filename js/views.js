@@ -85,9 +85,9 @@ async function lookAtClip(node) {
   const view = viewOf(node);
   view.clip = about.image.filename;
   try {
-    const { sources, chosen } = view.player;
+    const { sources } = view.player;
     const clip = await readClip(api.apiURL(`/view?${new URLSearchParams(about.image)}`), about, sources["2D"]);
-    if (views.has(node)) put(view, "2D", about.boxes ? choosable(clip, about, node) : clip, chosen !== PLACE);
+    if (views.has(node)) put(view, "2D", about.boxes ? choosable(clip, about, node) : clip, view.player.chosen !== PLACE);
   } catch (error) {
     view.player.say(error.message);
   }
