@@ -3,7 +3,8 @@
 For every video and picture of the folder: in how many frames BlazePose finds anybody and Follow Person the largest one,
 what the report says of the fit: frames that are good, doubtful or off; mean distance of body and keypoints in % of the
 height; how much it trembles, before and after Smooth Motion; and for each stage processor time a frame, on one thread.
-A contact sheet of each goes to output/footage: some frames, the body over them, and the body from its left side.
+Below the table the report's list of frames. A contact sheet of each goes to output/footage: some frames, the body over
+them, and the body from its left side; what the report says of a frame stands beside its number.
 
 With --points there is a second table, where `NAME_blazepose_heavy.npz` is beside a clip: how far the keypoints are from
 those of MediaPipe's heavy network in it, `landmarks` (F, 33, 4) x, y, z in pixels of a `width` x `height` picture, and
@@ -33,7 +34,7 @@ from champ.estimate.shots import find_shots
 from champ.estimate.track import one_person
 from champ.keypoints.pose import THRESHOLD, Pose
 from champ.motion.motion import Motion
-from champ.motion.report import jitter, look_over
+from champ.motion.report import frames_of, jitter, look_over, verdict
 from champ.motion.smooth import smooth
 from champ.render.sheet import figure_sheet
 
@@ -52,7 +53,7 @@ class Theirs(NamedTuple):
     seen: np.ndarray  # (F, 33)
 
 
-def frames_of(file: Path) -> Iterator[np.ndarray]:
+def pictures_of(file: Path) -> Iterator[np.ndarray]:
     if file.suffix.lower() in PICTURES:
         yield np.ascontiguousarray(cv2.imread(str(file))[..., ::-1])
         return
@@ -122,7 +123,7 @@ def solve(networks: BlazePoseNetworks, file: Path, body: Body) -> Solved:
         spent[stage], start = time.process_time() - start, time.process_time()
 
     def pictures() -> Iterator[np.ndarray]:
-        for picture, poses in find_poses(networks, frames_of(file)):
+        for picture, poses in find_poses(networks, pictures_of(file)):
             people.append(poses)
             size[:] = picture.shape[1::-1]
             yield picture
@@ -142,12 +143,14 @@ def solve(networks: BlazePoseNetworks, file: Path, body: Body) -> Solved:
 def sheet_of(file: Path, motion: Motion, body: Body) -> np.ndarray:
     """Frames from everywhere in the clip, in BGR."""
     chosen = np.unique(np.linspace(0, len(motion) - 1, SHOWN).round().astype(int)).tolist()
-    pictures = [picture for i, picture in enumerate(frames_of(file)) if i in set(chosen)]
-    return figure_sheet(motion[torch.tensor(chosen)], body, list(map(str, chosen)), pictures).numpy()[..., ::-1]
+    pictures = [picture for i, picture in enumerate(pictures_of(file)) if i in set(chosen)]
+    found = look_over(motion)._asdict()
+    titles = [" ".join([str(i), *(kind for kind, frames in found.items() if frames[i])]) for i in chosen]
+    return figure_sheet(motion[torch.tensor(chosen)], body, titles, pictures).numpy()[..., ::-1]
 
 
-def judge(networks: BlazePoseNetworks, file: Path, body: Body, sheets: Path) -> str:
-    """A row of the first table; writes the contact sheet."""
+def judge(networks: BlazePoseNetworks, file: Path, body: Body, sheets: Path) -> tuple[str, str]:
+    """Returns a row of the first table, and the report's list; writes the contact sheet."""
     solved = solve(networks, file, body)
     sheets.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(sheets / f"{file.stem}.png"), sheet_of(file, solved.smoothed, body))
@@ -158,15 +161,17 @@ def judge(networks: BlazePoseNetworks, file: Path, body: Body, sheets: Path) -> 
     told = look_over(solved.fitted)
     counts = f"{100 * float(told.good.float().mean()):.0f} | {int(told.doubtful.sum())} | {int(told.off.sum())}"
     away = 100 * float(solved.fitted.misfit[solved.fitted.confidence > 0].mean())
-    return f"| {file.name} | {frames} | {solved.found} | {followed} | {counts} | {away:.2f} | {shaking} | {times} |"
+    row = f"| {file.name} | {frames} | {solved.found} | {followed} | {counts} | {away:.2f} | {shaking} | {times} |"
+    filled = f"{int(told.filled.sum())} filled: {frames_of(told.filled)}." if told.filled.any() else "None filled."
+    return row, " ".join([f"{file.name}:", filled, *verdict(solved.fitted, body)])
 
 
 def compare(networks: BlazePoseNetworks, file: Path) -> str:
-    first = next(frames_of(file))
+    first = next(pictures_of(file))
     theirs = read_theirs(file, first.shape[1], first.shape[0])
     points, seen, count = [], [], []
     spent, start = 0.0, time.process_time()
-    for number, (_, people) in enumerate(follow(networks, frames_of(file))):
+    for number, (_, people) in enumerate(follow(networks, pictures_of(file))):
         spent += time.process_time() - start
         who = one_of(people, None if theirs is None else theirs.points[number])
         points.append(np.full((SEEN, 2), np.nan) if who is None else who.points[:SEEN])
@@ -174,8 +179,8 @@ def compare(networks: BlazePoseNetworks, file: Path) -> str:
         count.append(len(people))
         start = time.process_time()
     places, clear = np.stack(points), np.stack(seen)
-    decoding = seconds(frames_of(file))
-    whole = seconds(find_poses(networks, frames_of(file)))
+    decoding = seconds(pictures_of(file))
+    whole = seconds(find_poses(networks, pictures_of(file)))
     height = height_of(places[clear.any(1)] if theirs is None else theirs.points)
     ms = [1000 * (each - decoding) / len(count) for each in (spent, whole)]
     row = f"| {file.name} | {len(count)} | {sum(map(bool, count))} | {max(count)} | {ms[0]:.0f} | {ms[1]:.0f} "
@@ -216,11 +221,15 @@ def main() -> None:
     print("| clip | frames | found | followed | good % | doubtful | off | error % | trembling | smoothed ", end="")
     print("| ms pose | follow | fit | smooth |")
     print("|---|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    lists = []
     for file in files:
         try:
-            print(judge(networks, file, body, OUTPUT), flush=True)
+            row, told = judge(networks, file, body, OUTPUT)
+            lists.append(told)
         except (ValueError, av.FFmpegError) as error:
-            print(f"| {file.name} | {error} |", flush=True)
+            row = f"| {file.name} | {error} |"
+        print(row, flush=True)
+    print("", *lists, sep="\n")
     if options.points:
         print("\nlengths in % of the person's height")
         print(

@@ -81,7 +81,7 @@ class ChampMotionReport(io.ComfyNode):
     @classmethod
     @progress("Looking at the motion")
     def execute(cls, motion, before=None, body=None) -> io.NodeOutput:
-        picture = to_image(plot(motion, before))[None]
+        picture = to_image(plot(motion, before, body))[None]
         return io.NodeOutput(describe(motion, before, body), picture, ui=still(picture, cls))
 
 

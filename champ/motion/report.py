@@ -19,7 +19,8 @@ LEFT, RIGHT = 78, 18  # margins of the curves
 SEEN, PLACE, SPEED = (34, 104), (142, 352), (390, 600)
 PAPER, INK, FAINT = (252, 252, 250), (40, 42, 46), (222, 223, 224)
 GOOD, FILLED, OLD = (108, 171, 116), (214, 69, 61), (176, 178, 182)
-DOUBTFUL, OFF, FAST = (233, 181, 62), (226, 120, 40), (146, 88, 172)
+DOUBTFUL, OFF, FAST, OUTSIDE = (233, 181, 62), (226, 120, 40), (146, 88, 172), (70, 130, 140)
+BAR = 5  # pixels, below the frames that are partly outside the picture
 UNSURE = 0.5  # doubt from which a frame is doubtful
 AWAY = 0.03  # of the person's height between body and keypoints, from which a frame is off
 # Degrees a second, for the whole body and for any joint in the body.
@@ -88,7 +89,10 @@ def verdict(motion: Motion, body: Body | None = None) -> list[str]:
     found = look_over(motion)
     lines = [f"{100 * float(found.good.float().mean()):.0f} % of the frames are good."]
     for chosen, what in (
-        (found.doubtful, "doubtful: a limb may be in front that is behind, or the other way round"),
+        (
+            found.doubtful,
+            "doubtful: a limb may be in front that is behind, or a knee straight that bends",
+        ),
         (found.off, f"off: body and keypoints are more than {100 * AWAY:.0f} % of the height apart"),
         (found.fast, "turned faster than people do"),
     ):
@@ -145,24 +149,14 @@ def jitter(motion: Motion) -> float:
     return float(change.median().rad2deg()) if len(inside) else 0.0
 
 
-def plot(motion: Motion, before: Motion | None = None) -> Tensor:
-    """Draws a plot (HEIGHT, WIDTH, 3) uint8 RGB: which frames were seen, where the person stands, how fast the joints
-    turn."""
+def plot(motion: Motion, before: Motion | None = None, body: Body | None = None) -> Tensor:
+    """Draws a plot (HEIGHT, WIDTH, 3) uint8 RGB: which frames were seen and are good, with a body also which are partly
+    outside the picture, where the person stands, how fast the joints turn."""
     picture = np.full((HEIGHT, WIDTH, 3), PAPER, np.uint8)
     frames = len(motion)
     _frame_axis(picture, motion)
 
-    found = look_over(motion)
-    title = f"seen ({int((motion.confidence > 0).sum())} of {frames} frames)"
-    kinds = [(found.filled, FILLED), (found.fast, FAST), (found.off, OFF), (found.doubtful, DOUBTFUL)]
-    said = zip(("filled", "too fast", "off", "doubtful"), (color for _, color in kinds))
-    _legend(picture, SEEN, [("confidence", INK), (title, GOOD), *said])
-    top, bottom = SEEN
-    for f, confidence in enumerate(motion.confidence.tolist()):
-        x0, x1 = (round(_column(f + d, frames)) for d in (-0.5, 0.5))
-        high = bottom - confidence * (bottom - top) if confidence > 0 else top
-        color = next((color for chosen, color in kinds if chosen[f]), GOOD)
-        cv2.rectangle(picture, (x0, round(high)), (max(x1 - 1, x0), bottom), color, -1)
+    _frames(picture, motion, None if body is None else outside(motion, body))
 
     sight = to_sight(motion.cam_t)
     middle = sight.mean(0)
@@ -184,6 +178,26 @@ def plot(motion: Motion, before: Motion | None = None) -> Tensor:
         for shot in clip.shots():
             _curve(picture, SPEED, speed(clip)[shot.start : shot.stop - 1], color, shot.start + 0.5, frames, limits)
     return torch.from_numpy(picture)
+
+
+def _frames(picture: np.ndarray, motion: Motion, gone: Tensor | None) -> None:
+    """Draws the confidence of every frame in the colour of what is wrong with it, and a bar below those that are `gone`
+    (F,) from the picture."""
+    frames, found = len(motion), look_over(motion)
+    title = f"seen ({int((motion.confidence > 0).sum())} of {frames} frames)"
+    kinds = [(found.filled, FILLED), (found.fast, FAST), (found.off, OFF), (found.doubtful, DOUBTFUL)]
+    said = list(zip(("filled", "too fast", "off", "doubtful"), (color for _, color in kinds)))
+    said += [] if gone is None else [("outside", OUTSIDE)]
+    _legend(picture, SEEN, [("confidence", INK), (title, GOOD), *said])
+    top, bottom = SEEN
+    for f, confidence in enumerate(motion.confidence.tolist()):
+        x0, x1 = (round(_column(f + d, frames)) for d in (-0.5, 0.5))
+        end = max(x1 - 1, x0)
+        high = bottom - confidence * (bottom - top) if confidence > 0 else top
+        color = next((color for chosen, color in kinds if chosen[f]), GOOD)
+        cv2.rectangle(picture, (x0, round(high)), (end, bottom), color, -1)
+        if gone is not None and gone[f]:
+            cv2.rectangle(picture, (x0, bottom + 2), (end, bottom + 1 + BAR), OUTSIDE, -1)
 
 
 def _column(frame: float, frames: int) -> float:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from champ.body.free import load_free_body
 from champ.motion.motion import Motion
 from champ.motion.report import (
     DOUBTFUL,
@@ -13,12 +14,14 @@ from champ.motion.report import (
     GOOD,
     HEIGHT,
     OLD,
+    OUTSIDE,
     SEEN,
     SPEED,
     WIDTH,
     describe,
     jitter,
     look_over,
+    outside,
     plot,
     speed,
     worst,
@@ -107,3 +110,16 @@ def test_what_is_not_good_is_said_and_drawn():
     assert len(worst(turning(torch.zeros(40)), 4)) == 4
     assert count(plot(motion).numpy(), DOUBTFUL, SEEN) > 0
     assert motion[3:6].doubt.tolist() == doubt[3:6].tolist()
+
+
+def test_frames_outside_the_picture_are_said_and_drawn():
+    body = load_free_body()
+    motion = turning(torch.zeros(20), betas=body.betas)
+    motion.cam_t[15:, 0] = 1.5  # to the right edge and beyond
+    gone = outside(motion, body)
+    assert gone.nonzero().flatten().tolist() == [15, 16, 17, 18, 19]
+    assert "5 with a hand, a foot or the head outside the picture: 15-19." in describe(motion, body=body)
+    below = (SEEN[1] + 1, SEEN[1] + 9)
+    drawn = count(plot(motion, body=body).numpy(), OUTSIDE, below)
+    assert drawn > 0 and count(plot(motion[:15], body=body).numpy(), OUTSIDE, below) == 0
+    assert count(plot(motion).numpy(), OUTSIDE, below) == 0
