@@ -124,6 +124,11 @@ class ChampFitMotion(io.ComfyNode):
         report = describe_estimate(motion, body)
         if motion.confidence[motion.confidence > 0].median() < UNSEEN:
             report += "\nMuch of the person is out of sight in most frames; legs that are not seen hang."
+        if not any(pose is not None and pose.world is not None for pose in person):
+            report += (
+                "\nThese keypoints say nothing about depth, so what is in front and what behind is a guess; those of "
+                "Load BlazePose say it."
+            )
         shown_here = {**animated_part(overlay, fps, step, len(motion)), **keep(motion, body)}
         return io.NodeOutput(motion, to_image(overlay), report, to_image(strip)[None], ui=shown_here)
 

@@ -1,34 +1,61 @@
 """What a fit could not decide: how far it is from the points, and where front and back may be exchanged."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from .observed import ANKLES, ELBOWS, HIPS, KNEES, SHOULDERS, WRISTS, Observed
-from .points import PosedPoints
 
 PERSON = 1.7  # metres
 # Bones whose ends can be in front of or behind each other: thighs, shins, upper arms, forearms.
 BONES = [*zip(HIPS, KNEES), *zip(KNEES, ANKLES), *zip(SHOULDERS, ELBOWS), *zip(ELBOWS, WRISTS)]
 LEAST, SURE = 0.15, 0.45  # metres between two depths of a bone's end: from which they may differ, and certainly do
+BENT = math.radians(60)  # of a knee: half of it is too much for a leg that looks straight
+ASK = 0.15  # of a limb against the network, from which it is tried the other way round
 SWAP = 0.15  # seconds in which no limb comes from behind to the front
 FAR = 0.15  # metres in front and behind, for it to be a swap
 
 
-def misfit_of(posed: PosedPoints, seen: Observed, size: Tensor, focal: float) -> Tensor:
-    """(F,) mean distance of the seen points in the picture, in a person's height."""
-    points = posed.points[:, : seen.points.shape[1]]
+def misfit_of(points: Tensor, seen: Observed, size: Tensor, focal: float) -> Tensor:
+    """(F,) mean distance in the picture of points (F, SEEN, 3) from those that are seen, in a person's height."""
     away = (focal * points[..., :2] / points[..., 2:] - seen.points).norm(dim=-1) / (PERSON * size[:, None])
     return (away * seen.weight).sum(1) / seen.weight.sum(1).clamp(min=1e-9)
 
 
-def doubt_of(posed: PosedPoints, seen: Observed, steps: Tensor, fps: float) -> Tensor:
-    """(F,) 0..1: a limb lies the other way than the pose network's own depth says, or swings through too fast."""
+def knees_of(points: Tensor) -> Tensor:
+    """(F, 2) radians by which knees bend."""
+    hip, knee, ankle = (points[:, part] for part in (HIPS, KNEES, ANKLES))
+    thigh, shin = (torch.nn.functional.normalize(bone, dim=-1) for bone in (knee - hip, ankle - knee))
+    return (thigh * shin).sum(-1).clamp(-1, 1).acos()
+
+
+def against_network(points: Tensor, seen: Observed) -> Tensor:
+    """(F, 4) 0..1: the left and right leg, and the arms, lie the other way than the pose network's own depth says."""
     start, end = map(list, zip(*BONES))
-    deep = posed.points[:, end, 2] - posed.points[:, start, 2]
+    deep = points[:, end, 2] - points[:, start, 2]
     said = seen.depth[:, end] - seen.depth[:, start]
     known = torch.minimum(seen.depth_weight[:, end], seen.depth_weight[:, start]) > 0
     other = ((deep - said).abs() - LEAST) / (SURE - LEAST) * ((deep * said < 0) & known)
-    doubt = other.clamp(0, 1).amax(1)
+    return other.clamp(0, 1).unflatten(1, (2, 2, 2)).amax(2).flatten(1)
+
+
+def open_limbs(points: Tensor, seen: Observed) -> Tensor:
+    """(F, 4) bool: limbs that point to the front or the back, and a network says the other or nothing about it."""
+    start, end = HIPS + SHOULDERS, ANKLES + WRISTS
+    deep = (points[:, end, 2] - points[:, start, 2]).abs() > FAR
+    told = torch.minimum(seen.depth_weight[:, end], seen.depth_weight[:, start]) > 0
+    shown = torch.minimum(seen.weight[:, end], seen.weight[:, start]) > 0
+    return shown & torch.where(told, against_network(points, seen) > ASK, deep)
+
+
+def doubt_of(points: Tensor, seen: Observed, straight: Tensor, steps: Tensor, fps: float) -> Tensor:
+    """(F,) 0..1: a limb of a body at points (F, P, 3) lies the other way than the pose network's own depth says, or
+    swings through too fast, or a knee bends though the leg looks `straight` (F, 2)."""
+    bent = (straight * knees_of(points) / BENT).clamp(0, 1).amax(1)
+    doubt = torch.maximum(against_network(points, seen).amax(1), bent)
+    start, end = map(list, zip(*BONES))
+    deep = points[:, end, 2] - points[:, start, 2]
     lag = max(1, round(SWAP * fps))
     if len(deep) > lag:
         ways = steps.unfold(0, lag, 1).all(1)

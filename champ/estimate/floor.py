@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool1d
+from torch.nn.functional import max_pool1d, pad
 
 from .least_squares import Quadratic
 from .observed import Observed, pair
@@ -19,8 +19,10 @@ DOWN = 0.15  # metres that a foot may be above the lower one, in the picture
 STILL = 0.03  # metres a second by which a resting foot moves
 LEVEL = 0.025  # metres by which feet that are down leave the floor
 NEAR = 0.7  # seconds within which the floor has one height, though the camera may move
-STEEP = 0.35  # most of the floor's slope away from a camera that looks down
+STEEP = 0.6  # most of the floor's slope away from a camera that looks down
 FLAT_SPREAD = 0.12  # metres of depth that feet must cover to say how steep it is
+SOLE_SPREAD = 0.05  # the same for one sole
+LOWER = 0.05  # metres: a foot that is higher than the other by this counts a third
 RARE = 9.0  # squared error from which a foot does not rest, whatever its points do
 
 
@@ -50,7 +52,7 @@ def resting(seen: Observed, size: Tensor, shots: list[slice], fps: float) -> Res
         zoom = torch.zeros(len(own)).double()
         if len(later):
             rate = (later / before).log().abs() * fps / reach
-            zoom = torch.nn.functional.pad(rate[None], (reach // 2, len(own) - len(rate) - reach // 2), "replicate")[0]
+            zoom = pad(rate[None], (reach // 2, len(own) - len(rate) - reach // 2), "replicate")[0]
         calm = 1 / (1 + (speed / RESTING) ** 4) / (1 + (zoom[:, None] / ZOOM) ** 4)
         low = place[:, ANKLES, 1]
         known = weight[:, ANKLES] > 0
@@ -73,22 +75,44 @@ def _speed(place: Tensor, weight: Tensor, fps: float) -> Tensor:
     return torch.minimum(fast, (slow + fast) / 2)
 
 
+def slope_under(seen: Observed, size: Tensor, shots: list[slice], turn: Tensor, rest: Tensor) -> Tensor:
+    """(F,) slope of the floor with depth as soles show it, from 0 to -STEEP: the toes of people who face a camera that
+    looks down are lower than their heels. `turn` (F, 3, 3) says where people face, `rest` (P, 3) is the body at
+    rest."""
+    place = seen.points / size[:, None, None]
+    low = torch.where(seen.weight[:, ANKLES] > 0, place[:, ANKLES, 1], -torch.inf)
+    share = torch.softmax((low - low.amax(1, keepdim=True)) / LOWER, dim=1).nan_to_num(0)
+    slope = torch.zeros(len(seen)).double()
+    ankles, toes, heels = FOOT_POINTS
+    for shot in shots:
+        above = below = 0.0
+        for back in (ankles, heels):
+            length = rest[toes] - rest[back]
+            depth = turn[shot, 2, 2, None] * length[:, 2]
+            drop = place[shot][:, toes, 1] - place[shot][:, back, 1] + length[:, 1]
+            weight = share[shot] * torch.minimum(seen.weight[shot][:, toes], seen.weight[shot][:, back])
+            above += (weight * depth * drop).sum()
+            below += (weight * (depth.square() + SOLE_SPREAD**2)).sum()
+        slope[shot] = float(above / below) if below > 0 else 0
+    return slope.clamp(-STEEP, 0)
+
+
 def add_rest(energy: Quadratic, posed: PosedPoints, rest: Rest, joined: Tensor, fps: float) -> None:
     """Resting feet keep their depth from frame to frame; `joined` (F - 1,) says which frames follow each other."""
     if len(joined) == 0:
         return
-    for side, ankle in enumerate(ANKLES):
-        toe = FOOT_POINTS[1][side]
-        weight = torch.minimum(rest.still[1:, side], rest.still[:-1, side]) * joined
-        rows = [ankle, toe]
-        values, by_motion, by_betas = (x[:, rows, 2] * (fps / STILL) for x in posed)
-        # A foot that leaves while its points seem to rest must not pull the body along.
-        robust = 1 + values.diff(dim=0).square().mean(1) / RARE
-        energy.add_steps(values, by_motion, by_betas, weight / robust**2)
+    weight = torch.minimum(rest.still[1:], rest.still[:-1]) * joined[:, None]
+    ends = [*ANKLES, *FOOT_POINTS[1]]  # ankles and toes of both feet
+    values, by_motion, by_betas = (x[:, ends, 2] * (fps / STILL) for x in posed)
+    error = values.diff(dim=0)
+    # A foot that leaves while its points seem to rest must not pull the body along.
+    robust = 1 + error.square().unflatten(1, (2, 2)).mean(1) / RARE
+    energy.add_steps(error, by_motion, by_betas, (weight / robust**2).repeat(1, 2))
 
 
-def floor_under(posed: PosedPoints, rest: Rest, shots: list[slice], fps: float) -> Tensor:
-    """(F, 2) height of the floor (y) at the camera's place and its slope with depth, as feet that are down say it."""
+def floor_under(posed: PosedPoints, rest: Rest, shots: list[slice], fps: float, soles: Tensor) -> Tensor:
+    """(F, 2) height of the floor (y) at the camera's place and its slope with depth, as feet that are down say it; near
+    the slope (F,) that `soles` show."""
     floor = torch.zeros(len(posed.points), 2).double()
     for shot in shots:
         y, z = posed.points[shot][:, ANKLES, 1], posed.points[shot][:, ANKLES, 2]
@@ -103,18 +127,32 @@ def floor_under(posed: PosedPoints, rest: Rest, shots: list[slice], fps: float) 
 
         away, height = z - smooth(z)[:, None], y - smooth(y)[:, None]
         spread = (weight * away.square()).sum()
-        slope = (weight * away * height).sum() / (spread + weight.sum() * FLAT_SPREAD**2 + 1e-9)
+        usual = weight.sum() * FLAT_SPREAD**2 + 1e-9
+        slope = ((weight * away * height).sum() + usual * soles[shot].mean()) / (spread + usual)
         slope = slope.clamp(-STEEP, 0)
         floor[shot, 0] = smooth(y - slope * (z - middle)) - slope * middle
         floor[shot, 1] = slope
     return floor
 
 
+def above(x: Tensor, slope: Tensor) -> Tensor:
+    """(F, P, ...) heights of points, or their derivatives, x (F, P, 3, ...) over a floor with a slope (F,)."""
+    return x[:, :, 1] - slope.view(-1, *[1] * (x.ndim - 2)) * x[:, :, 2]
+
+
+def seen_from_above(x: Tensor, slope: Tensor) -> Tensor:
+    """Returns points, or their derivatives, x (F, P, 3, ...) with feet as a camera sees them that looks down at a floor
+    which slopes (F,) in its frame: their toes are lower. A short lens does so though it is level, because feet are far
+    below it; legs and trunk are as seen from the side."""
+    out = x.clone()
+    for points in FOOT_POINTS[1:]:
+        depth = x[:, points, 2] - x[:, ANKLES, 2]
+        out[:, points, 1] += slope.view(-1, *[1] * (depth.ndim - 1)) * depth
+    return out
+
+
 def add_floor(energy: Quadratic, posed: PosedPoints, rest: Rest, floor: Tensor, size: float) -> None:
     """Feet that are down are on the floor, as exactly as points are (`size`)."""
     wide = max(LEVEL, size)
-    slope = floor[:, 1, None]
-    error, by_motion, by_betas = (
-        (x[:, ANKLES, 1] - slope.view(-1, *[1] * (x.ndim - 2)) * x[:, ANKLES, 2])[:, :, None] / wide for x in posed
-    )
+    error, by_motion, by_betas = (above(x[:, ANKLES], floor[:, 1])[:, :, None] / wide for x in posed)
     energy.add(error - floor[:, 0, None, None] / wide, by_motion, by_betas, rest.down, RARE)

@@ -48,18 +48,29 @@ class Quadratic:
         self.gradient[:, index] += slope * error
         self.near.diagonal(dim1=1, dim2=2)[:, index] += slope * slope
 
-    def add_steps(self, values: Tensor, rows: Tensor, over_betas: Tensor, weight: Tensor) -> None:
-        """Squared first differences in time of values (F, M), each with a weight (F - 1,)."""
-        links = torch.diag(torch.nn.functional.pad(weight, (0, 1)) + torch.nn.functional.pad(weight, (1, 0)))
-        links -= torch.diag(weight, 1) + torch.diag(weight, -1)
-        self._add_linked(values, rows, over_betas, links)
+    def add_weighted(self, gradient: Tensor, curvature: Tensor, index: list[int]) -> None:
+        """Adds a gradient and a curvature (F, M) by components of the state."""
+        self.gradient[:, index] += gradient
+        self.near.diagonal(dim1=1, dim2=2)[:, index] += curvature
+
+    def add_steps(self, error: Tensor, rows: Tensor, over_betas: Tensor, weight: Tensor) -> None:
+        """Adds squared steps in time of values with derivatives (F, M, N) and (F, M, B): errors (F - 1, M), each with a
+        weight."""
+        steps = over_betas.diff(dim=0)
+        self.value += (weight * error.square()).sum()
+        pull, weight = weight * error, weight[..., None]
+        for part, sign in ((slice(1, None), 1), (slice(-1), -1)):
+            own = rows[part].mT
+            self.near[part] += own @ (weight * rows[part])
+            self.gradient[part] += sign * (own @ pull[..., None])[..., 0]
+            self.border[part] += sign * (own @ (weight * steps))
+        self.next[:-1] -= rows[:-1].mT @ (weight * rows[1:])
+        self.betas += (weight * steps).flatten(0, 1).T @ steps.flatten(0, 1)
+        self.betas_gradient += pull.flatten() @ steps.flatten(0, 1)
 
     def add_change(self, values: Tensor, rows: Tensor, over_betas: Tensor, joined: Tensor) -> None:
         """Adds squared second differences in time of values (F, M), for the triples of frames that are `joined`."""
-        self._add_linked(values, rows, over_betas, _links(joined))
-
-    def _add_linked(self, values: Tensor, rows: Tensor, over_betas: Tensor, links: Tensor) -> None:
-        """Adds products of the values of each frame and its neighbours, by a band (F, F) of two frames to each side."""
+        links = _links(joined)
         pulled, pulled_betas = links @ values, (links @ over_betas.flatten(1)).view_as(over_betas)
         self.value += (values * pulled).sum()
         self.gradient += (rows.mT @ pulled[..., None])[..., 0]
@@ -80,19 +91,17 @@ class Quadratic:
             link = links.diagonal(k)[:, None]
             block.diagonal(dim1=1, dim2=2)[: len(link), : values.shape[1]] += link
 
-    def step(self, damping: float, held: int, shape: bool) -> tuple[Tensor, Tensor] | None:
+    def step(self, damping: float, held: Tensor) -> tuple[Tensor, Tensor] | None:
         """Minimises the quadratic, with its diagonal increased by the damping (Levenberg-Marquardt). Returns changes of
-        the state (F, N), zero for the first `held` frames, and of the betas; None if there is no minimum."""
+        the state (F, N), zero for the frames that are `held` (F,), and of the betas; None if there is no minimum."""
         near = self.near.clone()
         diagonal = near.diagonal(dim1=1, dim2=2)
         diagonal *= 1 + damping
-        diagonal[:held] += 1e12
+        diagonal[held] += 1e12
         out = solve_clip(near, self.next, self.after, torch.cat([-self.gradient[..., None], self.border], dim=2))
         if out is None:
             return None
         step, through = out[..., 0], out[..., 1:]
-        if not shape:
-            return step, torch.zeros_like(self.betas_gradient)
         border = self.border.flatten(0, 1)
         own = self.betas + torch.diag(damping * self.betas.diagonal()) - border.T @ through.flatten(0, 1)
         betas = torch.linalg.solve(own, -self.betas_gradient - border.T @ step.flatten())
@@ -120,9 +129,12 @@ def solve_clip(near: Tensor, next: Tensor, after: Tensor, right: Tensor) -> Tens
         near[-1] = torch.eye(size).to(near)
         next[-2], after[-3:] = 0, 0
     even, odd = slice(0, None, 2), slice(1, None, 2)
-    diagonal = torch.cat([torch.cat([near[even], next[even]], 2), torch.cat([next[even].mT, near[odd]], 2)], 1)
-    nothing = torch.zeros_like(near[even])
-    upper = torch.cat([torch.cat([after[even], nothing], 2), torch.cat([next[odd], after[odd]], 2)], 1)
+    first, second = slice(size), slice(size, None)
+    diagonal = near.new_empty(len(near) // 2, 2 * size, 2 * size)
+    diagonal[:, first, first], diagonal[:, first, second] = near[even], next[even]
+    diagonal[:, second, first], diagonal[:, second, second] = next[even].mT, near[odd]
+    upper = torch.zeros_like(diagonal)
+    upper[:, first, first], upper[:, second, first], upper[:, second, second] = after[even], next[odd], after[odd]
     values = right.reshape(len(diagonal), 2 * size, -1)
     reduced: list[Tensor] = []
     carried: list[Tensor] = []

@@ -23,6 +23,10 @@ PART = 1000  # frames compared at once
 ROUGH = 0.5  # weight of toes and heels, whose points differ between networks
 WEIGHTLESS = 1e-3  # weight of interpolated points
 DEEP = 0.15  # metres: usual error of a network's depth
+LONG = 0.93, 1.1  # of the body's legs in the picture: from which they are nearly straight, and at most
+KINKED = math.radians(12), math.radians(27)  # of a knee in the picture: no longer straight, and certainly bent
+LONGEST = 0.8  # quantile of the lengths of legs in a shot
+KNEE_OFF = 0.05  # metres at most by which networks differ about knees
 WINDOW = 9  # frames; in some of them a limb shows its full length
 
 
@@ -93,12 +97,55 @@ def _reach(spaces: np.ndarray) -> float:
     return float(np.median(whole)) if len(points) else 1.0
 
 
+def at_rest(body: PointBody, betas: Tensor) -> Tensor:
+    """(P, 3) points of a body at rest."""
+    origin = torch.zeros(1, 3).double()
+    return body.pose(torch.zeros(1, 24, 3).double(), torch.eye(3)[None].double(), origin, betas).points[0]
+
+
 def reach_of(body: PointBody, betas: Tensor) -> float:
     """Metres of trunk and leg of a body at rest."""
-    origin = torch.zeros(1, 3).double()
-    points = body.pose(torch.zeros(1, 24, 3).double(), torch.eye(3)[None].double(), origin, betas).points[0]
+    points = at_rest(body, betas)
     middle = [points[rows].mean(0) for rows in (SHOULDERS, HIPS, KNEES, ANKLES)]
     return float(sum((a - b).norm() for a, b in zip(middle, middle[1:])))
+
+
+def lower_knees(seen: Observed, size: Tensor, rest: Tensor) -> float:
+    """Metres by which a network's knees are further down the leg than those of the body at rest (P, 3): the share of
+    the thigh in legs that look long is another. Whoever stands would bend the knees for it."""
+    thigh, shin = ((rest[a] - rest[b]).norm(dim=-1).mean() for a, b in ((HIPS, KNEES), (KNEES, ANKLES)))
+    above, below = (_apart(seen, a, b) / size[:, None] for a, b in ((HIPS, KNEES), (KNEES, ANKLES)))
+    long = _shown(seen) & (above + below > LONG[0] * (thigh + shin))
+    if not long.any():
+        return 0.0
+    share = (above / (above + below))[long].median()
+    return float(((thigh + shin) * share - thigh).clamp(-KNEE_OFF, KNEE_OFF))
+
+
+def straight_legs(seen: Observed, size: Tensor, shots: list[slice], rest: Tensor) -> Tensor:
+    """(F, 2) 0..1, which legs look straight: from hip to ankle nearly as long in the picture as any of the shot, or as
+    those of the body at rest (P, 3), and without a bend at the knee."""
+    thigh, shin = seen.points[:, KNEES] - seen.points[:, HIPS], seen.points[:, ANKLES] - seen.points[:, KNEES]
+    bend = torch.nn.functional.cosine_similarity(thigh, shin, dim=-1).clamp(-1, 1).acos()
+    even = ((KINKED[1] - bend) / (KINKED[1] - KINKED[0])).clamp(0, 1)
+    whole = (rest[HIPS] - rest[ANKLES]).norm(dim=-1).mean()
+    straight = torch.zeros(len(seen), 2).double()
+    for shot in shots:
+        length, there = _apart(seen, HIPS, ANKLES)[shot] / size[shot, None], _shown(seen)[shot]
+        if there.any():
+            longest = length[there].quantile(LONGEST).clamp(LONG[0] * whole, LONG[1] * whole)
+            straight[shot] = there * even[shot] * ((length / longest - LONG[0]) / (1 - LONG[0])).clamp(0, 1)
+    return straight
+
+
+def _apart(seen: Observed, a: list[int], b: list[int]) -> Tensor:
+    """(F, 2) pixels between two points of both legs."""
+    return (seen.points[:, a] - seen.points[:, b]).norm(dim=-1)
+
+
+def _shown(seen: Observed) -> Tensor:
+    """(F, 2) whether all of a leg is seen."""
+    return (torch.stack([seen.weight[:, part] for part in (HIPS, KNEES, ANKLES)]) > 0).all(0)
 
 
 def hidden_legs(seen: Observed, shots: list[slice], around: int) -> Tensor:
@@ -142,8 +189,7 @@ def standing() -> Tensor:
 def pixels_per_metre(seen: Observed, body: PointBody, betas: Tensor) -> Tensor:
     """Estimates pixels per metre (F,) from trunk and legs, or, if the hips are not seen, from the longest of shoulders
     and limbs; NaN if nothing has a length. A limb that points at the camera looks too short, never too long."""
-    origin = torch.zeros(1, 3).double()
-    real = body.pose(torch.zeros(1, 24, 3).double(), torch.eye(3)[None].double(), origin, betas).points[0]
+    real = at_rest(body, betas)
     there = seen.weight > 0
 
     def length(*ends: list[int]) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,11 @@
 """Keypoints of a posed body and their derivatives, without its vertices: skinning reduced to a few numbers."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.linalg import cross
 
 from ..body.body import Body
 from ..body.skeleton import JOINTS, PARENTS
@@ -69,6 +69,27 @@ class PointBody:
         shares = torch.cat([skin.sum(2) + over_joints, torch.eye(len(JOINTS))[at]])
         return cls(arms.double(), shares.double(), joints.double())
 
+    def with_knees(self, lower: float) -> "PointBody":
+        """Returns the same body with the points of its knees so many metres further down the legs."""
+        arms = self.arms.clone()
+        for side in ("left", "right"):
+            hip, knee, ankle = (JOINTS.index(f"{side}_{part}") for part in ("hip", "knee", "ankle"))
+            carrier, end, start = (knee, ankle, knee) if lower > 0 else (hip, knee, hip)
+            bone = self.joints[end, :, 0] - self.joints[start, :, 0]
+            arms[POINTS.index(f"{side}_knee"), carrier, :, 0] += lower * bone / bone.norm()
+        return PointBody(arms, self.shares, self.joints)
+
+    def shaped(self, betas: Tensor) -> "PointBody":
+        """Returns the body with a shape that cannot be changed: it has no betas."""
+        one = torch.cat([betas.new_ones(1), betas])[:, None]
+        return PointBody(self.arms @ one, self.shares, self.joints @ one)
+
+    @cached_property
+    def _pairs(self) -> tuple[Tensor, Tensor]:
+        """Points, and joints that carry a part of them."""
+        k, j = ((self.shares != 0) | (self.arms != 0).flatten(2).any(2)).nonzero().T
+        return k, j
+
     def rest_joints(self, betas: Tensor) -> Tensor:
         """(24, 3)"""
         return self.joints[..., 0] + self.joints[..., 1:] @ betas
@@ -83,25 +104,33 @@ class PointBody:
         base[:, 0], turn[:, 0] = facing, facing @ local[:, 0]
         for level in _levels()[1:]:
             base[:, level] = turn[:, [PARENTS[j] for j in level]]
-            turn[:, level] = (base[:, level, :, :, None] * local[:, level, None]).sum(-2)
+            turn[:, level] = base[:, level] @ local[:, level]
         # Positions and their derivatives by the betas together: the last axis is (value, by beta 0, by beta 1, ...).
         one = torch.cat([betas.new_ones(1), betas])[:, None]
         columns = torch.cat([one, torch.eye(len(one))[:, 1:].to(one)], dim=1)  # (1 + B, 1 + B)
         bones = self.joints - self.joints[list(PARENTS)]
         bones[0] = 0
-        places = torch.einsum("ja,faxy,ayb->fjxb", above, base, bones @ columns)
+        places = (above @ (base @ (bones @ columns)).flatten(2)).unflatten(2, (3, -1))
         places[..., 0] += pelvis[:, None]
-        carried = torch.einsum("fjxy,kjyb->fkjxb", turn, self.arms @ columns)
-        carried = carried + self.shares[..., None, None] * places[:, None]
-        points = carried.sum(2)  # (F, P, 3, 1 + B)
+        k, j = self._pairs
+        carried = turn[:, j] @ (self.arms[k, j] @ columns) + self.shares[k, j, None, None] * places[:, j]
+        points = carried.new_zeros(frames, len(POINTS), *carried.shape[2:]).index_add_(1, k, carried)
         # A joint that turns by w moves the parts below it by w x (lever): their share of the point, relative to the
         # joint.
-        lever = torch.einsum("ij,fkix->fkjx", above, carried[..., 0])
-        lever = lever - (self.shares @ above)[None, :, :, None] * places[:, None, :, :, 0]
-        axes = base @ _turning(pose)  # columns: the w of one radian more in each component of the axis-angle
-        turning = cross(axes[:, None, MOVING, :, :], lever[:, :, MOVING, :, None], dim=-2)  # (F, P, J, 3, 3)
-        moving = torch.eye(3).to(pose).expand(frames, len(POINTS), -1, -1)
-        by_motion = torch.cat([turning.transpose(2, 3).flatten(3), moving], dim=3)
+        parts = carried.new_zeros(len(POINTS), len(JOINTS), frames, 3).index_put(
+            (k, j), carried[..., 0].transpose(0, 1)
+        )
+        moving = list(MOVING)
+        lever = torch.einsum("kifx,ij->fxkj", parts, above[:, moving])
+        lever -= (self.shares @ above[:, moving]) * places[:, moving, :, 0].transpose(1, 2)[:, :, None]
+        axes = base[:, moving] @ _turning(pose[:, moving])  # columns: w of a radian more in each of the axis-angle
+        by_motion = carried.new_zeros(frames, len(POINTS), 3, DIMENSIONS)
+        turning = by_motion[..., :-3].unflatten(3, (-1, 3))
+        for x, (y, z) in enumerate(((1, 2), (2, 0), (0, 1))):
+            turning[:, :, x] = (
+                axes[:, None, :, y] * lever[:, z, ..., None] - axes[:, None, :, z] * lever[:, y, ..., None]
+            )
+        by_motion[..., -3:] = torch.eye(3)
         return PosedPoints(points[..., 0], by_motion, points[..., 1:])
 
 

@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from bench.fit import film as filmed
+from bench.fit import measure, seen_by_network
 from champ.body.free import free_body_betas, load_free_body
 from champ.estimate import fit as module
 from champ.estimate.doubt import doubt_of
 from champ.estimate.fit import fit_motion
-from champ.estimate.observed import HIPS, Observed, standing
+from champ.estimate.floor import FOOT_POINTS, slope_under
+from champ.estimate.mirror import LIMBS, mirrored, stretches_around
+from champ.estimate.observed import ANKLES, HIPS, KNEES, Observed, lower_knees, standing, straight_legs
 from champ.estimate.points import SEEN, PointBody
 from champ.keypoints.pose import Pose, body_from_coco
-from champ.motion.camera import View, frame_person
+from champ.motion.camera import CAMERA_FROM_WORLD, View, frame_person
 from champ.motion.motion import Motion
 from champ.motion.presets import make_motion
-from champ.motion.rotation import rot_x
+from champ.motion.rotation import rot_x, to_axis_angle
 from champ.progress import listening
 
 SIZE = 512
@@ -217,18 +221,104 @@ def test_a_wide_lens_is_taken_as_told():
     assert found.cam_t[0, 2] == pytest.approx(float(near.cam_t[0, 2]), rel=0.08)
 
 
+def posed(pose: torch.Tensor) -> torch.Tensor:
+    """Points of the body in a pose (F, 24, 3)."""
+    facing = CAMERA_FROM_WORLD.double().repeat(len(pose), 1, 1)
+    return PointBody.of(FREE).pose(pose, facing, torch.zeros(len(pose), 3).double(), FREE.betas.double()).points
+
+
+def observed(points: torch.Tensor) -> Observed:
+    """What a camera far away sees of points, a thousand pixels a metre."""
+    depth = points[:, : len(SEEN), 2] - points[:, HIPS, 2].mean(1, keepdim=True)
+    every = torch.ones_like(depth)
+    return Observed(1000 * points[:, : len(SEEN), :2], every, depth, every)
+
+
 def test_what_is_doubtful_is_said():
-    points = PointBody.of(FREE)
-    pose, facing = standing().repeat(12, 1, 1), torch.eye(3).double().repeat(12, 1, 1)
+    pose = standing().repeat(12, 1, 1)
     pose[5:, 1, 0] = 0.7  # from one frame to the next the left leg is in front ...
     pose[:5, 1, 0] = -0.7  # ... that was behind
-    posed = points.pose(pose, facing, torch.zeros(12, 3).double(), FREE.betas.double())
-    depth = posed.points[:, : len(SEEN), 2] - posed.points[:, HIPS, 2].mean(1, keepdim=True)
-    depth[9] *= -1  # another says the network
-    every = torch.ones(12, len(SEEN)).double()
-    seen = Observed(posed.points[:, : len(SEEN), :2], every, depth, every)
-    doubt = doubt_of(posed, seen, torch.ones(11, dtype=torch.bool), 12.0)
+    points = posed(pose)
+    seen = observed(points)
+    seen.depth[9] *= -1  # another says the network
+    straight = torch.zeros(12, 2).double()
+    doubt = doubt_of(points, seen, straight, torch.ones(11, dtype=torch.bool), 12.0)
     assert (doubt > 0.5).nonzero().flatten().tolist() == [3, 4, 5, 6, 9]
+    pose[11, 5, 0], straight[10:, 1] = 0.9, 1  # the right knee bends, and looks straight
+    doubt = doubt_of(posed(pose), seen, straight, torch.ones(11, dtype=torch.bool), 12.0)
+    assert (doubt > 0.5).nonzero().flatten().tolist() == [3, 4, 5, 6, 9, 11]
+
+
+def test_limbs_the_other_way_round_look_the_same():
+    pose = standing().repeat(3, 1, 1)
+    pose[:, 1, 0], pose[:, 17, 1] = -0.6, 0.5
+    facing = CAMERA_FROM_WORLD.double().repeat(3, 1, 1)
+    points = posed(pose)
+    chosen = torch.tensor([[True, False, False, True], [False] * 4, [False, True, False, False]])
+    turned = posed(mirrored(pose, facing, points, chosen))
+    for i, (_, start, end) in enumerate(LIMBS):
+        before, after = (x[:, end] - x[:, start] for x in (points, turned))
+        torch.testing.assert_close(after[:, :2], before[:, :2], atol=0.02, rtol=0)
+        sign = torch.where(chosen[:, i], -1.0, 1.0)
+        torch.testing.assert_close(after[:, 2], sign * before[:, 2], atol=0.02, rtol=0)
+    assert abs(points[0, ANKLES[0], 2] - points[0, HIPS[0], 2]) > 0.3
+
+
+def test_stretches_stay_in_their_runs():
+    wrong = torch.zeros(60)
+    wrong[[20, 24, 48]] = 1
+    assert stretches_around(wrong, [slice(0, 26), slice(26, 60)], 100) == [slice(14, 26), slice(42, 55)]
+    assert stretches_around(wrong, [slice(0, 60)], 10) == [slice(14, 24), slice(24, 31), slice(42, 52), slice(52, 55)]
+
+
+def knees(motion: Motion) -> torch.Tensor:
+    """Degrees (F, 2)."""
+    return to_axis_angle(motion.rotations[:, [4, 5]]).norm(dim=-1).rad2deg()
+
+
+def test_who_stands_before_a_near_camera_has_straight_knees():
+    true = make_motion("idle", FREE, 12, 24.0, SIZE, SIZE, loop=False)
+    true = frame_person(true, FREE, SIZE, SIZE, View(10, fov=60))  # sees the feet from above
+    found = fit_motion(seen_by_network(true, 3), FREE, SIZE, SIZE, 24.0)
+    assert knees(found).median() < knees(true).median() + 12
+    ankles = found.posed(FREE).joints[:, [7, 8], 1]
+    toes = found.posed(FREE).joints[:, [10, 11], 1]
+    drop = FREE.rest().joints[0, 7, 1] - FREE.rest().joints[0, 10, 1]
+    assert (toes - ankles - drop).abs().median() < 0.03  # and flat soles
+
+
+def test_what_the_legs_of_a_picture_show():
+    pose = standing().repeat(3, 1, 1)
+    pose[2, 4, 0] = pose[2, 5, 0] = 1.2
+    pose[2, 1, 0] = pose[2, 2, 0] = -0.6
+    points = posed(pose)
+    rest = posed(torch.zeros(1, 24, 3).double())[0] * torch.tensor([1.0, -1, -1])
+    seen, size = observed(points), torch.full((3,), 1000.0).double()
+    straight = straight_legs(seen, size, [slice(0, 3)], rest)
+    assert (straight[:2] > 0.7).all() and (straight[2] == 0).all()
+    assert abs(lower_knees(seen, size, rest)) < 0.01
+    seen.points[:, KNEES, 1] += 30
+    assert lower_knees(seen, size, rest) == pytest.approx(0.03, abs=0.01)
+    body = PointBody.of(FREE)
+    still = torch.zeros(1, 24, 3).double(), torch.eye(3).double()[None], torch.zeros(1, 3).double(), FREE.betas.double()
+    moved = body.with_knees(0.03).pose(*still).points[0] - body.pose(*still).points[0]
+    assert moved[KNEES, 1].mean() == pytest.approx(-0.03, abs=0.002) and not moved[HIPS].any()
+    turn = CAMERA_FROM_WORLD.double().repeat(3, 1, 1)
+    flat = slope_under(seen, size, [slice(0, 2), slice(2, 3)], turn, rest)
+    assert flat[0].abs() < 0.05
+    toes = FOOT_POINTS[1]
+    seen.points[:2, toes, 1] -= 0.3 * 1000 * (points[:2, toes, 2] - points[:2, ANKLES, 2])
+    steep = slope_under(seen, size, [slice(0, 2), slice(2, 3)], turn, rest)
+    assert steep[0] < flat[0] - 0.1 and steep[0] == steep[1]
+
+
+def test_a_networks_errors_are_borne():
+    results = []
+    for i, (name, azimuth, who) in enumerate((("walk", 40, "woman"), ("dance", 0, "man"), ("boxing", -40, "average"))):
+        true = filmed(name, azimuth, BODIES[who], 24)
+        results.append(measure(true, seen_by_network(true, i)))
+    assert np.mean([got.aligned for got in results]) < 60 and np.mean([got.placed for got in results]) < 90
+    assert np.mean([got.swaps for got in results]) < 0.01
 
 
 def test_nobody_is_said_so():
