@@ -23,6 +23,11 @@ SMALL_HMR2 = Path(__file__).parent / "data" / "hmr2" / "network.safetensors"
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    """Puts the longest file first, so that no process of two waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_fuzz.py")
+
+
 @pytest.fixture(scope="session")
 def comfyui() -> Path:
     """The folder of ComfyUI's own files."""
