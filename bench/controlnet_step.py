@@ -47,6 +47,7 @@ class Loop:
         self.x = torch.randn(FRAMES, 4, SIZE // 8, SIZE // 8)
         self.conds = comfy.samplers.process_conds(model, self.x, conds, self.x.device)
         self.model, self.options, self.kept = model, patcher.model_options, kept
+        self.options.setdefault("transformer_options", {})["sample_sigmas"] = torch.tensor([2.45, 0.0])
         self.options["context_handler"].run = SamplingRun() if kept else None
 
     def step(self) -> float:
