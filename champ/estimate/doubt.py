@@ -11,7 +11,8 @@ PERSON = 1.7  # metres
 # Bones whose ends can be in front of or behind each other: thighs, shins, upper arms, forearms.
 BONES = [*zip(HIPS, KNEES), *zip(KNEES, ANKLES), *zip(SHOULDERS, ELBOWS), *zip(ELBOWS, WRISTS)]
 LEAST, SURE = 0.15, 0.45  # metres between two depths of a bone's end: from which they may differ, and certainly do
-BENT = math.radians(60)  # of a knee: half of it is too much for a leg that looks straight
+BENT = math.radians(45)  # of a knee: half of it is too much for a leg that looks straight
+ASIDE = 0.3  # metres by which a leg goes to its side, in depth: half of it is rare
 ASK = 0.15  # of a limb against the network, from which it is tried the other way round
 SWAP = 0.15  # seconds in which no limb comes from behind to the front
 FAR = 0.15  # metres in front and behind, for it to be a swap
@@ -28,6 +29,14 @@ def knees_of(points: Tensor) -> Tensor:
     hip, knee, ankle = (points[:, part] for part in (HIPS, KNEES, ANKLES))
     thigh, shin = (torch.nn.functional.normalize(bone, dim=-1) for bone in (knee - hip, ankle - knee))
     return (thigh * shin).sum(-1).clamp(-1, 1).acos()
+
+
+def aside_in_depth(points: Tensor) -> Tensor:
+    """(F, 2) metres by which legs go sideways, the less the more of that is seen. People seen from the side bend their
+    knees rather, which looks much the same."""
+    hips, ankles = points[:, HIPS], points[:, ANKLES]
+    side = torch.nn.functional.normalize(hips[:, 0] - hips[:, 1], dim=-1)[:, None]
+    return ((ankles - hips) * side).sum(-1).abs() * side[..., 2].square()
 
 
 def against_network(points: Tensor, seen: Observed) -> Tensor:
@@ -51,9 +60,10 @@ def open_limbs(points: Tensor, seen: Observed) -> Tensor:
 
 def doubt_of(points: Tensor, seen: Observed, straight: Tensor, steps: Tensor, fps: float) -> Tensor:
     """(F,) 0..1: a limb of a body at points (F, P, 3) lies the other way than the pose network's own depth says, or
-    swings through too fast, or a knee bends though the leg looks `straight` (F, 2)."""
-    bent = (straight * knees_of(points) / BENT).clamp(0, 1).amax(1)
-    doubt = torch.maximum(against_network(points, seen).amax(1), bent)
+    swings through too fast, or a leg goes aside where that is not seen, or its knee bends though the leg looks
+    `straight` (F, 2)."""
+    bent, aside = straight * knees_of(points) / BENT, aside_in_depth(points) / ASIDE
+    doubt = torch.cat([against_network(points, seen), bent, aside], dim=1).amax(1).clamp(max=1)
     start, end = map(list, zip(*BONES))
     deep = points[:, end, 2] - points[:, start, 2]
     lag = max(1, round(SWAP * fps))

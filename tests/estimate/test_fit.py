@@ -20,7 +20,7 @@ from champ.keypoints.pose import Pose, body_from_coco
 from champ.motion.camera import CAMERA_FROM_WORLD, View, frame_person
 from champ.motion.motion import Motion
 from champ.motion.presets import make_motion
-from champ.motion.rotation import rot_x, to_axis_angle
+from champ.motion.rotation import rot_x, rot_y, to_axis_angle
 from champ.progress import listening
 
 SIZE = 512
@@ -247,6 +247,17 @@ def test_what_is_doubtful_is_said():
     pose[11, 5, 0], straight[10:, 1] = 0.9, 1  # the right knee bends, and looks straight
     doubt = doubt_of(posed(pose), seen, straight, torch.ones(11, dtype=torch.bool), 12.0)
     assert (doubt > 0.5).nonzero().flatten().tolist() == [3, 4, 5, 6, 9, 11]
+
+
+@pytest.mark.parametrize(("azimuth", "doubtful"), [(90, True), (0, False)])
+def test_a_leg_that_goes_aside_is_doubtful_from_the_side(azimuth, doubtful):
+    pose = standing().repeat(8, 1, 1)
+    pose[4:, 1, 2] = 0.5  # the left leg, by 29 degrees
+    facing = (CAMERA_FROM_WORLD @ rot_y(azimuth)).double().repeat(8, 1, 1)
+    points = PointBody.of(FREE).pose(pose, facing, torch.zeros(8, 3).double(), FREE.betas.double()).points
+    straight = torch.zeros(8, 2).double()
+    doubt = doubt_of(points, observed(points), straight, torch.ones(7, dtype=torch.bool), 24.0)
+    assert (doubt > 0.5).tolist() == [False] * 4 + [doubtful] * 4
 
 
 def test_limbs_the_other_way_round_look_the_same():
