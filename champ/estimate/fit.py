@@ -61,7 +61,7 @@ FIXED = 2  # frames at the ends of the stretch, where it comes from and goes
 OPEN = 1.0  # squared error a frame by which that must be worse, not to be as good
 BRIDGED = 1.0  # seconds, the longest gap that is bridged
 OUTLIER = 25.0  # squared error above which a keypoint is wrong rather than inexact
-FOR_SHAPE, RUN = 32, 8  # frames to which the shape is fitted, and how many of them follow each other
+FOR_SHAPE, RUN = 32, 8  # frames to which the shape of a long clip is fitted, and how many of them follow each other
 CHUNK = 128  # frames that are solved at once
 OVERLAP, HELD = 12, 4  # frames shared with the next chunk, and how many of them stay fixed there
 LIMBS = SHOULDERS + ELBOWS + WRISTS + HIPS + KNEES + ANKLES
@@ -108,6 +108,10 @@ class Problem:
     def part(self, index: Tensor, steps: Tensor) -> "Problem":
         chosen = {name: getattr(self, name)[index] for name in ("seen", "size", "hidden", "straight", "rest", "soles")}
         return replace(self, **chosen, steps=steps)
+
+    def shaped(self, betas: Tensor) -> "Problem":
+        """Returns the problem for a body whose shape is known."""
+        return replace(self, body=self.body.shaped(betas), betas=betas[:0])
 
     def posed(self, state: State) -> PosedPoints:
         return self.body.pose(state.pose, state.facing, state.pelvis, state.betas)
@@ -233,26 +237,34 @@ def start_state(
 
 
 def for_shape(count: int) -> Tensor:
-    """Returns numbers of the frames that the shape is fitted to: all of a short clip, or a few runs from everywhere."""
-    if count <= FOR_SHAPE:
-        return torch.arange(count)
+    """Returns numbers of the frames that the shape of a long clip is fitted to: a few runs from everywhere."""
     runs = torch.linspace(0, count - RUN, FOR_SHAPE // RUN).long()
     return (runs[:, None] + torch.arange(RUN)).flatten().unique()
 
 
-def in_chunks(problem: Problem, state: State) -> tuple[State, Tensor]:
-    """Fits the shape to frames from everywhere, and with that shape the motion, a long clip's chunk by chunk: each
-    starts from the previous result in the shared frames. Also returns in which frames (F,) a limb could as well be the
-    other way round."""
+def at_once_or_in_chunks(problem: Problem, state: State) -> tuple[State, Tensor]:
+    """Fits shape and motion of a clip, of a long one in chunks. Also returns in which frames (F,) a limb could as well
+    be the other way round."""
+    count = len(problem.seen)
+    tries = max(count // 4, 1)
+    with portion(0, count, count + tries):
+        state = problem.solve(state) if count <= CHUNK else in_chunks(problem, state)
+    betas, state = state.betas, replace(state, betas=state.betas[:0])
+    with portion(count, tries, count + tries):
+        undecided = problem.shaped(betas).other_way(state)
+    return replace(state, betas=betas), undecided
+
+
+def in_chunks(problem: Problem, state: State) -> State:
+    """Fits the shape to frames from everywhere, and with that shape the motion chunk by chunk: each starts from the
+    previous result in the shared frames."""
     count = len(problem.seen)
     some = for_shape(count)
-    tries = max(count // 4, 1)
-    work = count + len(some) + tries
+    work = count + len(some)
     with portion(0, len(some), work):
         alone = problem.part(some, (some.diff() == 1) & problem.steps[some[:-1]])
         betas = alone.solve(state[some]).betas
-    shaped = replace(problem, body=problem.body.shaped(betas), betas=betas[:0])
-    state = replace(state, betas=betas[:0])
+    shaped, state = problem.shaped(betas), replace(state, betas=betas[:0])
     step = CHUNK - OVERLAP
     for first in range(0, max(count - OVERLAP, 1), step):
         index = torch.arange(first, min(first + CHUNK, count))
@@ -260,9 +272,7 @@ def in_chunks(problem: Problem, state: State) -> tuple[State, Tensor]:
         with portion(len(some) + first, min(step, count - first), work):
             found = piece.solve(state[index], (torch.arange(len(index)) < HELD) & (first > 0))
         state.pose[index], state.pelvis[index] = found.pose, found.pelvis
-    with portion(len(some) + count, tries, work):
-        undecided = shaped.other_way(state)
-    return replace(state, betas=betas), undecided
+    return replace(state, betas=betas)
 
 
 def fit_motion(
@@ -302,7 +312,7 @@ def fit_motion(
     problem = Problem(seen, size, hidden, straight, rests, soles, steps, points, usual, focal, fps)
 
     with portion(0, frames, frames):
-        state, undecided = in_chunks(problem, state)
+        state, undecided = at_once_or_in_chunks(problem, state)
     advance(frames, frames)
     place = (state.pelvis - points.rest_joints(state.betas)[0]).float()
     motion = Motion(
