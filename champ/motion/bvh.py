@@ -16,12 +16,12 @@ from ..files.errors import DamagedError, reading
 from ..output import whole
 from ..progress import advance
 from .camera import CAMERA_FROM_WORLD
-from .footing import ground_under
 from .foreign import FRAMES
 from .joint_names import Found, Tree
 from .motion import Motion
 from .retarget import SIDES, SkeletonMotion
 from .rotation import rot_x, rot_y, rot_z
+from .transfer import lowest
 
 WHAT = ("a motion", "export it again as BVH")
 BYTES = 512 << 20
@@ -285,7 +285,7 @@ def skeleton_of(clip: Clip, tree: Tree, found: Found) -> SkeletonMotion:
 def save_bvh(path: str | Path, motion: Motion, body: Body) -> None:
     """Saves a motion as BVH: metres, y up, the body's T-pose as the skeleton. In the first frame the person is on the
     floor at the origin. As in `save_amass`, up is the camera's up."""
-    ground = ground_under(motion, body)
+    ground = float(lowest(motion, body))
     joints = body.with_betas(motion.betas).rest().joints[0]
     pelvis = (joints[0] + motion.cam_t) @ CAMERA_FROM_WORLD
     pelvis = pelvis - torch.stack([pelvis[0, 0], pelvis.new_tensor(-ground), pelvis[0, 2]])

@@ -1,7 +1,5 @@
 """Where a retargeted body stands: hips on their scaled path, and soles on the floor when the other's are."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.linalg import cross
@@ -10,8 +8,6 @@ from torch.nn.functional import normalize
 from ..body.body import Body
 from ..body.skeleton import JOINTS, PARENTS
 from ..progress import advance
-from .camera import CHUNK
-from .motion import Motion
 from .rotation import from_axis_angle
 
 FEET = torch.tensor([JOINTS.index(f"{side}_{part}") for side in ("left", "right") for part in ("ankle", "foot")])
@@ -88,15 +84,6 @@ def put_on_floor(rotations: Tensor, pelvis: Tensor, above: Tensor, body: Body, f
     smooth = _smooth(more * near, TIME * fps) / _smooth(near, TIME * fps)
     root[:, 1] += usual + torch.lerp(smooth, more, near)
     return root
-
-
-def ground_under(motion: Motion, body: Body) -> float:
-    """Returns how far the lowest point of a motion is below the camera."""
-    lowest = -math.inf
-    for start in range(0, len(motion), CHUNK):
-        lowest = max(lowest, motion[start : start + CHUNK].posed(body).vertices[..., 1].amax().item())
-        advance(min(start + CHUNK, len(motion)), len(motion))
-    return lowest
 
 
 def _smooth(values: Tensor, width: float) -> Tensor:

@@ -18,7 +18,6 @@ from ..progress import portion
 from .bvh import WHAT, read_bvh, skeleton_of
 from .camera import CAMERA_FROM_WORLD, frame_person, transform
 from .containers import READERS
-from .footing import ground_under
 from .foreign import AT_ONCE, FRAMES, SMPL_PELVIS, Z_UP, Recording, people_in
 from .joint_lists import KNOWN, as_skeleton, named_points, our_points, people_as_points, rate_in, turned
 from .joint_names import find_joints, told_joints
@@ -26,6 +25,7 @@ from .motion import Motion
 from .retarget import read_up, retarget, stood, upwards
 from .retime import repeat, sample
 from .rotation import to_axis_angle
+from .transfer import lowest
 
 EXTENSIONS = (".safetensors", ".bvh", *READERS)
 TENSORS = ("rotations", "betas", "cam_t", "confidence")
@@ -160,7 +160,7 @@ def save_amass(path: str | Path, motion: Motion, body: Body) -> None:
     rest = shaped.rest().joints[0, 0]
     root = Z_UP.T @ motion.rotations[:, 0]
     pelvis = (rest + motion.cam_t) @ Z_UP
-    pelvis = pelvis - torch.stack([pelvis[0, 0], pelvis[0, 1], pelvis.new_tensor(-ground_under(motion, body))])
+    pelvis = pelvis - torch.stack([pelvis[0, 0], pelvis[0, 1], -lowest(motion, body)])
     smpl = isinstance(body, SmplBody)
     betas = np.zeros(16)
     betas[:10] = shaped.betas[:10] if smpl else 0

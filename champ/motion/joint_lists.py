@@ -158,9 +158,8 @@ def _without_gaps(points: Tensor) -> Tensor:
 def _unmirrored(at: dict[str, Tensor]) -> dict[str, Tensor]:
     """Turns points of a left-handed world, as of Unity, into those of a right-handed one: toes and nose are in front,
     and knees bend backwards."""
-    middle = {part: (at[f"left_{part}"] + at[f"right_{part}"]) / 2 for part in ("hip", "shoulder")}
     left = at["left_hip"] - at["right_hip"]
-    ahead = normalize(cross(left, middle["shoulder"] - middle["hip"]), dim=1)
+    ahead = normalize(cross(left, _between(at, "shoulder") - _between(at, "hip")), dim=1)
     signs = []
     for side in SIDES:
         toe = next((name for name in (f"{side}_big_toe", f"{side}_foot") if name in at), None)
@@ -170,7 +169,7 @@ def _unmirrored(at: dict[str, Tensor]) -> dict[str, Tensor]:
         thigh, shin = at[f"{side}_knee"] - at[f"{side}_hip"], at[f"{side}_ankle"] - at[f"{side}_knee"]
         signs.append(normalize(thigh, dim=1) - normalize(shin, dim=1))
     if "left_ear" in at:
-        signs.append(normalize(at["nose"] - (at["left_ear"] + at["right_ear"]) / 2, dim=1))
+        signs.append(normalize(at["nose"] - _between(at, "ear"), dim=1))
     forward = sum(float((sign * ahead).sum(1).mean()) for sign in signs)
     return at if forward >= 0 else {name: place * place.new_tensor([-1.0, 1.0, 1.0]) for name, place in at.items()}
 

@@ -97,8 +97,12 @@ def reposition(motion: Motion, body: Body, by_hand: ByHand) -> Motion:
 
 
 def lowest(motion: Motion, body: Body) -> Tensor:
-    """Where the floor is (y), if the person stands on it once."""
-    return motion.posed(body).vertices[..., 1].amax()
+    """Returns where the floor is (y), if the person stands on it once."""
+    lows = []
+    for start in range(0, len(motion), AT_ONCE):
+        lows.append(motion[start : start + AT_ONCE].posed(body).vertices[..., 1].amax())
+        advance(min(start + AT_ONCE, len(motion)), len(motion))
+    return torch.stack(lows).amax()
 
 
 @dataclass(frozen=True)
