@@ -2,6 +2,7 @@
 import { app } from "../../scripts/app.js";
 import { element } from "./element.js";
 import { translate } from "./language.js";
+import { write } from "./widgets.js";
 
 const STYLE = `
 .champ-picker { width: min(880px, 92vw); max-height: 84vh; padding: 16px; overflow-y: auto; border-radius: 8px;
@@ -25,9 +26,7 @@ function open(node) {
   const dialog = element("dialog", { className: "champ-picker" });
   const buttons = widget.options.values.map((motion) => {
     const onclick = () => {
-      widget.value = motion;
-      widget.callback?.(motion, app.canvas, node);
-      app.graph.setDirtyCanvas(true, true);
+      write(node, { motion });
       dialog.close();
     };
     const picture = element("img", { src: thumbnail(motion), alt: "", onerror: () => picture.remove() });

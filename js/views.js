@@ -8,6 +8,7 @@ import { choosable } from "./people.js";
 import { addressBehind, pictureAt } from "./pictures.js";
 import { placed, placing } from "./placing.js";
 import { Player } from "./player.js";
+import { addView } from "./widgets.js";
 
 const MOVING = [
   "ChampBuiltInMotion", "ChampCamera", "ChampEstimateMotion", "ChampFitMotion", "ChampLoadMotion", "ChampPreviewMotion",
@@ -34,18 +35,13 @@ api.addEventListener("executed", ({ detail }) => {
 function viewOf(node) {
   if (views.has(node)) return views.get(node);
   const player = new Player();
-  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT };
-  const widget = node.addDOMWidget("champ_view", "champ_view", player.element, options);
-  widget.serialize = false;
-  const view = { player };
-  views.set(node, view);
-  const { onRemoved } = node;
-  node.onRemoved = function () {
+  addView(node, "champ_view", player.element, HEIGHT, () => {
     player.remove();
     Object.values(player.sources).forEach((source) => source.close());
     views.delete(node);
-    return onRemoved?.apply(this, arguments);
-  };
+  });
+  const view = { player };
+  views.set(node, view);
   return view;
 }
 

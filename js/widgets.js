@@ -15,6 +15,17 @@ export function write(node, values) {
   app.graph.setDirtyCanvas(true, true);
 }
 
+// An element of the page as a widget that is not saved; `removed` is called when its node goes.
+export function addView(node, name, element, height, removed) {
+  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => height };
+  node.addDOMWidget(name, name, element, options).serialize = false;
+  const { onRemoved } = node;
+  node.onRemoved = function () {
+    removed();
+    return onRemoved?.apply(this, arguments);
+  };
+}
+
 // For Ctrl+Z, once the mouse is let go.
 export function written() {
   app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();

@@ -1,13 +1,14 @@
 // The temporal windows of Champ Sampler and Temporal Aggregation as a timeline, with what they cost, before anything is
 // queued.
 import { app } from "../../scripts/app.js";
+import { element } from "./element.js";
 import { translate } from "./language.js";
 import { ask, describe } from "./motion.js";
-import { valueOf } from "./widgets.js";
+import { addView, valueOf } from "./widgets.js";
 
 const NODES = ["ChampSampler", "ChampTemporalAggregation"];
 // What a clip goes through on its way from a motion to a sampler.
-const CLIP = ["LATENT", "CHAMP_GUIDANCE", "IMAGE", "CHAMP_MOTION"];
+const CLIP = ["LATENT", "CHAMP_GUIDANCE", "IMAGE"];
 const HEIGHT = 118;
 const LOOK_AGAIN = 200; // milliseconds between two looks at the widgets
 const STYLE = `
@@ -19,7 +20,7 @@ const STYLE = `
 `;
 const COLOURS = ["#6fa8d6", "#d69a5c"];
 
-const timelines = new Map(); // node: { element, canvas, says, asked, busy }
+const timelines = new Map(); // node: { canvas, says, told, about, busy }
 
 function inputsOf(node) {
   return (node.inputs ?? []).map((input, slot) => ({ type: String(input.type), node: node.getInputNode?.(slot) })).filter((input) => input.node);
@@ -30,40 +31,41 @@ function outputsOf(node) {
   return links.map((id) => node.graph.getLink?.(id) ?? node.graph.links[id]).map((link) => node.graph.getNodeById(link?.target_id)).filter(Boolean);
 }
 
-// The node before this one whose motion decides the length of the clip.
-function motionBefore(node, seen = new Set()) {
-  for (const input of inputsOf(node).filter(({ type }) => CLIP.includes(type))) {
-    if (input.type === "CHAMP_MOTION") return input.node;
-    if (seen.has(input.node)) continue;
-    seen.add(input.node);
-    const found = motionBefore(input.node, seen);
+// The first of a node and those that `next` leads to which is what is looked for.
+function nearest(node, next, isIt, seen = new Set()) {
+  if (isIt(node)) return node;
+  for (const other of next(node)) {
+    if (seen.has(other)) continue;
+    seen.add(other);
+    const found = nearest(other, next, isIt, seen);
     if (found) return found;
   }
   return null;
+}
+
+function before(types) {
+  return (node) => inputsOf(node).filter(({ type }) => types.includes(type)).map((input) => input.node);
+}
+
+function motionInto(node) {
+  return inputsOf(node).find(({ type }) => type === "CHAMP_MOTION")?.node;
+}
+
+// The node before this one whose motion decides the length of the clip.
+function motionBefore(node) {
+  const maker = nearest(node, before(CLIP), motionInto);
+  return maker && motionInto(maker);
 }
 
 // The sampler that a model goes to: the node itself, or one after it.
-function samplerOf(node, seen = new Set()) {
-  if (node.inputs?.some((input) => input.type === "LATENT")) return node;
-  for (const next of outputsOf(node)) {
-    if (seen.has(next)) continue;
-    seen.add(next);
-    const found = samplerOf(next, seen);
-    if (found) return found;
-  }
-  return null;
+function samplerOf(node) {
+  return nearest(node, outputsOf, (other) => other.inputs?.some((input) => input.type === "LATENT"));
 }
 
 // The checkpoint set that a model comes from.
-function setOf(node, seen = new Set()) {
-  if (node.comfyClass === "ChampLoadModel") return valueOf(node, "checkpoint_set");
-  for (const input of inputsOf(node).filter(({ type }) => type === "MODEL")) {
-    if (seen.has(input.node)) continue;
-    seen.add(input.node);
-    const found = setOf(input.node, seen);
-    if (found) return found;
-  }
-  return undefined;
+function setOf(node) {
+  const loader = nearest(node, before(["MODEL"]), (other) => other.comfyClass === "ChampLoadModel");
+  return loader ? valueOf(loader, "checkpoint_set") : undefined;
 }
 
 function question(node) {
@@ -144,17 +146,10 @@ async function look(node, view) {
 }
 
 function add(node) {
-  const [element, canvas, says] = ["div", "canvas", "div"].map((tag) => document.createElement(tag));
-  element.className = "champ-windows";
-  element.append(Object.assign(document.createElement("style"), { textContent: STYLE }), canvas, says);
-  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT };
-  node.addDOMWidget("champ_windows", "champ_windows", element, options).serialize = false;
-  timelines.set(node, { element, canvas, says });
-  const { onRemoved } = node;
-  node.onRemoved = function () {
-    timelines.delete(node);
-    return onRemoved?.apply(this, arguments);
-  };
+  const [canvas, says] = [element("canvas"), element("div")];
+  const shown = element("div", { className: "champ-windows" }, element("style", { textContent: STYLE }), canvas, says);
+  addView(node, "champ_windows", shown, HEIGHT, () => timelines.delete(node));
+  timelines.set(node, { canvas, says });
 }
 
 app.registerExtension({
