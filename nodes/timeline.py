@@ -10,7 +10,7 @@ from server import PromptServer
 from ..champ.frame_lists import runs
 from ..champ.model.checkpoint import find_set
 from ..champ.model.families import CHAMP, FAMILIES
-from ..champ.sampling.windows import SCHEDULES, WEIGHTS
+from ..champ.sampling.windows import MOVING, SCHEDULES, WEIGHTS, check_overlap
 from .aggregate import window_inputs
 from .files import set_place
 from .requests import asked
@@ -51,18 +51,18 @@ def timeline(about: dict) -> dict:
     given = {one.id: one for one in window_inputs()}
     values = {id: checked_value("a window", one, (widgets or {}).get(id, one.default)) for id, one in given.items()}
     length, overlap = int(values["length"]) or official_length(about.get("checkpoint_set")), int(values["overlap"])
-    if overlap >= length:
-        raise ValueError(f"An overlap of {overlap} frames does not fit windows of {length}; choose a smaller overlap.")
-    if values["schedule"] not in SCHEDULES or values["weights"] not in WEIGHTS:
+    check_overlap(length, overlap)
+    schedule, weights = values["schedule"], values["weights"]
+    if schedule not in SCHEDULES or weights not in WEIGHTS:
         raise ValueError("This schedule or these weights are not known; choose others.")
-    windows: Sequence[list[int]] = SCHEDULES[values["schedule"]](frames, length, overlap, 0)
+    windows: Sequence[list[int]] = SCHEDULES[schedule](frames, length, overlap, 0)
     at_once = min(length, frames)
     return {
         "frames": frames, "width": width, "height": height,
         "windows": [runs(window) for window in windows[:MOST_WINDOWS]],
         "count": len(windows),
-        "weights": WEIGHTS[values["weights"]](at_once, min(overlap, at_once - 1)),
-        "moves": "moving" in values["schedule"],
+        "weights": WEIGHTS[weights](at_once, min(overlap, at_once - 1)),
+        "moves": schedule in MOVING,
         "bytes": round(2 * at_once * (width // 8) * (height // 8) * BYTES_PER_PIXEL),
     }  # fmt: skip
 

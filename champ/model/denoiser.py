@@ -20,7 +20,6 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import (
     forward_timestep_embed,
     timestep_embedding,
 )
-from comfy.model_management import get_free_memory
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor, nn
 
@@ -33,8 +32,8 @@ from .finite import all_finite, network_cause
 from .guidance import Guidance
 from .images import SMALLEST, TOO_SMALL
 from .motion_module import MotionModule
-from .reference import Reference, tensors_of, transformer_channels
-from .residence import Evaluation
+from .reference import Reference, tensors_of, transformer_channels, transformers
+from .residence import Evaluation, spare_memory
 from .span import LEVEL, NoiseLevel
 from .window_norm import NormParts, span_windows
 
@@ -224,15 +223,7 @@ class ChampUNet(UNetModel):
 
     def self_attentions(self) -> dict[Place, SelfAttention]:
         """Returns the self-attention of every transformer."""
-        blocks = [(("input", i), block) for i, block in enumerate(self.input_blocks)]
-        blocks += [(("middle", 0), self.middle_block)]
-        blocks += [(("output", i), block) for i, block in enumerate(self.output_blocks)]
-        return {
-            place: layer.transformer_blocks[0].attn1
-            for place, block in blocks
-            for layer in block
-            if isinstance(layer, SpatialTransformer)
-        }
+        return {place: transformer.transformer_blocks[0].attn1 for place, transformer in transformers(self).items()}
 
 
 def add_features(h: Tensor, guidance: Sequence[Tensor | None]) -> Tensor:
@@ -411,8 +402,7 @@ class ChampModel(comfy.model_base.BaseModel):
             level = NoiseLevel(transformer_options["sigmas"][0], False)
 
         def fits(size: int) -> bool:
-            # The factor is what ComfyUI wants to see free before it evaluates positive and negative together.
-            return get_free_memory(x.device) - 1.5 * self.memory_required(x.shape) >= size
+            return spare_memory(self, x.shape, x.device) >= size
 
         window = window_frames(transformer_options)
         return Evaluation(level, window, x.device, self.compute_dtype(), fits, unet.self_attentions())

@@ -41,8 +41,8 @@ class Family:
 
     # Sampling.
     betas: str = "linear"
-    epsilon: bool = False  # the network predicts the noise, on a schedule that is not rescaled to zero terminal SNR
-    leading: bool = False  # timesteps n T / N + 1, not those of the trailing spacing
+    # The network predicts the noise. The schedule is not rescaled to zero terminal SNR, and timesteps are n T / N + 1.
+    epsilon: bool = False
     window: int = 24  # frames
     about: str = field(default="20 steps, cfg 3.5", compare=False)  # other official settings, in words
 
@@ -81,7 +81,6 @@ _MAGIC_ANIMATE = Family(
     text=True,
     joint_norms=True,
     epsilon=True,
-    leading=True,
     window=16,
     about="25 steps, cfg 7.5",
 )

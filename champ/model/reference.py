@@ -70,14 +70,15 @@ def _transformer(block: Iterable[nn.Module]) -> SpatialTransformer | None:
     return next((layer for layer in block if isinstance(layer, SpatialTransformer)), None)
 
 
-def transformer_channels(unet: UNetModel) -> dict[Place, int]:
-    """Returns the channels of every transformer of a UNet."""
-    places = {
-        ("input", "middle", "output")[part]: blocks
-        for part, blocks in enumerate((unet.input_blocks, [unet.middle_block], unet.output_blocks))
-    }
+def transformers(unet: UNetModel) -> dict[Place, SpatialTransformer]:
+    """Returns every transformer of a UNet."""
+    places = {"input": unet.input_blocks, "middle": [unet.middle_block], "output": unet.output_blocks}
     found = {(part, i): _transformer(block) for part, blocks in places.items() for i, block in enumerate(blocks)}
-    return {place: transformer.in_channels for place, transformer in found.items() if transformer is not None}
+    return {place: transformer for place, transformer in found.items() if transformer is not None}
+
+
+def transformer_channels(unet: UNetModel) -> dict[Place, int]:
+    return {place: transformer.in_channels for place, transformer in transformers(unet).items()}
 
 
 def first_norm(transformer: SpatialTransformer, x: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import CrossAttention
 from torch import Tensor
@@ -24,6 +26,12 @@ class Evaluation:
     dtype: torch.dtype
     fits: Fits
     attentions: Mapping[Place, CrossAttention]  # the self-attentions of the denoiser
+
+
+def spare_memory(model: Any, shape: Sequence[int], device: torch.device) -> float:
+    """Returns the bytes that are free on the device beside an evaluation of so many latents."""
+    # The factor is what ComfyUI wants to see free before it evaluates positive and negative together.
+    return comfy.model_management.get_free_memory(device) - 1.5 * model.memory_required(shape)
 
 
 def stretches(frames: Sequence[int]) -> list[slice]:

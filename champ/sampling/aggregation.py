@@ -6,16 +6,16 @@ from typing import Any
 
 import comfy.context_windows
 import comfy.model_management
-import comfy.patcher_extension
 import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ..model.families import CHAMP, FAMILIES
-from ..model.residence import rows_of, stretches
+from ..model.residence import rows_of, spare_memory, stretches
 from ..model.span import LEVEL, NoiseLevel
 from ..progress import advance
-from .windows import MOVING, SCHEDULES, WEIGHTS
+from .run_options import change_options
+from .windows import MOVING, SCHEDULES, WEIGHTS, check_overlap
 
 
 def with_windows(
@@ -30,8 +30,7 @@ def with_windows(
         raise ValueError(
             f"The motion modules know windows of up to {limit} frames but were given {length}; choose a shorter window."
         )
-    if not 0 <= overlap < length:
-        raise ValueError(f"An overlap of {overlap} frames does not fit windows of {length}; choose a smaller overlap.")
+    check_overlap(length, overlap)
     for name, known in ((schedule, SCHEDULES), (weights, WEIGHTS)):
         if name not in known:
             raise ValueError(f"There is nothing called {name!r} here; choose from {', '.join(known)}.")
@@ -39,9 +38,7 @@ def with_windows(
     patched.model_options["context_handler"] = Aggregation(length, overlap, schedule, weights)
     # Memory is estimated for one window, not for the clip.
     comfy.context_windows.create_prepare_sampling_wrapper(patched)
-    kind = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
-    patched.remove_wrappers_with_key(kind, "champ_windows")
-    patched.add_wrapper_with_key(kind, "champ_windows", one_run)
+    change_options(patched, "champ_windows", with_memory)
     return patched
 
 
@@ -182,21 +179,14 @@ class SamplingRun:
         hints = [getattr(control, "cond_hint", None) for control in controls.values()]
         if x.device.type == "cpu" or not any(hint is not None for hint in hints):
             return True
-        free = comfy.model_management.get_free_memory(x.device)
-        return free >= 1.5 * model.memory_required([rows, *x.shape[1:]])
+        return spare_memory(model, [rows, *x.shape[1:]], x.device) >= 0
 
 
-def one_run(executor: Callable, *args: Any, **kwargs: Any) -> Any:
-    """Gives a sampling windows with a memory of their own, which ends with it."""
-    guider = executor.class_obj  # type: ignore[attr-defined]
-    given = guider.model_options
-    handler = copy.copy(given["context_handler"])
+def with_memory(options: dict[str, Any]) -> dict[str, Any]:
+    """Gives windows a memory of their own."""
+    handler = copy.copy(options["context_handler"])
     handler.run = SamplingRun()
-    guider.model_options = {**given, "context_handler": handler}
-    try:
-        return executor(*args, **kwargs)
-    finally:
-        guider.model_options = given
+    return {**options, "context_handler": handler}
 
 
 def current_step(level: NoiseLevel, sigmas: Sequence[float]) -> int:

@@ -1,9 +1,7 @@
 """Ways to sample faster that change the result a little."""
 
-from collections.abc import Callable
 from typing import Any
 
-import comfy.patcher_extension
 import comfy.samplers
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
@@ -11,6 +9,7 @@ from torch import Tensor
 from ..model.deep_cache import CACHE, DeepCache
 from ..model.denoiser import champ_model
 from ..model.span import LEVEL, NoiseLevel, Span
+from .run_options import change_options
 
 
 def with_cfg_interval(model: ModelPatcher, span: Span) -> ModelPatcher:
@@ -46,19 +45,11 @@ def with_deep_cache(model: ModelPatcher, every: int, blocks: int, span: Span) ->
         )
     patched = model.clone()
     patched.model_options["transformer_options"][CACHE] = DeepCache(every, blocks, span)
-    kind = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
-    patched.remove_wrappers_with_key(kind, CACHE)
-    patched.add_wrapper_with_key(kind, CACHE, _empty_cache)
+    change_options(patched, CACHE, with_empty_cache)
     return patched
 
 
-def _empty_cache(executor: Callable, *args: Any, **kwargs: Any) -> Any:
-    """Gives a sampling a cache of its own, which ends with it."""
-    guider = executor.class_obj  # type: ignore[attr-defined]
-    given = guider.model_options
-    told = given["transformer_options"]
-    guider.model_options = {**given, "transformer_options": {**told, CACHE: told[CACHE].fresh()}}
-    try:
-        return executor(*args, **kwargs)
-    finally:
-        guider.model_options = given
+def with_empty_cache(options: dict[str, Any]) -> dict[str, Any]:
+    """Gives a sampling a cache of its own."""
+    told = options["transformer_options"]
+    return {**options, "transformer_options": {**told, CACHE: told[CACHE].fresh()}}

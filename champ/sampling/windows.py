@@ -71,3 +71,8 @@ def ramps(length: int, overlap: int) -> list[float]:
 
 
 WEIGHTS: dict[str, Weights] = {"flat": flat_weights, "pyramid": pyramid, "ramps": ramps}
+
+
+def check_overlap(length: int, overlap: int) -> None:
+    if not 0 <= overlap < length:
+        raise ValueError(f"An overlap of {overlap} frames does not fit windows of {length}; choose a smaller overlap.")
