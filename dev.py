@@ -372,7 +372,9 @@ def test(options: argparse.Namespace, extra: list[str]) -> int:
         return in_venv(comfyui, "-m", "pytest", *extra)
     threads = max(1, (os.cpu_count() or 1) // WORKERS)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    return in_venv(comfyui, "-m", "pytest", "-n", str(WORKERS), "--dist", "loadfile")
+    # Files in the order of tests/conftest.py: xdist's own puts those with few tests last, however long they take.
+    shared = "-n", str(WORKERS), "--dist", "loadfile", "--no-loadscope-reorder"
+    return in_venv(comfyui, "-m", "pytest", *shared)
 
 
 def bench(options: argparse.Namespace, extra: list[str]) -> int:
