@@ -32,6 +32,10 @@ class Body:
     keypoint_regressor: Tensor  # (23, V + 24) over vertices, then joints; rows as keypoints.layouts.KEYPOINTS
     betas: Tensor  # (B,) default shape
 
+    def __post_init__(self):
+        # All first corners lie in memory before all second ones, because that is how they are drawn.
+        object.__setattr__(self, "faces", self.faces.t().contiguous().t())
+
     def to(self, device: torch.device | str) -> "Body":
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)}

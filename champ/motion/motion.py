@@ -1,6 +1,7 @@
 """The motion of one person: joint rotations, one shape, and the place in front of a camera."""
 
 import math
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from ..body.body import Body, Posed
 
 AT_ONCE = 4096  # frames that are checked together
+PER_FRAME = ("rotations", "cam_t", "confidence", "shot", "misfit", "doubt")
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,13 @@ class Motion:
 
     def __getitem__(self, index) -> "Motion":
         """Selects frames by a slice or a tensor of indices."""
-        return replace(
-            self,
-            rotations=self.rotations[index],
-            cam_t=self.cam_t[index],
-            confidence=self.confidence[index],
-            shot=self.shot[index],
-            misfit=self.misfit[index],
-            doubt=self.doubt[index],
-        )
+        chosen = {name: getattr(self, name)[index] for name in PER_FRAME}
+        if not isinstance(index, slice) or not len(chosen["rotations"]):
+            return replace(self, **chosen)
+        part = copy(self)  # without the checks, which the whole has passed
+        for name, value in chosen.items():
+            object.__setattr__(part, name, value)
+        return part
 
     def to(self, device: torch.device | str) -> "Motion":
         return replace(

@@ -9,7 +9,7 @@ from ..body.body import Body
 from ..keypoints.pose import Pose
 from ..motion.motion import Motion
 from ..progress import advance
-from .maps import Maps, hit_maps, motion_hits
+from .maps import Maps, draw_maps, motion_hits, part_colors
 from .skeleton import attach_hands_and_face, draw_skeleton, project_poses
 
 
@@ -39,18 +39,23 @@ def render_guidance(
         )
     width, height = motion.width, motion.height
     maps = Maps.blank(len(motion), height, width)
-    dwpose = torch.empty(len(motion), height, width, 3, dtype=torch.uint8)
+    dwpose = torch.zeros(len(motion), height, width, 3, dtype=torch.uint8)
     poses: list[Pose] = []
     body = body.to(device)
+    colors = part_colors(body.faces, body.part_labels)
     for frames, posed, hits in motion_hits(body, motion):
         done = len(poses)
-        drawn = hit_maps(hits, posed.vertices, body.faces, body.part_labels, width, height)
-        for picture, part in zip(maps, drawn):
-            picture[done : done + len(frames)] = part
+        place = Maps(*(picture[done : done + len(frames)] for picture in maps))
+        here = hits.pixel.device == maps.mask.device
+        drawn = place if here else Maps.blank(len(frames), height, width, hits.pixel.device)
+        draw_maps(drawn, hits, posed.vertices, body.faces, colors)
+        if not here:
+            for picture, part in zip(place, drawn):
+                picture.copy_(part)
         for i, pose in enumerate(project_poses(body, frames, posed, hits), start=done):
             if detected is not None and (person := detected[i]) is not None:
                 pose = attach_hands_and_face(pose, person)
-            dwpose[i] = torch.from_numpy(draw_skeleton([pose], width, height))
+            draw_skeleton([pose], width, height, canvas=dwpose[i].numpy())
             poses.append(pose)
             advance(len(poses), len(motion))
     return GuidanceMaps(maps.depth, maps.normal, maps.semantic_map, dwpose, maps.mask, poses)

@@ -3,7 +3,7 @@
 One ray per pixel, no anti-aliasing, background 0, byte = floor(255 x + 0.5).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from ..body.body import Body, Posed
 from ..body.skeleton import PART_COLORS
 from ..motion.motion import Motion
-from .rasterize import Hits, block_size, corner_vertices, rasterize
+from .rasterize import Hits, block_size, corner_vertices, rasterize, true_indices
 from .srgb import to_levels, to_linear, to_srgb
 
 # Frames skinned together, because they share the work on the shape.
@@ -52,14 +52,36 @@ def motion_hits(body: Body, motion: Motion) -> Iterator[tuple[Motion, Posed, Hit
             yield frames[i : i + run], posed, hits
 
 
-def hit_maps(hits: Hits, vertices: Tensor, faces: Tensor, labels: Tensor, width: int, height: int) -> Maps:
-    """Makes maps on the mesh's device from the hits of `rasterize` for vertices (F, V, 3) with part labels (V,)."""
-    maps = Maps.blank(len(vertices), height, width, vertices.device)
-    maps.depth.view(-1, 3)[hits.pixel] = depth_levels(hits, len(vertices))[:, None]
-    maps.normal.view(-1, 3)[hits.pixel] = normal_levels(hit_normals(hits, vertices, faces))
-    maps.semantic_map.view(-1, 3)[hits.pixel] = semantic_levels(hits, faces, labels)
-    maps.mask.view(-1)[hits.pixel] = 255
-    return maps
+class PartColors(NamedTuple):
+    """The colours of a mesh's parts."""
+
+    faces: Tensor  # (3, T) uint8, those of the first corners
+    mixed: Tensor  # (T,) bool: the corners have several colours
+    vertices: Tensor  # (3, V) in linear light
+
+
+def part_colors(faces: Tensor, labels: Tensor) -> PartColors:
+    """Returns the colours of a mesh whose vertices are of parts (V,)."""
+    palette = torch.from_numpy(PART_COLORS).to(faces.device)
+    corners = labels.long()[faces]
+    mixed = (corners != corners[:, :1]).any(1)
+    linear = to_linear(palette.float() / 255)
+    return PartColors(palette[corners[:, 0]].t().contiguous(), mixed, linear[labels.long()].t().contiguous())
+
+
+def draw_maps(maps: Maps, hits: Hits, vertices: Tensor, faces: Tensor, colors: PartColors) -> None:
+    """Draws into black maps on the mesh's device the hits of `rasterize` for vertices (F, V, 3)."""
+    depth = depth_levels(hits, len(vertices))
+    _put(maps.depth, hits.pixel, (depth, depth, depth))
+    _put(maps.normal, hits.pixel, normal_levels(hit_normals(hits, vertices, faces)).unbind(1))
+    _put(maps.semantic_map, hits.pixel, semantic_levels(hits, faces, colors))
+    maps.mask.view(-1).index_fill_(0, hits.pixel, 255)
+
+
+def _put(pictures: Tensor, pixel: Tensor, channels: Iterable[Tensor]) -> None:
+    """Writes the channels (N,) of pixels into pictures (F, H, W, 3), one by one: a third of the time of all at once."""
+    for plane, levels in zip(pictures.view(-1, 3).unbind(1), channels):
+        plane.scatter_(0, pixel, levels)
 
 
 def depth_levels(hits: Hits, frames: int) -> Tensor:
@@ -79,8 +101,8 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     index = corner_vertices(faces, frames, count).flatten()
     points = vertices.float().permute(2, 0, 1).reshape(3, -1)
     corner = points.index_select(1, index).view(3, 3, -1)  # coordinate, corner, face
-    edge = _unit(corner.roll(-1, 1) - corner)
-    angle = -(edge * edge.roll(1, 1)).sum(0).clamp_(-1, 1)
+    edge = _unit(corner.roll(-1, 1).sub_(corner))
+    angle = _sum(edge.roll(1, 1).mul_(edge)).clamp_(-1, 1).neg_()
     normal = _unit(torch.linalg.cross(edge[:, 0], edge[:, 1], dim=0))
     weighted = normal[:, None] * angle.acos_()
     total = torch.zeros_like(points).index_add_(1, index, weighted.flatten(1))
@@ -89,54 +111,69 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
 
 def hit_normals(hits: Hits, vertices: Tensor, faces: Tensor) -> Tensor:
     """Interpolates normals (N, 3) between vertices, at unit length; negated where a face shows its inner side."""
-    normals = vertex_normals(vertices, _around(hits, faces, vertices.shape[1])).permute(2, 0, 1).reshape(3, -1)
+    frames, count = vertices.shape[:2]
+    normals = vertex_normals(vertices, _around(hits, faces, count)).permute(2, 0, 1).reshape(3, -1)
 
     def at(hits: Hits) -> Tensor:
-        first = hits.frame * vertices.shape[1]
-        return _unit(interpolate_corners(normals, first, faces, hits)) * (hits.outward * 2 - 1)
+        first = 0 if frames == 1 else hits.frame * count
+        side = hits.outward.float().mul_(2).sub_(1)
+        return _unit(interpolate_corners(normals, first, faces, hits)).mul_(side)
 
-    return torch.cat([at(part) for part in hits.blocks()], 1).t()
+    return _joined([at(part) for part in hits.blocks()]).t()
 
 
 def _around(hits: Hits, faces: Tensor, count: int) -> Tensor:
     """Returns the faces (T', 3) around the vertices of visible faces: only they affect the visible normals."""
+    if faces.device.type != "cpu":  # to know them is two waits for the device, to do without them is some work for it
+        return faces
+    corners = faces.t().contiguous()
     shown = faces.new_zeros(len(faces), dtype=torch.bool).index_fill_(0, hits.face, True)
-    near = faces.new_zeros(count, dtype=torch.bool).index_fill_(0, faces[shown].flatten(), True)
-    a, b, c = (near.index_select(0, corner) for corner in faces.t())
-    return faces.index_select(0, (a | b | c).nonzero()[:, 0])
+    near = faces.new_zeros(count, dtype=torch.bool)
+    near.index_fill_(0, corners.index_select(1, true_indices(shown)).flatten(), True)
+    a, b, c = (near.index_select(0, corner) for corner in corners)
+    return corners.index_select(1, true_indices(a | b | c)).t()
 
 
 def normal_levels(normals: Tensor) -> Tensor:
     """Encodes normals as bytes (0.5 + 0.5 x, 0.5 - 0.5 y, 0.5 - 0.5 z): red right, green up, blue to the camera."""
-    return to_levels(0.5 + normals * normals.new_tensor((0.5, -0.5, -0.5)))
+    return to_levels((normals * normals.new_tensor((0.5, -0.5, -0.5))).add_(0.5))
 
 
-def semantic_levels(hits: Hits, faces: Tensor, labels: Tensor) -> Tensor:
-    """Encodes part colours as bytes (N, 3), blended in linear light across faces whose corners differ."""
-    palette = torch.from_numpy(PART_COLORS).to(faces.device)
-    linear = to_linear(palette.float() / 255)
-    colors = linear[labels.long()].t().contiguous()
-    corners = labels.index_select(0, faces.flatten().long()).view(-1, 3)
-    mixed = (corners != corners[:, :1]).any(1)
+def semantic_levels(hits: Hits, faces: Tensor, colors: PartColors) -> Tensor:
+    """Encodes part colours as bytes (3, N), blended in linear light across faces whose corners differ."""
     # A blend of one colour is that colour, which most faces have.
-    levels = palette.index_select(0, corners[:, 0].long()).index_select(0, hits.face)
-    blended = mixed.index_select(0, hits.face).nonzero()[:, 0]
+    levels = colors.faces.index_select(1, hits.face)
+    blended = true_indices(colors.mixed.index_select(0, hits.face))
 
     def at(part: Tensor) -> Tensor:
         these = hits._replace(face=hits.face.index_select(0, part), barycentric=hits.barycentric.index_select(1, part))
-        return to_levels(to_srgb(interpolate_corners(colors, 0, faces, these)))
+        return to_levels(to_srgb(interpolate_corners(colors.vertices, 0, faces, these)))
 
     parts = [at(part) for part in blended.split(block_size(faces.device))]
-    return levels.index_copy_(0, blended, torch.cat(parts, 1).t().contiguous())
+    return levels.index_copy_(1, blended, _joined(parts))
 
 
 def interpolate_corners(values: Tensor, first: Tensor | int, faces: Tensor, hits: Hits) -> Tensor:
     """Interpolates values (3, N) between the corners; `values` (3, V) holds a frame's from column `first` on."""
-    corners = faces.index_select(0, hits.face).t() + first
-    a, b, c = (values.index_select(1, corner) * weight for corner, weight in zip(corners, hits.barycentric))
-    return a + b + c
+    corners = faces.t().contiguous().index_select(1, hits.face)
+    if isinstance(first, Tensor):
+        corners += first
+    a, b, c = (values.index_select(1, corner).mul_(weight) for corner, weight in zip(corners, hits.barycentric))
+    return a.add_(b).add_(c)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Returns parts (3, n) as one, without a copy if there is one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _sum(vectors: Tensor) -> Tensor:
+    """Returns a + b + c for vectors (3, ...), which may change. (torch's `sum` takes twice as long.)"""
+    a, b, c = vectors
+    return a.add_(b).add_(c)
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    """Normalises vectors (3, ...), but not zeros. (torch's `normalize` takes 30 times as long along axis 0.)"""
-    return vectors * vectors.square().sum(0).clamp_min(torch.finfo(torch.float32).tiny).rsqrt()
+    """Normalises vectors (3, ...) in their memory, but not zeros. (torch's `normalize` takes 30 times as long along
+    axis 0.)"""
+    return vectors.mul_(_sum(vectors.square()).clamp_min_(torch.finfo(torch.float32).tiny).rsqrt_())

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from ..body.body import Body, Posed
 from ..keypoints.pose import THRESHOLD, Pose, body_from_coco
 from ..motion.motion import Motion
-from .rasterize import NEAR, Hits
+from .rasterize import NEAR, Hits, z_at
 
 # Pairs of OpenPose-18 points; limb i and point i have colour i.
 LIMBS = (
@@ -30,7 +30,7 @@ BONE_COLORS = (
     (0, 255, 25), (0, 255, 102), (0, 255, 179), (0, 255, 255), (0, 178, 255), (0, 102, 255), (0, 25, 255),
     (51, 0, 255), (128, 0, 255), (204, 0, 255), (255, 0, 230), (255, 0, 153), (255, 0, 77),
 )  # fmt: skip
-DIMMED = (np.arange(256) * 0.6).astype(np.uint8)  # limbs are drawn in full colour, then everything is dimmed
+LIMB_COLORS = tuple(tuple(int(0.6 * level) for level in color) for color in COLORS)  # dimmed, the points are not
 
 # OpenPose-18 rows.
 NOSE, R_ELBOW, R_WRIST, L_ELBOW, L_WRIST, R_EYE, L_EYE, R_EAR, L_EAR = 0, 3, 4, 6, 7, 14, 15, 16, 17
@@ -46,11 +46,18 @@ HIDDEN = 0.5  # score of a hidden body point: it is drawn, as DWPose guesses tho
 
 
 def draw_skeleton(
-    people: list[Pose], width: int, height: int, body: bool = True, hands: bool = True, face: bool = True
+    people: list[Pose],
+    width: int,
+    height: int,
+    body: bool = True,
+    hands: bool = True,
+    face: bool = True,
+    canvas: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draws people as (height, width, 3) uint8 RGB; line widths do not grow with the picture, so draw at the final
-    size."""
-    canvas = np.zeros((height, width, 3), dtype=np.uint8)
+    """Draws people as (height, width, 3) uint8 RGB, into `canvas` if a black one is given; line widths do not grow with
+    the picture, so draw at the final size."""
+    if canvas is None:
+        canvas = np.zeros((height, width, 3), dtype=np.uint8)
     if body:
         _draw_bodies(canvas, [pose.body for pose in people])
     if hands:
@@ -65,7 +72,7 @@ def draw_skeleton(
 
 
 def _draw_bodies(canvas: np.ndarray, bodies: list[np.ndarray]) -> None:
-    for (a, b), color in zip(LIMBS, COLORS):
+    for (a, b), color in zip(LIMBS, LIMB_COLORS):
         for points in bodies:
             if (points[[a, b], 2] >= THRESHOLD).all():
                 (x0, y0), (x1, y1) = points[[a, b], :2].astype(float)
@@ -73,7 +80,6 @@ def _draw_bodies(canvas: np.ndarray, bodies: list[np.ndarray]) -> None:
                 axes = int(math.hypot(x1 - x0, y1 - y0) / 2), 4
                 angle = int(math.degrees(math.atan2(y0 - y1, x0 - x1)))
                 cv2.fillConvexPoly(canvas, cv2.ellipse2Poly(centre, axes, angle, 0, 360, 1), color)
-    cv2.LUT(canvas, DIMMED, dst=canvas)
     for i, color in enumerate(COLORS):
         for points in bodies:
             if points[i, 2] >= THRESHOLD:
@@ -113,9 +119,8 @@ def project_poses(body: Body, motion: Motion, posed: Posed, hits: Hits) -> list[
     column, row = motion.project(tested).nan_to_num().floor().long().unbind(-1)
     inside = (column >= 0) & (column < motion.width) & (row >= 0) & (row < motion.height)
     frame = torch.arange(len(motion), device=points.device)[:, None]
-    nearest = points.new_full((len(motion), motion.height, motion.width), torch.inf)
-    nearest.view(-1)[hits.pixel] = hits.z
-    nearest = nearest[frame, row.clamp(0, motion.height - 1), column.clamp(0, motion.width - 1)]
+    line = frame * motion.height + row.clamp(0, motion.height - 1)
+    nearest = z_at(hits, line * motion.width + column.clamp(0, motion.width - 1))
     hidden = inside & (tested[..., 2] > nearest + points.new_tensor(DEPTH_TOLERANCE))
     hidden[:, :5] |= ~inside[:, :5]
     hidden[:, 3:5] |= backwards

@@ -7,7 +7,7 @@ from champ.keypoints.pose import Pose
 from champ.motion.presets import make_motion
 from champ.progress import listening
 from champ.render.guidance import render_guidance
-from champ.render.maps import hit_maps
+from champ.render.maps import Maps, draw_maps, part_colors
 from champ.render.rasterize import rasterize
 from champ.render.skeleton import draw_skeleton
 
@@ -29,7 +29,8 @@ def test_a_motion_is_drawn_frame_by_frame(dancer):
     vertices = motion.posed(body).vertices
     for i in (0, 15, 16, 36):
         hits = rasterize(vertices[i : i + 1], body.faces, motion.focal, 77, 101)
-        alone = hit_maps(hits, vertices[i : i + 1], body.faces, body.part_labels, 77, 101)
+        alone = Maps.blank(1, 101, 77)
+        draw_maps(alone, hits, vertices[i : i + 1], body.faces, part_colors(body.faces, body.part_labels))
         assert torch.equal(drawn.mask[i], alone.mask[0])
         for name in ("depth", "normal", "semantic_map"):
             assert (getattr(drawn, name)[i].int() - getattr(alone, name)[0].int()).abs().max() <= 1

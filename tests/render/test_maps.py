@@ -14,7 +14,7 @@ from champ.body.skeleton import PART_COLORS
 from champ.motion.motion import Motion
 from champ.motion.presets import make_motion
 from champ.render import maps as module
-from champ.render.maps import hit_maps, motion_hits, vertex_normals
+from champ.render.maps import Maps, draw_maps, motion_hits, part_colors, vertex_normals
 from champ.render.rasterize import rasterize
 
 DATA = Path(__file__).parents[1] / "data" / "render"
@@ -24,7 +24,10 @@ def draw(vertices, faces, labels=None, focal=100.0, width=64, height=48):
     """Maps of a mesh; every vertex is of part 0 unless labels are given."""
     vertices = vertices if vertices.dim() == 3 else vertices[None]
     labels = torch.zeros(vertices.shape[1], dtype=torch.int64) if labels is None else labels
-    return hit_maps(rasterize(vertices, faces, focal, width, height), vertices, faces, labels, width, height)
+    maps = Maps.blank(len(vertices), height, width)
+    hits = rasterize(vertices, faces, focal, width, height)
+    draw_maps(maps, hits, vertices, faces, part_colors(faces, labels))
+    return maps
 
 
 @pytest.fixture(scope="module", params=["case_a", "case_b"])
