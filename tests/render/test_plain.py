@@ -36,7 +36,7 @@ def test_soups(kind, frames):
     faces = torch.arange(1500).view(-1, 3)
     for focal, width, height in ((70.0, 64, 47), (20.0, 31, 90)):
         hits = rasterize(vertices, faces, focal, width, height)
-        assert len(hits.pixel) > 100
+        assert len(hits.pixel) > 0
         assert_same(hits, plain_hits(vertices, faces, focal, width, height))
 
 
