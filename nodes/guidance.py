@@ -73,12 +73,14 @@ class ChampEncodeGuidance(io.ComfyNode):
                     f"The mask has shape {tuple(mask.shape)} but the semantic maps have "
                     f"{tuple(images['semantic_map'].shape[:3])}; connect the mask of the same maps."
                 )
-            images["semantic_map"] = images["semantic_map"] * (mask > 0)[..., None]
         depth, normal = (a_few(images[name]) if name in images else None for name in ("depth", "normal"))
         if doubt := exchange_report(depth, normal):
             warn(f"Encode Guidance: {doubt}")
         span = Span(start, end)
-        maps = {name: GuidanceMap(x, values.get(f"{name}_strength", 1.0), span) for name, x in images.items()}
+        masks = {"semantic_map": mask}
+        maps = {
+            name: GuidanceMap(x, values.get(f"{name}_strength", 1.0), span, masks.get(name)) for name, x in images.items()
+        }
         if guidance_encoders.names == (POSE,) and "dwpose" in maps:  # Animate Anyone's name for the skeleton maps
             maps[POSE] = maps.pop("dwpose")
         rows, columns = map(nearest_size, next(iter(images.values())).shape[1:3])

@@ -191,7 +191,7 @@ class ChampLoadMaps(io.ComfyNode):
         if "semantic_map" in maps and (problem := palette_report(maps["semantic_map"], maps.get("mask"))):
             warn(f"{folder}: {problem}")
         frames = len(next(iter(maps.values())))
-        return io.NodeOutput(*(to_image(maps[name]) if name in maps else None for name in MAP_FOLDERS), frames)
+        return io.NodeOutput(*(to_image(maps.pop(name)) if name in maps else None for name in MAP_FOLDERS), frames)
 
 
 class ChampSaveMaps(io.ComfyNode):
@@ -240,20 +240,21 @@ class ChampSaveMaps(io.ComfyNode):
         cls, folder, fps, depth=None, normal=None, semantic_map=None, dwpose=None, mask=None, images=None
     ) -> io.NodeOutput:
         given = dict(zip(MAP_FOLDERS, (depth, normal, semantic_map, dwpose, mask), strict=True))
-        maps = {name: to_bytes(value[..., :3]) for name, value in given.items() if value is not None and name != "mask"}
+        maps = {name: value[..., :3] for name, value in given.items() if value is not None and name != "mask"}
         if mask is not None:
-            maps["mask"] = to_bytes(mask)
+            maps["mask"] = mask
         if not maps:
             raise ValueError("No maps are connected to Save Guidance Maps; connect at least one.")
         if images is not None:
-            maps[IMAGES] = to_bytes(images[..., :3])
+            maps[IMAGES] = images[..., :3]
         path = new_output_path(folder)
         pictures = [maps[name] for name in (IMAGES, *MAP_FOLDERS[:4]) if name in maps]
         pictures = pictures or [maps["mask"][..., None].expand(-1, -1, -1, 3)]
         step = preview_step(len(pictures[0]), fps)
 
         def add_preview(made: Path) -> None:
-            save_animation(made / "preview.webp", torch.cat([p[::step] for p in pictures], dim=2), fps / step)
+            shown = torch.cat([to_bytes(p[::step]) for p in pictures], dim=2)
+            save_animation(made / "preview.webp", shown, fps / step)
 
         save_maps(path, maps, add_preview)
         root = Path(folder_paths.get_output_directory())

@@ -58,8 +58,10 @@ def figure_over(
     body = body.to(drawing_device())
     if background is None:
         return preview(body, motion, backend=renderer)
-    behind = background[..., :3].movedim(-1, 1)
-    behind = to_bytes(common_upscale(behind, motion.width, motion.height, "bilinear", "disabled").movedim(1, -1))
+    behind = torch.empty(len(background), motion.height, motion.width, 3, dtype=torch.uint8)
+    for i, picture in enumerate(background[..., :3].movedim(-1, 1).split(1)):
+        scaled = common_upscale(picture, motion.width, motion.height, "bilinear", "disabled")
+        behind[i] = to_bytes(scaled.movedim(1, -1))[0]
     pictures = preview(body, motion, behind, renderer)
     for figure, picture in zip(pictures, behind.expand_as(pictures)):
         figure.copy_(torch.lerp(picture.float(), figure.float(), opacity).round_())

@@ -136,6 +136,12 @@ class GuidanceMap:
     images: Tensor  # (F, H, W, 3) in 0..1
     strength: float = 1.0
     span: Span = ALWAYS
+    mask: Tensor | None = None  # (F, H, W), where it is 0, the pictures are taken as black
+
+    def part(self, first: int, count: int) -> Tensor:
+        """Returns some of the pictures, from the first on."""
+        pictures = self.images[first : first + count]
+        return pictures if self.mask is None else pictures * (self.mask[first : first + count] > 0)[..., None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +209,7 @@ def encode_guidance(
     resampling = FAMILIES[encoders.family].map_filter
     if isinstance(encoders, GuidingControlNet):
         [given] = maps.values()
-        pictures = resize(given.images, width, height, resampling)
+        pictures = resize(given.part(0, frames), width, height, resampling)
         controls = (Control(encoders, pictures, given.strength, given.span),) if given.strength else ()
         return Guidance((), frames, width, height, encoders.family, controls)
     working = chunk * width * height * 16 * encoders.dtype.itemsize * 4  # a few full-size maps of 16 channels
@@ -214,7 +220,7 @@ def encode_guidance(
                 comfy.model_management.throw_exception_if_processing_interrupted()
                 if given.strength == 0:
                     continue
-                pictures = resize(given.images[first : first + chunk], width, height, resampling)
+                pictures = resize(given.part(first, chunk), width, height, resampling)
                 pictures = pictures.permute(0, 3, 1, 2).to(device, encoders.dtype)
                 features = encoders.patcher.model[name](pictures).mul_(given.strength)
                 finite = all_finite([features])

@@ -46,11 +46,13 @@ def check_images(images: Tensor, what: str) -> None:
 
 def resize(images: Tensor, width: int, height: int, method: Image.Resampling = BICUBIC) -> Tensor:
     """Stretches pictures (F, H, W, 3) in 0..1 to (F, height, width, 3), rounded to 8 bits before and after."""
-    levels = images[..., :3].mul(255).round_().clamp_(0, 255).to("cpu", torch.uint8)
-    if levels.shape[1:3] != (height, width):
-        resized = [np.asarray(Image.fromarray(x.numpy()).resize((width, height), method)) for x in levels]
-        levels = torch.from_numpy(np.stack(resized))
-    return levels.float().div_(255)
+    resized = torch.empty(len(images), height, width, 3)
+    for picture, out in zip(images, resized):  # one by one, so that no second clip of floats is needed
+        levels = picture[..., :3].mul(255).round_().clamp_(0, 255).to("cpu", torch.uint8).numpy()
+        if levels.shape[:2] != (height, width):
+            levels = np.array(Image.fromarray(levels).resize((width, height), method))
+        out.copy_(torch.from_numpy(levels)).div_(255)
+    return resized
 
 
 def fit_boxes(columns: int, rows: int, width: int, height: int, how: str) -> tuple[Box, Box]:

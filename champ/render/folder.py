@@ -66,7 +66,8 @@ def save_maps(
     maps: dict[str, Tensor],
     finish: Callable[[Path], None] = lambda made: None,
 ) -> None:
-    """Saves maps as load_maps returns them, optionally with images, frame by frame: 0000.png, 0001.png, ...
+    """Saves maps as load_maps returns them, or as floats in 0..1, optionally with images, frame by frame: 0000.png,
+    0001.png, ...
 
     The folder appears when it is complete. `finish` may add to it; it is called with the temporary folder.
     """
@@ -88,7 +89,10 @@ def save_maps(
         length = lengths.pop()
         for i in range(length):
             for name, frames in maps.items():
-                picture = frames[i].cpu().numpy()
+                picture = frames[i].cpu()
+                if picture.is_floating_point():
+                    picture = picture.mul(255).add_(0.5).clamp_(0, 255).to(torch.uint8)
+                picture = picture.numpy()
                 if name in GREY and picture.ndim == 3:
                     picture = picture[..., 0]
                 Image.fromarray(picture).save(made / name / f"{i:04d}.png", compress_level=4)

@@ -20,17 +20,27 @@ def side_by_side(clips: list[Tensor], columns: int = 0) -> Tensor:
                 "or single pictures."
             )
     height = clips[0].shape[1]
+    widths = [_width(clip, height) for clip in clips]
     columns = columns or len(clips)
-    cells = [_scaled(clip, height).expand(frames, -1, -1, -1) for clip in clips]
-    rows = [torch.cat(cells[i : i + columns], dim=2) for i in range(0, len(cells), columns)]
-    width = max(row.shape[2] for row in rows)
-    grid = torch.cat([torch.nn.functional.pad(row, (0, 0, 0, width - row.shape[2])) for row in rows], dim=1)
-    return torch.nn.functional.pad(grid, (0, 0, 0, width % 2, 0, grid.shape[1] % 2))
+    rows = [widths[i : i + columns] for i in range(0, len(widths), columns)]
+    width, below = max(map(sum, rows)), len(rows) * height
+    grid = clips[0].new_zeros(frames, below + below % 2, width + width % 2, 3)
+    for i, clip in enumerate(clips):
+        row, column = divmod(i, columns)
+        top, left = row * height, sum(rows[row][:column])
+        place = grid[:, top : top + height, left : left + widths[i]]
+        for picture, cell in zip(clip, place[None] if len(clip) < frames else place):
+            cell.copy_(_scaled(picture, widths[i], height))
+    return grid
 
 
-def _scaled(clip: Tensor, height: int) -> Tensor:
-    if clip.shape[1] == height:
-        return clip
-    width = max(1, round(clip.shape[2] * height / clip.shape[1]))
-    pixels = clip.permute(0, 3, 1, 2)
-    return torch.nn.functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
+def _width(clip: Tensor, height: int) -> int:
+    return clip.shape[2] if clip.shape[1] == height else max(1, round(clip.shape[2] * height / clip.shape[1]))
+
+
+def _scaled(picture: Tensor, width: int, height: int) -> Tensor:
+    if picture.shape[:2] == (height, width):
+        return picture
+    pixels = picture.permute(2, 0, 1)[None]
+    scaled = torch.nn.functional.interpolate(pixels, (height, width), mode="bilinear", antialias=True)
+    return scaled[0].permute(1, 2, 0)

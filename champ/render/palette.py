@@ -25,7 +25,8 @@ def palette_report(semantic_map: Tensor, mask: Tensor | None = None) -> str | No
             f"The mask has shape {tuple(mask.shape)} but the semantic maps have {tuple(semantic_map.shape[:3])}; "
             "connect the mask of the same maps."
         )
-    inside = np.ones(frames.shape[:3], dtype=bool) if mask is None else mask.expand(frames.shape[:3]).cpu().numpy() > 0
+    everywhere = np.broadcast_to(np.True_, frames.shape[:3])
+    inside = everywhere if mask is None else mask.expand(frames.shape[:3]).cpu().numpy() > 0
     empty = [i for i in range(len(frames)) if frames[i][inside[i]].max(initial=0) <= FOREGROUND]
     if len(empty) == len(frames):
         return (

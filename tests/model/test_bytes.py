@@ -1,55 +1,29 @@
-"""What an evaluation of the full-size denoiser holds in graphics memory, counted byte by byte without any."""
+"""Memory counted byte by byte: what an evaluation of the full-size denoiser holds in graphics memory, without any; what
+loading adds to the weights that are kept."""
 
-import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import comfy.model_management
 import comfy.ops
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from champ.model import attention, motion_module
 from champ.model.attention import KeptSource, TokenSource
+from champ.model.checkpoint import find_set
 from champ.model.config import MotionSizes, UNetSizes
 from champ.model.denoiser import ChampModel, ModelConfig
 from champ.model.families import CHAMP
-from champ.model.guidance import Guidance, Layer
+from champ.model.guidance import Guidance, GuidanceMap, Layer, encode_guidance
+from champ.model.loading import load_denoiser, load_encoders, load_reference_net
 from champ.model.reference import Reference
+from tests.counter import Counter
 
 WIDTH, HEIGHT, FRAMES = 512, 768, 24
 GB = 1024**3
 META = torch.device("meta")
-
-
-class Counter(TorchDispatchMode):
-    """Counts the bytes of all storages that are alive, but not those of weights."""
-
-    def __init__(self, weights: Iterable[torch.Tensor] = ()) -> None:
-        super().__init__()
-        self.alive = self.peak = 0
-        self.known: dict[int, object] = {weight.untyped_storage()._cdata: weight for weight in weights}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        for value in made if isinstance(made, list | tuple) else (made,):
-            if isinstance(value, torch.Tensor):
-                self.count(value.untyped_storage())
-        return made
-
-    def count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self.known:
-            return
-
-        def gone(_: weakref.ref) -> None:
-            self.alive -= size
-            del self.known[key]
-
-        self.known[key] = weakref.ref(storage, gone)
-        self.alive += size
-        self.peak = max(self.peak, self.alive)
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +116,44 @@ def test_what_the_estimate_counts_of_a_run(model):
     ]
     keys = 2 * 2 * sum(x.numel() for x in tokens.values())
     assert size == keys + 32 * 2 * 320 * 96 * 64 and 60e6 < keys < 80e6
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_loading_holds_the_weights_that_are_kept_and_one_tensor_more(champ, tmp_path, monkeypatch, dtype):
+    """From .pth files of float32, as the official ones; their numbers stay in the files until they are copied."""
+    sizes = []
+    for file in champ.spec["files"]:
+        state = {key: torch.from_numpy(value) for key, value in champ.weights(file).items()}
+        torch.save(state, tmp_path / f"{file}.pth")
+        sizes += [tensor.nbytes for tensor in state.values()]
+    files, from_file = find_set(tmp_path), torch.frombuffer
+    for load in (load_encoders, partial(load_denoiser, motion="set"), load_reference_net):
+        with Counter() as counter:
+
+            def mapped(*args, **kwargs):
+                found = from_file(*args, **kwargs)
+                counter.known[found.untyped_storage()._cdata] = found  # noqa: B023 - called within the block
+                return found
+
+            monkeypatch.setattr(torch, "frombuffer", mapped)
+            loaded = load(files, weight_dtype=dtype)
+        network = loaded.model if load.__class__ is partial else loaded.patcher.model
+        kept = sum(tensor.nbytes for tensor in network.state_dict().values())
+        print(f"{kept} bytes kept, {counter.peak} held at the peak")
+        assert 0.9 * kept < counter.peak <= kept + max(sizes)
+
+
+def test_encoding_a_long_clip_holds_its_guidance_and_a_few_pictures(champ):
+    frames, side = 60, 32
+    pictures, mask = torch.rand(frames, 2 * side, side, 3), torch.rand(frames, 2 * side, side).round()
+    maps = {"depth": GuidanceMap(pictures), "semantic_map": GuidanceMap(pictures, mask=mask)}
+    encode = partial(encode_guidance, champ.encoders, width=side, height=side)
+    encode({name: GuidanceMap(given.images[:1]) for name, given in maps.items()})  # loads the networks
+    with Counter([*champ.encoders.patcher.model.state_dict().values(), pictures, mask]) as counter:
+        found = encode(maps)
+    (layer,) = found.layers
+    print(f"{layer.features.nbytes} bytes kept, {counter.peak} held at the peak, {pictures.nbytes} of pictures")
+    assert counter.peak - layer.features.nbytes < 0.4 * pictures.nbytes
+    masked = encode({"semantic_map": GuidanceMap(pictures * mask[..., None])})
+    plain = encode({"depth": maps["depth"]})
+    assert torch.equal(plain.layers[0].features + masked.layers[0].features, layer.features)

@@ -44,6 +44,12 @@ def test_saved_maps_load_again(tmp_path):
         assert torch.equal(loaded[name], maps[name]), name
 
 
+def test_floats_are_saved_as_the_levels_they_stand_for(tmp_path):
+    maps = random_maps()
+    save_maps(tmp_path, {name: value.float() / 255 for name, value in maps.items()})
+    assert all(torch.equal(value, maps[name]) for name, value in load_maps(tmp_path).items())
+
+
 def test_images_are_written_beside_the_maps(tmp_path):
     maps = random_maps()
     save_maps(tmp_path, {"depth": maps["depth"], "images": maps["dwpose"]})

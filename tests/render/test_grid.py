@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from champ.render.grid import side_by_side
+from tests.counter import Counter
 
 
 def test_clips_stand_beside_each_other_and_pictures_stand_still():
@@ -33,3 +34,10 @@ def test_no_pictures_are_refused():
 def test_clips_of_different_length_are_refused():
     with pytest.raises(ValueError, match="A clip of 2 frames does not fit beside one of 3"):
         side_by_side([torch.zeros(3, 4, 4, 3), torch.zeros(2, 4, 4, 3)])
+
+
+def test_no_second_clip_is_held_beside_the_grid():
+    clips = [torch.rand(40, 16, 8, 3), torch.rand(40, 24, 8, 3), torch.rand(1, 16, 8, 3)]
+    with Counter(clips) as counter:
+        grid = side_by_side(clips, columns=2)
+    assert counter.peak < 1.1 * grid.nbytes
