@@ -5,6 +5,7 @@ frame, then computes the rows of the negative again without the reference; and i
 a softmax over one key."""
 
 # ruff: noqa: E402 - ComfyUI must be found, and be told whether there is a card, before it is imported.
+import copy
 import os
 import sys
 import time
@@ -30,6 +31,7 @@ from champ.model.guidance import Guidance, Layer
 from champ.model.reference import Reference, ReferenceUNet
 
 PASSES = 5
+DRAWN = 3_999_971  # a prime, so that no two rows of a matrix are the same
 # Name, channels of the levels, picture size in pixels, frames.
 CASES = [
     ("narrow", (32, 64, 128, 128), 256, 8),
@@ -76,11 +78,13 @@ def use(model: ChampModel, official: bool) -> None:
 
 
 def randomise(module: nn.Module) -> None:
+    """Fills weights with random numbers, which repeat in large ones: to draw a billion takes half a minute."""
+    drawn = torch.randn(DRAWN)
     for name, values in [*module.named_parameters(), *module.named_buffers()]:
         if values.ndim > 1:
-            kind = values.dtype if values.dtype.itemsize > 1 else torch.float16  # nothing is drawn in float8
-            drawn = torch.empty(values.shape, dtype=kind, device=values.device)
-            values.data.copy_(drawn.normal_(std=values[0].numel() ** -0.5))
+            scaled = (drawn * values[0].numel() ** -0.5).to(values.device)
+            for part in values.data.view(-1).split(DRAWN):
+                part.copy_(scaled[: len(part)])
         else:
             values.data.fill_(name.endswith("weight"))
 
@@ -131,6 +135,12 @@ class Step:
         self.x = 2.6 * torch.randn(2 * frames, 4, *shape, device=device)
         embedding = torch.randn(1, 1, 768).expand(frames, -1, -1)
         self.context = torch.cat([torch.zeros(frames, 1, 768), embedding]).to(device)
+
+    def on(self, model: ChampModel) -> "Step":
+        """The same evaluation by another model."""
+        other = copy.copy(self)
+        other.model, other.guidance = model, GuidanceRun(self.guidance.guidance, model.model_sampling)
+        return other
 
     def __call__(self, run) -> tuple[float, Tensor]:
         """Seconds, of the processor on the CPU, and what is predicted with a run of a reference."""
