@@ -7,6 +7,7 @@ All run on the same weights with the same kernels, in turns, on one CPU thread; 
 
 import argparse
 import statistics
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -53,9 +54,11 @@ def compare(name: str, channels: tuple[int, ...], size: int, frames: int, passes
         with peak(every=0.02) as memory[kind]:
             _, made[kind] = evaluate()
     times: dict[str, list[float]] = {kind: [] for kind in todo}
-    for _ in range(passes):
+    for i in range(passes):
         for kind, evaluate in todo.items():
             times[kind].append(evaluate()[0])
+            if half:  # a pass takes a minute
+                print(f"{kind}, pass {i + 1}: {times[kind][-1]:.2f} s", file=sys.stderr, flush=True)
     for kind, seconds in times.items():
         ratio = statistics.median(b / a for a, b in zip(seconds, times[OFFICIAL]))
         difference = float((made[kind] - made[OFFICIAL]).norm() / made[OFFICIAL].norm())

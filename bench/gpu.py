@@ -8,6 +8,7 @@ names what no time was left for."""
 
 import argparse
 import contextlib
+import math
 import os
 import statistics
 import subprocess
@@ -188,32 +189,39 @@ def compiled(report: Report, scale: Scale) -> None:
 
 
 def attentions() -> dict[str, Callable]:
-    """ComfyUI's attentions that this installation has."""
-    known = {"pytorch": host.attention_pytorch}
-    for name, installed in (("sage", "SAGE_ATTENTION_IS_AVAILABLE"), ("flash", "FLASH_ATTENTION_IS_AVAILABLE")):
-        if getattr(host, installed, False):
-            known[name] = getattr(host, f"attention_{name}")
-    if management.xformers_enabled():
-        known["xformers"] = host.attention_xformers
-    return known
+    """ComfyUI's attentions that this installation has; torch's own is "pytorch"."""
+    return {"pytorch": host.attention_pytorch, **host.REGISTERED_ATTENTION_FUNCTIONS}
 
 
 def attention_table(report: Report, scale: Scale) -> None:
     """Each attention at the sizes of the denoiser's blocks: self-attention with a reference, and motion modules."""
     frames, (width, height) = scale.windows[0], scale.squares
-    choices = attentions()
+    choices, heads = attentions(), [channels // 8 for channels in scale.channels[:3]]
     report.table("Attention alone, in ms", "head size", "rows", "queries", "keys", *choices)
+    faster: dict[str, list[int]] = {name: [] for name in choices if name != "pytorch"}
     for level, channels in enumerate(scale.channels[:3]):
         tokens = (width // 8 >> level) * (height // 8 >> level)
         for rows, queries, keys in ((frames, tokens, 2 * tokens), (tokens, frames, frames)):
             q, k, v = (torch.randn(rows, n, channels, device=DEVICE, dtype=scale.half) for n in (queries, keys, keys))
-            cells = []
-            for function in choices.values():
+            cells, seconds = [], {}
+            for name, function in choices.items():
                 try:
-                    cells.append(f"{1000 * clock(partial(function, q, k, v, 8), 5):.2f}")
+                    seconds[name] = clock(partial(function, q, k, v, 8), 5)
+                    cells.append(f"{1000 * seconds[name]:.2f}")
                 except Exception as error:
                     cells.append(type(error).__name__)
             report.row(channels // 8, rows, queries, keys, *cells)
+            for name in faster if queries == tokens else ():
+                if seconds.get(name, math.inf) < seconds.get("pytorch", math.inf):
+                    faster[name].append(channels // 8)
+    print("\nA choice is used for self-attention at these head sizes, and torch's own at the others:\n")
+    for name, sizes in faster.items():
+        used = [size for size in heads if attention.is_worth(choices[name], size)]
+        print(f"- {name}: {listed(used)}; here it is faster at {listed(sizes)}", flush=True)
+
+
+def listed(sizes: list[int]) -> str:
+    return ", ".join(map(str, dict.fromkeys(sizes))) or "none"
 
 
 def small_card(report: Report, scale: Scale) -> None:

@@ -1,7 +1,7 @@
 """Attention of the UNets: self-attention that also reads other keys, and cross-attention to a single token."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,7 +10,6 @@ from comfy.ldm.modules.attention import (
     BasicTransformerBlock,
     CrossAttention,
     attention_pytorch,
-    attention_sage,
     optimized_attention,
 )
 from torch import Tensor, nn
@@ -18,7 +17,9 @@ from torch import Tensor, nn
 from .config import Place
 
 READS = "champ_reads"  # key in transformer_options: the sources read by each of the equal parts of the batch
-SAGE_SIZES = (64, 96, 128)  # head sizes for which SageAttention has kernels
+# Head sizes at which a choice of the user is worth it, where it is not at all; the end of the table of attentions that
+# bench/gpu.py makes says what belongs here. SageAttention has kernels for these alone.
+WORTH: dict[str, tuple[int, ...]] = {"attention_sage": (64, 96, 128)}
 HIDDEN = -1e4  # a bias that gives a key no weight, also in float16
 
 Own = tuple[Tensor, Tensor, Tensor]  # queries, keys and values
@@ -115,14 +116,19 @@ def softmax_attention(
     """Computes softmax(q k^T / sqrt(d) + bias) v, with ComfyUI's attention where it is suitable.
 
     ComfyUI's choice for the CPU is three times slower than torch's, and not all of its choices for GPUs take a bias.
-    SageAttention has no kernels for the head sizes of SD1.5 (40, 80, 160), and would pad them or give up.
+    SageAttention has no kernels for the head sizes of SD1.5 (40, 80, 160), and would pad them or give up. An attention
+    that another node has put into `options` is used in any case: ComfyUI's functions ask for it.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
         return _attention_with_gradients(q, k, v, heads, bias)
-    ours = bias is not None or q.device.type == "cpu"
-    ours = ours or (optimized_attention is attention_sage and q.shape[-1] // heads not in SAGE_SIZES)
+    ours = bias is not None or q.device.type == "cpu" or not is_worth(optimized_attention, q.shape[-1] // heads)
     function = attention_pytorch if ours else optimized_attention
     return function(q, k, v, heads, mask=bias, transformer_options=options)
+
+
+def is_worth(choice: Callable, size: int) -> bool:
+    """Tells whether an attention of ComfyUI is no slower than torch's own at a head size, as far as it is known."""
+    return size in WORTH.get(choice.__name__, (size,))
 
 
 def _attention_with_gradients(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:

@@ -164,12 +164,14 @@ def test_sage_attention_where_it_has_kernels(size, taken, monkeypatch):
 
     asked = []
 
-    def called(name):
-        return lambda q, *args, **kwargs: asked.append(name) or q
+    def attention_sage(q, *args, **kwargs):
+        return asked.append("sage") or q
 
-    monkeypatch.setattr(attention, "attention_sage", called("sage"))
-    monkeypatch.setattr(attention, "optimized_attention", attention.attention_sage)
-    monkeypatch.setattr(attention, "attention_pytorch", called("torch"))
+    def attention_pytorch(q, *args, **kwargs):
+        return asked.append("torch") or q
+
+    monkeypatch.setattr(attention, "optimized_attention", attention_sage)
+    monkeypatch.setattr(attention, "attention_pytorch", attention_pytorch)
     x = torch.empty(2, 4, 2 * size, device="meta")
     softmax_attention(x, x, x, 2)
     softmax_attention(x, x, x, 2, bias=torch.empty(1, 1, 4, device="meta"))
