@@ -79,7 +79,8 @@ class ChampEncodeGuidance(io.ComfyNode):
         span = Span(start, end)
         masks = {"semantic_map": mask}
         maps = {
-            name: GuidanceMap(x, values.get(f"{name}_strength", 1.0), span, masks.get(name)) for name, x in images.items()
+            name: GuidanceMap(x, values.get(f"{name}_strength", 1.0), span, masks.get(name))
+            for name, x in images.items()
         }
         if guidance_encoders.names == (POSE,) and "dwpose" in maps:  # Animate Anyone's name for the skeleton maps
             maps[POSE] = maps.pop("dwpose")

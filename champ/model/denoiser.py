@@ -43,6 +43,7 @@ BETAS = {"linear": "sqrt_linear", "scaled_linear": "linear"}
 # the official results; from 30000 on, the rounding of x_t * sigma in float32 dominates.
 LAST_SIGMA = 25000.0
 HELD = "champ_held"  # key of shapes from which memory is estimated: bytes on the device
+LATENTS = 5  # of the whole clip, in float32, that a sampler holds there for each of positive and negative
 _is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # not in torch 2.1
 
 
@@ -323,13 +324,13 @@ class ChampModel(comfy.model_base.BaseModel):
     def extra_conds_shapes(self, **kwargs) -> dict[str, list[int]]:
         """Returns, beside ComfyUI's shapes, the bytes that a run holds on the device in any case."""
         guidance, references = kwargs.get(GUIDANCE), kwargs.get(REFERENCES, ())
-        frames = 0
-        numbers = 0
+        frames = numbers = latents = 0
         if guidance is not None:
+            latents = LATENTS * guidance.empty_latent(device="meta").numel() * torch.float32.itemsize
             frames = min(guidance.frames, self.diffusion_model.max_frames or guidance.frames)
             numbers = sum(layer.features[0].numel() * frames for layer in guidance.layers)
         numbers += sum(reference.numbers(frames) for reference in references)
-        return {**super().extra_conds_shapes(**kwargs), HELD: [numbers * self.compute_dtype().itemsize]}
+        return {**super().extra_conds_shapes(**kwargs), HELD: [numbers * self.compute_dtype().itemsize + latents]}
 
     def memory_required(self, input_shape, cond_shapes={}):  # noqa: B006
         held = sum(math.prod(shape) for shape in cond_shapes.get(HELD, ()))

@@ -184,9 +184,9 @@ class Guidance:
     family: str
     controls: tuple[Control, ...] = ()
 
-    def empty_latent(self) -> Tensor:
+    def empty_latent(self, device: str = "cpu") -> Tensor:
         """Returns zeros (F, 4, height / 8, width / 8): an empty latent for this clip."""
-        return torch.zeros(self.frames, 4, self.height // 8, self.width // 8)
+        return torch.zeros(self.frames, 4, self.height // 8, self.width // 8, device=device)
 
 
 @torch.no_grad()

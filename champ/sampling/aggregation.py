@@ -116,7 +116,7 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
                 window.add_window(sum_, output * weights)
             if self.run is None or not run.keep(controls, model, len(conds) * len(x), x):
                 del run.controls[tuple(window.index_list)]
-        return [sum_ / total for sum_ in sums]
+        return [sum_.div_(total) for sum_ in sums]
 
     def get_resized_cond(self, cond_in, x_in, window, device=None, controls=None):
         """Cuts a conditioning to a window: values with a row per frame, and ControlNet's hints.

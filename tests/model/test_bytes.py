@@ -14,7 +14,7 @@ from champ.model import attention, motion_module
 from champ.model.attention import KeptSource, TokenSource
 from champ.model.checkpoint import find_set
 from champ.model.config import MotionSizes, UNetSizes
-from champ.model.denoiser import ChampModel, ModelConfig
+from champ.model.denoiser import LATENTS, ChampModel, ModelConfig
 from champ.model.families import CHAMP
 from champ.model.guidance import Guidance, GuidanceMap, Layer, encode_guidance
 from champ.model.loading import load_denoiser, load_encoders, load_reference_net
@@ -107,7 +107,7 @@ def test_a_window_of_24_frames_stays_within_the_estimate_and_within_8_gb(model):
 
 
 def test_what_the_estimate_counts_of_a_run(model):
-    """Keys and values of the reference, and a window of guidance, in 16 bits."""
+    """Keys and values of the reference, and a window of guidance, in 16 bits; latents of the whole clip in 32."""
     tokens = tokens_of(model)
     features = torch.empty(1440, 320, HEIGHT // 8, WIDTH // 8, dtype=torch.float16, device=META)
     guidance = Guidance((Layer(features),), 1440, WIDTH, HEIGHT, CHAMP)
@@ -115,7 +115,8 @@ def test_what_the_estimate_counts_of_a_run(model):
         "champ_held"
     ]
     keys = 2 * 2 * sum(x.numel() for x in tokens.values())
-    assert size == keys + 32 * 2 * 320 * 96 * 64 and 60e6 < keys < 80e6
+    latents = LATENTS * 1440 * 4 * 4 * 96 * 64
+    assert size == keys + 32 * 2 * 320 * 96 * 64 + latents and 60e6 < keys < 80e6 and latents < 0.8e9
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)

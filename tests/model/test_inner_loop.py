@@ -13,7 +13,7 @@ from golden import relative
 from test_devices import calibrated
 from two_levels import a_reference, clip_of, two_levels
 
-from champ.model.denoiser import HELD
+from champ.model.denoiser import HELD, LATENTS
 from champ.model.memory import release
 from champ.model.residence import ClipRows, on_device, rows_of, stretches
 from champ.model.span import NoiseLevel, Span
@@ -110,7 +110,8 @@ def test_what_a_run_holds_is_in_the_estimate(champ):
     values = champ.conditioning(4)[0][0][1]
     shapes = model.extra_conds_shapes(**values)
     tokens = sum(x.numel() for x in champ.references[0].tokens.values())
-    assert shapes[HELD] == [4 * (2 * tokens + champ.guidance(4).layers[0].features.numel())]
+    latents = LATENTS * champ.guidance(4).empty_latent().numel()
+    assert shapes[HELD] == [4 * (2 * tokens + champ.guidance(4).layers[0].features.numel() + latents)]
     shape = [8, 4, 8, 12]
     more = model.memory_required(shape, cond_shapes={HELD: [shapes[HELD]] * 2}) - model.memory_required(shape)
     assert more == 2 * shapes[HELD][0]

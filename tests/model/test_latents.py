@@ -41,5 +41,5 @@ def test_a_long_clip_goes_through_the_vae_in_pieces(what, monkeypatch):
     at_once = getattr(vae, what)(given)
     room = comfy.model_management.get_free_memory(vae.device)
     monkeypatch.setattr(vae, f"memory_used_{what}", lambda shape, dtype: room / 2.5)
-    torch.testing.assert_close(getattr(vae, what)(given), at_once, rtol=0, atol=1e-5)
+    torch.testing.assert_close(getattr(vae, what)(given), at_once, rtol=0, atol=1e-4)
     assert pieces == [5, 2, 2, 1]

@@ -12,13 +12,14 @@ import torch
 from golden import evaluate, relative
 
 from champ.model.conditioning import GUIDANCE, conditioning
-from champ.model.denoiser import window_frames
+from champ.model.denoiser import LATENTS, window_frames
 from champ.model.guidance import Guidance, Layer
 from champ.model.span import NoiseLevel
 from champ.sampling.aggregation import Window, current_step, with_windows
 from champ.sampling.sampler import ddim
 from champ.sampling.schedule import official_sigmas
 from champ.sampling.windows import SCHEDULES, WEIGHTS
+from tests.counter import Counter
 
 FRAMES, LENGTH, OVERLAP = 10, 4, 1
 
@@ -59,6 +60,24 @@ def test_windows_are_evaluated_alone_and_averaged(champ, schedule, weights):
 
     for a, b in zip(found, averaged(champ, x, schedule, weights, predict)):
         assert relative(a, b) < 1e-5
+
+
+def test_what_a_sampling_holds_of_the_whole_clip_is_in_the_estimate(champ):
+    model = with_windows(champ.model, LENGTH, OVERLAP)
+    sigmas = official_sigmas(model.get_model_object("model_sampling"), 2)
+
+    def peak(frames: int) -> int:
+        guidance = cut(champ, [i % FRAMES for i in range(frames)])
+        values = conditioning(64, guidance, champ.references, champ.clip_embeds)
+        noise, latent = torch.randn(frames, 4, 8, 12), guidance.empty_latent()
+        with Counter() as counter:
+            comfy.sample.sample_custom(model, noise, 2.0, ddim(), sigmas, *values, latent)
+        return counter.peak
+
+    peak(LENGTH + 1)  # loads the model
+    latents = (peak(31) - peak(FRAMES)) / (21 * 4 * 4 * 8 * 12)
+    print(f"{latents:.2f} latents of the clip are held at the peak")
+    assert LATENTS < latents < 2 * LATENTS
 
 
 def tiny_controlnet(champ) -> comfy.controlnet.ControlNet:
