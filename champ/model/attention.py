@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from .config import Place
 
 READS = "champ_reads"  # key in transformer_options: the sources read by each of the equal parts of the batch
-# Head sizes at which a choice of the user is worth it, where it is not at all; the end of the table of attentions that
-# bench/gpu.py makes says what belongs here. SageAttention has kernels for these alone.
+# Head sizes for which an attention that the user has chosen is used; without an entry, all. What belongs here is said
+# by the last lines of the table of attentions in bench/gpu.py. SageAttention has kernels for these alone.
 WORTH: dict[str, tuple[int, ...]] = {"attention_sage": (64, 96, 128)}
 HIDDEN = -1e4  # a bias that gives a key no weight, also in float16
 
