@@ -327,14 +327,23 @@ def exchanged(prompt: dict, loader: str, links: Iterable[tuple[list, list]]) -> 
     return {id: node for id, node in prompt.items() if needed(id)}
 
 
-def demo(options: argparse.Namespace, _: list[str]) -> int:
-    started = time.monotonic()
-    own = options.video or options.picture
-    workflow = YOUR_VIDEO if own else QUICK_START
-    if own:
+def demo_prompt(options: argparse.Namespace) -> dict:
+    """The quick start, or what the user's own video and picture need."""
+    if options.picture and options.person is not None:
+        raise Failure("a picture and a drawn person were given: choose one, --picture or --person")
+    if options.video or options.picture:
         prompt = own_prompt(options.video, options.picture, HOST / "workspace" / "input")
     else:
-        prompt = json.loads(workflow.read_text(encoding="utf-8"))
+        prompt = json.loads(QUICK_START.read_text(encoding="utf-8"))
+    if options.person is not None:
+        only("ChampExamplePerson", prompt)["inputs"]["person"] = options.person
+    return prompt
+
+
+def demo(options: argparse.Namespace, _: list[str]) -> int:
+    started = time.monotonic()
+    prompt = demo_prompt(options)
+    workflow = YOUR_VIDEO if options.video or options.picture else QUICK_START
     with workspace_server(set_up(options), port=options.port) as server:
         before = files_below(OUTPUT)
         say(f"running {workflow.relative_to(ROOT)}")
@@ -421,6 +430,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     demo_command = command(
         demo, "make a picture dance with the quick-start workflow; the results go to output/", rest=False
     )
+    demo_command.add_argument("--person", type=int, metavar="NUMBER", help="another drawn person")
     demo_command.add_argument("--picture", type=Path, metavar="FILE", help="animate this instead of a drawn person")
     demo_command.add_argument("--video", type=Path, metavar="FILE", help="move as somebody in this video does")
     demo_command.add_argument("--open", action="store_true", help="keep ComfyUI open afterwards and print its address")

@@ -1,4 +1,5 @@
-// The button "Choose by picture..." of Built-in Motion: all motions as moving thumbnails.
+// The button "Choose by picture..." of Built-in Motion, with all motions as moving thumbnails, and of Example Person, with
+// the first people.
 import { app } from "../../scripts/app.js";
 import { element } from "./element.js";
 import { translate } from "./language.js";
@@ -17,21 +18,30 @@ const STYLE = `
 .champ-picker img { display: block; width: 100%; aspect-ratio: 4 / 5; object-fit: cover; }
 `;
 
-function thumbnail(motion) {
-  return new URL(`./motions/${motion.replaceAll(" ", "_")}.webp`, import.meta.url).href;
+const PEOPLE = 30; // of whom there are thumbnails; tools/make_thumbnails.py draws as many
+
+// The widget that is chosen by picture, its values with pictures, and the folder of these.
+const CHOICES = {
+  ChampBuiltInMotion: { name: "motion", values: (widget) => widget.options.values, folder: "motions" },
+  ChampExamplePerson: { name: "person", values: () => [...Array(PEOPLE).keys()], folder: "people" },
+};
+
+function thumbnail(folder, value) {
+  return new URL(`./${folder}/${String(value).replaceAll(" ", "_")}.webp`, import.meta.url).href;
 }
 
 function open(node) {
-  const widget = node.widgets.find(({ name }) => name === "motion");
+  const { name, values, folder } = CHOICES[node.comfyClass];
+  const widget = node.widgets.find((other) => other.name === name);
   const dialog = element("dialog", { className: "champ-picker" });
-  const buttons = widget.options.values.map((motion) => {
+  const buttons = values(widget).map((value) => {
     const onclick = () => {
-      write(node, { motion });
+      write(node, { [name]: value });
       dialog.close();
     };
-    const picture = element("img", { src: thumbnail(motion), alt: "", onerror: () => picture.remove() });
-    const className = motion === widget.value ? "chosen" : "";
-    return element("button", { onclick, className, title: motion }, picture, translate(motion));
+    const picture = element("img", { src: thumbnail(folder, value), alt: "", onerror: () => picture.remove() });
+    const className = value === widget.value ? "chosen" : "";
+    return element("button", { onclick, className, title: String(value) }, picture, translate(String(value)));
   });
   dialog.append(element("style", { textContent: STYLE }), element("div", {}, ...buttons));
   dialog.onkeydown = (event) => {
@@ -48,7 +58,7 @@ function open(node) {
 app.registerExtension({
   name: "Champ.Picker",
   nodeCreated(node) {
-    if (node.comfyClass !== "ChampBuiltInMotion") return;
+    if (!(node.comfyClass in CHOICES)) return;
     const button = node.addWidget("button", "Choose by picture...", null, () => open(node), { serialize: false });
     button.label = translate("Choose by picture...");
     button.serialize = false;

@@ -247,3 +247,10 @@ def test_the_demo_takes_a_video_and_a_picture_of_the_users(given, tmp_path):
 def test_the_demo_says_which_file_is_not_there(tmp_path):
     with pytest.raises(Failure, match="no file .*nobody.png"):
         dev.own_prompt(None, tmp_path / "nobody.png", tmp_path)
+
+
+def test_the_demo_draws_another_person_or_takes_a_picture(tmp_path):
+    prompt = dev.demo_prompt(dev.parse(["demo", "--person", "7"])[0])
+    assert dev.only("ChampExamplePerson", prompt)["inputs"]["person"] == 7
+    with pytest.raises(Failure, match="choose one, --picture or --person"):
+        dev.demo_prompt(dev.parse(["demo", "--person", "7", "--picture", str(tmp_path / "me.png")])[0])

@@ -1,12 +1,12 @@
-"""Built-in motions are chosen by their pictures, in the language of the settings."""
+"""Built-in motions are chosen by their pictures, in the language of the settings, and people by theirs."""
 
 import pytest
 
 from .conftest import READY
 
 NODE = """
-() => {
-  const node = LiteGraph.createNode("ChampBuiltInMotion");
+(kind) => {
+  const node = LiteGraph.createNode(kind);
   app.graph.add(node);
   const button = node.widgets.find((widget) => widget.type === "button");
   button.callback();
@@ -18,9 +18,9 @@ PICTURES = """
   .then((all) => all.length)
 """
 CHOSEN = """
-() => {
-  const node = app.graph.nodes.find((node) => node.comfyClass === "ChampBuiltInMotion");
-  return node.widgets.find(({ name }) => name === "motion").value;
+([kind, wanted]) => {
+  const node = app.graph.nodes.find((node) => node.comfyClass === kind);
+  return node.widgets.find(({ name }) => name === wanted).value;
 }
 """
 
@@ -35,10 +35,18 @@ def chinese(page, server):
 
 
 def test_a_motion_is_chosen_by_its_picture(chinese, screenshots):
-    assert chinese.evaluate(NODE) == "按图片选择..."
+    assert chinese.evaluate(NODE, "ChampBuiltInMotion") == "按图片选择..."
     assert chinese.evaluate(PICTURES) == 16
     chinese.screenshot(path=screenshots / "picker.png")
     chinese.locator("dialog.champ-picker").get_by_role("button", name="深蹲").click()
-    assert chinese.evaluate(CHOSEN) == "squats"
+    assert chinese.evaluate(CHOSEN, ["ChampBuiltInMotion", "motion"]) == "squats"
     assert chinese.locator("dialog.champ-picker").count() == 0
     assert not chinese.complaints
+
+
+def test_a_person_is_chosen_by_picture(page):
+    page.evaluate(NODE, "ChampExamplePerson")
+    assert page.evaluate(PICTURES) == 30
+    page.locator("dialog.champ-picker").get_by_role("button", name="8", exact=True).click()
+    assert page.evaluate(CHOSEN, ["ChampExamplePerson", "person"]) == 8
+    assert not page.complaints

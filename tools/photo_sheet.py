@@ -1,0 +1,53 @@
+"""Shows what Champ-Tiny makes of photos: python -m tools.photo_sheet sheet.png VIDEO PHOTO [PHOTO ...] [--frames 24]
+
+Runs Champ 02a for each photo with the first frames of the video. A row of the sheet is the photo and frames of the
+result, spread over the clip."""
+
+import argparse
+import io
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageSequence
+
+import dev
+from champ.server import Server
+
+SHOWN = 5  # frames of each result
+COMPARISON = "The result, the photo and normal maps"
+
+
+def row(server: Server, video: Path, photo: Path, frames: int, height: int) -> Image.Image:
+    prompt = dev.own_prompt(video, photo, server.base / "input")
+    dev.only("ChampRetimeMotion", prompt)["inputs"]["count"] = frames
+    [id] = (id for id, node in prompt.items() if node["_meta"]["title"] == COMPARISON)
+    results = server.run(prompt, dev.progress_line(prompt))["outputs"]
+    film = ImageSequence.Iterator(Image.open(io.BytesIO(server.view(results[id]["images"][0]))))
+    columns = [np.split(np.asarray(frame.convert("RGB")), 3, axis=1) for frame in film]
+    shown = np.linspace(0, len(columns) - 1, min(SHOWN, len(columns))).round().astype(int)
+    made = Image.fromarray(np.concatenate([columns[0][1], *(columns[i][0] for i in shown)], axis=1))
+    return made.resize((made.width * height // made.height, height), Image.Resampling.LANCZOS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sheet", type=Path)
+    parser.add_argument("video", type=Path)
+    parser.add_argument("photos", type=Path, nargs="+")
+    parser.add_argument("--frames", type=int, default=24, help="of the video that are made, at 12 a second")
+    parser.add_argument("--height", type=int, default=384, help="of a row in pixels")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as base:
+        dev.link_pack(Path(base, "custom_nodes"))
+        with Server(dev.HOST / "ComfyUI", Path(base), *dev.device_options(dev.find_device())) as server:
+            rows = [row(server, options.video, photo, options.frames, options.height) for photo in options.photos]
+    sheet = Image.new("RGB", (max(one.width for one in rows), options.height * len(rows)))
+    for i, one in enumerate(rows):
+        sheet.paste(one, (0, options.height * i))
+    sheet.save(options.sheet)
+    print(f"wrote {options.sheet}")
+
+
+if __name__ == "__main__":
+    main()
