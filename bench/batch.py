@@ -32,6 +32,7 @@ COMFYUI = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".host" / "ComfyUI")
 ROWS, FRAMES, SIZE = 16, 16, 128
 OPTIONS = ("--cpu",)
 CLIP, CLIPS, CARDS = 120, 1000, 20  # frames, clips and workers of --stages
+LONG = {"frames": CLIP, "width": 256, "height": 256, "steps": 10, "cfg": 2.0}  # its inputs
 
 
 def workflow() -> Workflow:
@@ -103,7 +104,8 @@ class ProcessorTime(Stages):
 
 def stages() -> None:
     prompt = json.loads((ROOT / "example_workflows" / "api" / "quick_start.json").read_text())
-    prompt["2"]["inputs"]["frames"] = CLIP
+    for node in prompt.values():
+        node["inputs"] |= {name: value for name, value in LONG.items() if name in node["inputs"]}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "server")
         folder.mkdir()

@@ -23,7 +23,7 @@ class ChampExamplePerson(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "width", default=512, min=64, max=MAX_SIZE, step=8,
-                    tooltip="Width of the picture in pixels. Champ-Tiny works best at 256x256.",
+                    tooltip="Width of the picture in pixels. Champ-Tiny works best at 256x256 to 288x384.",
                 ),
                 io.Int.Input("height", default=512, min=64, max=MAX_SIZE, step=8, tooltip="Height of the picture in "
                 "pixels."),

@@ -19,7 +19,7 @@ from champ.server import Server
 
 from .make_pictures import save_animation, save_thumbnail
 
-PEOPLE = 0, 8
+PEOPLE = 1, 6
 SIZE = 216, 288  # of one person in the film
 SHOWN = 29  # the frame of the thumbnail
 COMPARISON = "Picture, result, normal and skeleton maps"

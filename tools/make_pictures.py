@@ -1,4 +1,4 @@
-"""Makes the pictures of the README and of the example workflows: python -m tools.make_pictures"""
+"""Draws the maps of the README and the thumbnails of the example workflows: python -m tools.make_pictures"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from champ.body.body import Body
 from champ.body.free import free_body_betas, load_free_body
@@ -52,21 +52,7 @@ def save_thumbnail(name: str, picture: torch.Tensor) -> None:
     print(f"wrote {path} ({path.stat().st_size // 1024} kB)")
 
 
-def quick_start() -> None:
-    """From what `python dev.py demo` made last."""
-    made = sorted((ROOT / "output" / "champ").glob("quick_start_comparison_*.webp"))
-    if not made:
-        print("quick_start: run `python dev.py demo` first")
-        return
-    pictures = ImageSequence.Iterator(Image.open(made[-1]))
-    frames = [np.asarray(picture.convert("RGB").resize((1024, 256))) for picture in pictures]
-    save_animation("quick_start.webp", torch.from_numpy(np.stack(frames)), fps=12)
-    pair = Image.fromarray(frames[30][:, :512]).resize((2 * WIDTH, WIDTH))
-    save_thumbnail("quick_start", torch.from_numpy(np.array(pair)))
-
-
 def main() -> None:
-    quick_start()
     dancer = person(0.8, 28, 1.70, 0.45, 0.55)
     dance = make_motion("dance", dancer, 36, fps=36 / PRESETS["dance"].seconds, width=WIDTH, height=HEIGHT)
     dance = frame_person(dance, dancer, WIDTH, HEIGHT, View(azimuth=-20, elevation=5, fill=0.92))
@@ -79,13 +65,11 @@ def main() -> None:
     for start in (0, 90, 180, 270):
         azimuth = angle_path([start, start + 90], len(walk))
         views.append(preview(walker, frame_person(walk, walker, WIDTH, HEIGHT, View(azimuth, 12, fill=0.92))))
-    save_animation("orbit.webp", torch.cat(views, dim=2), fps=16)
 
     shapes = (0.0, 30, 1.95, 0.5, 0.9), (1.0, 25, 1.60, 0.3, 0.4), (0.5, 60, 1.70, 0.9, 0.2), (0.9, 75, 1.75, 0.25, 0.3)
     people = [person(*shape) for shape in shapes]
     waves = [make_motion("wave", body, 24, fps=8, width=WIDTH, height=HEIGHT) for body in people]
     bodies = [preview(body, beside(wave, body, waves[0], people[0])) for wave, body in zip(waves, people)]
-    save_animation("bodies.webp", torch.cat(bodies, dim=2), fps=8)
 
     quick = [picture[8, :, :] for picture in maps.split(WIDTH, dim=2)]
     save_thumbnail("render_maps", torch.cat([quick[0], quick[2]], dim=1))

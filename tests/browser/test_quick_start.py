@@ -61,7 +61,7 @@ def test_another_motion_makes_another_dance(page, screenshots):
     page.evaluate(CHOOSE, {"ChampBuiltInMotion": {"frames": 4}, "ChampSampler": {"steps": 2}})
     page.evaluate(LISTEN)
     alone, dance = (frames(page, address) for address in page.evaluate(RUN, RESULTS))
-    assert alone[0].shape == (512, 512)  # the result, large, beside what it is compared with
+    assert alone[0].shape == (768, 576)  # the result, large, beside what it is compared with
     lines, previews = page.evaluate("() => [window.lines, window.previews]")
     assert any(line.startswith("Sampling") for line in lines) and previews >= 2, (lines, previews)
     assert page.evaluate(LEFT) == 0  # they go when the work is done
