@@ -42,10 +42,11 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=48)
     parser.add_argument("--size", type=int, default=128, help="width and height of a picture")
     parser.add_argument("--close", type=float, default=0.4, help="share of framings closer than the whole body")
+    parser.add_argument("--photographic", type=float, default=0.0, help="share of samples more like photographs")
     parser.add_argument("--split", choices=SPLITS, default="train")
     parser.add_argument("--portraits", action="store_true")
     options = parser.parse_args()
-    people = SyntheticPeople(options.size, options.split, close=options.close)
+    people = SyntheticPeople(options.size, options.split, close=options.close, photographic=options.photographic)
     numbers = range(options.first, options.first + options.count)
     if options.portraits:
         pictures = [portrait(3 * options.size // 4, options.size, number).picture.numpy() for number in numbers]

@@ -39,6 +39,20 @@ class Pattern:
 
 
 @dataclass(frozen=True)
+class Folds:
+    """Waves of light and shade over clothes."""
+
+    waves: Tensor  # (N, 3) radians a metre
+    phases: Tensor  # (N,)
+    strength: float
+
+    def __call__(self, point: Tensor) -> Tensor:
+        """Returns the brightness (P,) of cloth at canonical points (3, P), about 1."""
+        waves = (self.waves @ point + self.phases[:, None]).sin().mean(0)
+        return 1 + self.strength * 2 * waves.clamp(-0.5, 0.5)
+
+
+@dataclass(frozen=True)
 class Look:
     betas: Tensor
     skin: Color
@@ -67,6 +81,7 @@ class Look:
     sole: Color
     boot: float  # y up to which shoes or socks cover the leg
     boot_color: Color
+    folds: Folds | None = None
 
 
 def color(hue: float, saturation: float, value: float) -> Color:

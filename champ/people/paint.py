@@ -41,7 +41,7 @@ def albedo(look: Look, point: Tensor, kind: Tensor) -> Tensor:
 
 
 def _top(look: Look, point: Tensor) -> Tensor:
-    out = _cloth(look.top, point)
+    out = _folded(look, _cloth(look.top, point), point)
     if look.trim is None:
         return out
     across = point[0].abs()
@@ -95,7 +95,11 @@ def _bottoms(look: Look, point: Tensor) -> Tensor:
             base = torch.where(outer, out, base)
         seam = (y < look.leg + 0.02) | ((x.abs() < 0.006) & (y < -0.14))
         base = torch.where(seam, 0.75 * base, base)
-    return base
+    return _folded(look, base, point)
+
+
+def _folded(look: Look, cloth: Tensor, point: Tensor) -> Tensor:
+    return cloth if look.folds is None else cloth * look.folds(point)
 
 
 def _shoe(look: Look, point: Tensor) -> Tensor:

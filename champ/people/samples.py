@@ -19,9 +19,11 @@ from .figure import Figure, dress
 from .looks import Look, draw_look
 from .moves import Move, draw_move
 from .paint import albedo
+from .photographic import draw_folds, draw_hard_light, draw_place
 from .scene import Light, cast_shadow, draw_background, draw_light
 
-FRAMING_STREAM = 5  # random stream, besides a sample's four others; stream 4 is for the rooms of silhouettes.py
+# Random streams, besides a sample's first four; stream 4 is for the rooms of silhouettes.py.
+FRAMING_STREAM, PHOTOGRAPHIC_STREAM = 5, 6
 SPARSE = 7  # one of this many vertices is used to find floor and framing
 UP = torch.tensor([0.0, -1.0, 0.0])
 RUN_PIXELS = 1 << 18  # pixels of the supersampled picture painted together
@@ -67,10 +69,20 @@ WHOLE = Framing()
 
 
 class SyntheticPeople:
-    """Endless samples; each depends only on the seed, the split, its index and the share of close framings."""
+    """Endless samples; each depends only on the seed, the split, its index, and the shares of close framings and of
+    samples that look more like photographs."""
 
-    def __init__(self, size: int = 128, split: str = "train", frames: int = 1, seed: int = 0, close: float = 0.0):
+    def __init__(
+        self,
+        size: int = 128,
+        split: str = "train",
+        frames: int = 1,
+        seed: int = 0,
+        close: float = 0.0,
+        photographic: float = 0.0,
+    ):
         self.size, self.split, self.frames, self.seed, self.close = size, split, frames, seed, close
+        self.photographic = photographic
 
     def _framing(self, draw: Draw) -> Framing:
         """Draws a framing, the same for a sample's pictures and its reference; close framings show mostly the upper
@@ -85,6 +97,8 @@ class SyntheticPeople:
         )
         framing = self._framing(Draw(self.split, self.seed, index, FRAMING_STREAM))
         actor = make_actor(draw_look(look_draw), scene_draw, self.size, self.size)
+        if (draw := Draw(self.split, self.seed, index, PHOTOGRAPHIC_STREAM)).chance(self.photographic):
+            actor = more_photographic(actor, draw)
         move = draw_move(motion_draw)
         motion, up = place_actor(actor, move, motion_draw, self.frames, (self.size, self.size), framing=framing)
         other = move if reference_draw.chance(0.4) else draw_move(reference_draw)
@@ -111,6 +125,17 @@ class SyntheticPeople:
 def make_actor(look: Look, draw: Draw, width: int, height: int) -> Actor:
     body = load_free_body().with_betas(look.betas)
     return Actor(body, look, dress(body, look), draw_light(draw), draw_background(draw, width, height))
+
+
+def more_photographic(actor: Actor, draw: Draw) -> Actor:
+    """Returns the same person with folds in the clothes, in other light and in another place."""
+    height, width = actor.background.shape[:2]
+    return replace(
+        actor,
+        look=replace(actor.look, folds=draw_folds(draw)),
+        light=draw_hard_light(draw, actor.light),
+        background=draw_place(draw, width, height),
+    )
 
 
 def place_actor(

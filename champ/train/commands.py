@@ -56,6 +56,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--first", type=int, default=0, help="the number of the first sample")
     command.add_argument("--count", type=int, required=True, help="how many samples")
     command.add_argument("--close", type=float, default=0.0, help="share of framings closer than the whole body")
+    command.add_argument("--photographic", type=float, default=0.0, help="share with rooms and light like a photo's")
     command.set_defaults(run=run_prepare)
 
     command = commands.add_parser("codec", help="make the tiny model's image codec from prepared samples")
@@ -161,7 +162,9 @@ def add_stage(command: argparse.ArgumentParser, stage: str) -> None:
 
 
 def run_prepare(options: argparse.Namespace) -> None:
-    people = SyntheticPeople(options.size, options.split, options.frames, close=options.close)
+    people = SyntheticPeople(
+        options.size, options.split, options.frames, close=options.close, photographic=options.photographic
+    )
     with listening(printed()):
         prepare(people, options.data, options.first, options.count)
 

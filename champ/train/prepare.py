@@ -60,8 +60,9 @@ def read_pack(file: Path) -> tuple[Pack, dict[str, str]]:
 
 
 def _about(people: SyntheticPeople) -> dict[str, str]:
-    close = {"close": str(people.close)} if people.close else {}
-    return {"size": str(people.size), "seed": str(people.seed)} | close
+    shares = {"close": people.close, "photographic": people.photographic}
+    given = {name: str(share) for name, share in shares.items() if share}
+    return {"size": str(people.size), "seed": str(people.seed)} | given
 
 
 def _rows(file: Path, people: SyntheticPeople) -> int:
@@ -71,7 +72,8 @@ def _rows(file: Path, people: SyntheticPeople) -> int:
     pack, about = read_pack(file)
     if about != _about(people):
         raise ValueError(
-            f"{file} holds samples of another size, seed or share of close framings; give these a folder of their own."
+            f"{file} holds samples of another size, seed, or share of close or photographic ones; give these a "
+            "folder of their own."
         )
     return len(pack["reference"])
 

@@ -39,6 +39,18 @@ def test_a_sample_depends_on_its_numbers_alone(clip):
     assert not same(SyntheticPeople(SIZE, "held_out", frames=3).sample(5), clip)
 
 
+def test_what_looks_like_a_photograph_shows_the_same_person_elsewhere(clip):
+    photo = SyntheticPeople(SIZE, frames=3, photographic=1.0).sample(5)
+    assert all(torch.equal(clip.maps[name], photo.maps[name]) for name in MAPS)
+    assert torch.equal(clip.masks, photo.masks)
+    room = clip.masks == 0
+    apart = (clip.pictures.float() - photo.pictures.float()).abs().mean(-1)
+    assert apart[room].mean() > 10 and apart[~room].mean() > 2
+    room = (photo.masks.amax(0) == 0) & (photo.reference_mask == 0)
+    shadow = 40  # of 255, at most: reference and clip are in the same place
+    assert (photo.pictures[0].int() - photo.reference.int()).abs()[room].max() <= shadow
+
+
 def test_shapes_and_ranges(clip):
     assert clip.pictures.shape == (3, SIZE, SIZE, 3) and clip.pictures.dtype == torch.uint8
     assert clip.reference.shape == (SIZE, SIZE, 3)

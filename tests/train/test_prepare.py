@@ -68,7 +68,7 @@ def test_a_longer_run_adds_to_a_shorter(tmp_path, small_packs):
 
 def test_other_samples_are_not_mixed_in(tmp_path, small_packs):
     prepare(SyntheticPeople(32), tmp_path, 0, 1)
-    with pytest.raises(ValueError, match="another size, seed or share of close framings; give these"):
+    with pytest.raises(ValueError, match="another size, seed, or share of close or photographic"):
         prepare(SyntheticPeople(32, seed=1), tmp_path, 0, 1)
 
 
