@@ -47,8 +47,8 @@ def test_what_looks_like_a_photograph_shows_the_same_person_elsewhere(clip):
     apart = (clip.pictures.float() - photo.pictures.float()).abs().mean(-1)
     assert apart[room].mean() > 10 and apart[~room].mean() > 2
     room = (photo.masks.amax(0) == 0) & (photo.reference_mask == 0)
-    shadow = 40  # of 255, at most: reference and clip are in the same place
-    assert (photo.pictures[0].int() - photo.reference.int()).abs()[room].max() <= shadow
+    same_place = (photo.pictures[0] == photo.reference).all(-1)[room].float().mean()
+    assert same_place > 0.5  # but for shadows
 
 
 def test_shapes_and_ranges(clip):
