@@ -7,16 +7,18 @@ import torch
 from golden import frames_first, relative
 
 from champ.model.families import FAMILIES
+from champ.model.span import Span
 from champ.sampling.aggregation import with_windows
 from champ.sampling.noise import RepeatedNoise
 from champ.sampling.sampler import ddim
 from champ.sampling.schedule import alphas_cumprod, leading_timesteps, official_sigmas
+from champ.sampling.shortcuts import with_cfg_interval, with_deep_cache
 
 
-def sample(model, noise, conditioning, sigmas, sampler=None, latent=None):
+def sample(model, noise, conditioning, sigmas, sampler=None, latent=None, cfg=7.5):
     latent = torch.zeros_like(noise) if latent is None else latent
     found = comfy.sample.sample_custom(
-        model, noise, 7.5, sampler or ddim(), sigmas, *conditioning, latent, disable_pbar=True, seed=0
+        model, noise, cfg, sampler or ddim(), sigmas, *conditioning, latent, disable_pbar=True, seed=0
     )
     return found * 0.18215
 
@@ -89,3 +91,41 @@ def test_samplers_of_comfyui(magic_animate, sampler, scheduler):
     method = comfy.samplers.sampler_object(sampler)
     found = sample(magic_animate.model, noise, magic_animate.conditioning(3, "short"), sigmas, method)
     assert torch.isfinite(found).all() and found.std() > 0.1
+
+
+@pytest.fixture
+def short(magic_animate):
+    """Samples two frames."""
+    noise = RepeatedNoise(1).generate_noise({"samples": torch.zeros(2, 4, 8, 12)})
+    conds = magic_animate.conditioning(2, "short")
+
+    def make(sigmas, model=magic_animate.model, cfg=7.5):
+        return sample(model, noise, conds, sigmas, cfg=cfg)
+
+    return make
+
+
+def test_cfg_in_a_part_of_the_sampling(magic_animate, short):
+    """Outside of it, the steps are those of cfg 1."""
+    sigmas = official_sigmas(magic_animate.model.get_model_object("model_sampling"), 2)
+    without = short(sigmas, cfg=1.0)
+    assert torch.equal(short(sigmas, with_cfg_interval(magic_animate.model, Span(0.0, 0.001))), without)
+    half = short(sigmas, with_cfg_interval(magic_animate.model, Span(0.0, 0.5)))
+    assert relative(half, short(sigmas)) > 1e-3 and relative(half, without) > 1e-3 and half.isfinite().all()
+
+
+def test_cached_features(magic_animate, short):
+    """Exact in a second step of the same noise level, with the ControlNet's residuals of the blocks that are evaluated;
+    not far off in the next one."""
+    sampling, middle = magic_animate.model.get_model_object("model_sampling"), []
+    hook = magic_animate.model.model.diffusion_model.middle_block[0].register_forward_hook(lambda *_: middle.append(1))
+    sigma = float(sampling.sigma(torch.tensor(481.0)))
+    pair = torch.tensor([sigma, sigma * (1 - 1e-6), 0.0])
+    plain = short(pair)
+    for blocks in (1, 5):
+        middle.clear()
+        assert relative(short(pair, with_deep_cache(magic_animate.model, 2, blocks, Span())), plain) < 1e-4
+        assert len(middle) == 1
+    hook.remove()
+    sigmas = official_sigmas(sampling, 25)[12:15]
+    assert 1e-5 < relative(short(sigmas, with_deep_cache(magic_animate.model, 2, 5, Span())), short(sigmas)) < 0.2

@@ -1,16 +1,20 @@
 """Shortcuts: what they leave out, and that they are exact where nothing is left out."""
 
 from collections.abc import Callable
+from dataclasses import fields
 
 import comfy.sample
 import comfy.sampler_helpers
 import comfy.samplers
+import comfy.sd
 import pytest
 import torch
 from golden import relative
-from two_levels import clip_of, two_levels
+from two_levels import a_reference, clip_of, two_levels
 
+from champ.calibrate.attention import CalibratedReference, Calibration, Warp, groups_of
 from champ.model.guidance import Guidance, Layer
+from champ.model.reference import Reference
 from champ.model.span import Span
 from champ.sampling.aggregation import SamplingRun, with_windows
 from champ.sampling.sampler import ddim
@@ -150,6 +154,51 @@ def test_how_often_all_blocks_are_evaluated(small, rows):
         ValueError, match="cache with 4 blocks does not fit this model, whose halves have 4; choose from 1 to 3"
     ):
         with_deep_cache(small, 2, 4, Span())
+
+
+def calibrated(frames: int) -> CalibratedReference:
+    """Three warps, of which the frames read one after the other."""
+    own = {field.name: getattr(a_reference(), field.name) for field in fields(Reference)}
+    tokens = [{place: x.roll(i, -1) for place, x in own["tokens"].items()} for i in (1, 2, 3)]
+    warps = tuple(Warp(each, torch.ones(2, 2)) for each in tokens)
+    warp_of = tuple(i % 3 for i in range(frames))
+    calibration = Calibration(warps, warp_of, groups_of([0] * frames, 1), seed=0)
+    return CalibratedReference(**own, calibration=calibration, width=16, height=16)
+
+
+def random_lora(model):
+    """Changes a self-attention that reads references and one that a shallow evaluation leaves out."""
+    weights, given = model.model.diffusion_model.state_dict(), {}
+    for key in ("input_blocks.1.1.transformer_blocks.0.attn1.to_k", "middle_block.1.transformer_blocks.0.attn1.to_k"):
+        rows, columns = weights[f"{key}.weight"].shape
+        given[f"diffusion_model.{key}.lora_up.weight"] = torch.randn(rows, 2)
+        given[f"diffusion_model.{key}.lora_down.weight"] = torch.randn(2, columns)
+    return comfy.sd.load_lora_for_models(model, None, given, 1.0, 0)[0]
+
+
+def test_with_a_calibrated_reference_a_lora_and_windows_that_move():
+    """Steps in pairs of one noise level: what the first keeps is right for the second, in other windows, to which
+    frames do not matter without motion modules. Nothing stays for another run."""
+    torch.manual_seed(0)
+    still = two_levels(motion=False)
+    sigmas = torch.tensor([3.0, 2.999999, 1.0, 0.9999997, 0.0])
+    conds, plain_conds, x, middle = clip_of(8, references=[calibrated(8)]), clip_of(8), noise(8), []
+    hook = still.model.diffusion_model.middle_block[0].register_forward_hook(lambda *_: middle.append(1))
+
+    def run(model, conds=conds, cached=True):
+        middle.clear()
+        windows = with_windows(model, 3, 1, "open, moving", "flat")
+        return sample(with_deep_cache(windows, 2, 2, Span()) if cached else windows, conds, x, sigmas=sigmas)
+
+    before, given = run(still), random_lora(still)
+    whole = run(given, cached=False)
+    count = len(middle)
+    found = run(given)
+    assert 0 < 2 * len(middle) <= count
+    assert relative(found, whole) < 1e-4
+    assert relative(found, before) > 1e-2 and relative(found, run(given, plain_conds)) > 1e-2
+    assert torch.equal(run(still), before)
+    hook.remove()
 
 
 # --- ComfyUI's own caches -----------------------------------------------------------------------------------------
