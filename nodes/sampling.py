@@ -9,6 +9,7 @@ from ..champ.model.conditioning import conditioning
 from ..champ.model.denoiser import champ_model, check_latent
 from ..champ.model.families import FAMILIES
 from ..champ.model.finite import check_sampled
+from ..champ.model.loras import lacks_attention
 from ..champ.sampling.aggregation import window_count, with_windows
 from ..champ.sampling.noise import NOISES
 from ..champ.sampling.sampler import ddim
@@ -93,6 +94,11 @@ class ChampApply(io.ComfyNode):
         references, embeds = ((), None) if reference is None else (reference.references, reference.clip_embeds)
         if text is not None and not FAMILIES[denoiser.family].text:
             warn(f"Apply Champ: {denoiser.family} reads no text, so what is connected to text does nothing.")
+        if lacks_attention(model):
+            warn(
+                "A LoRA on the model was loaded without its attention layers, because ComfyUI does not know the names "
+                "that they have in its file (unet....lora_A); get the file in kohya's layout (lora_unet_...) instead."
+            )
         tokens = text[0][0] if text else None
         positive, negative = conditioning(denoiser.context_dim, guidance, references, embeds, tokens)
         latent = {"samples": guidance.empty_latent().to(intermediate_device())}

@@ -18,7 +18,7 @@ async (workflow) => {
 
 def test_the_blueprints_are_offered_and_open(page, server, screenshots):
     offered = {about["name"] for about in server.json("/global_subgraphs").values()}
-    assert len(BLUEPRINTS) == 3 and {file.stem for file in BLUEPRINTS} <= offered
+    assert len(BLUEPRINTS) == 4 and {file.stem for file in BLUEPRINTS} <= offered
     for file in BLUEPRINTS:
         red, inputs, widgets = page.evaluate(OPEN, json.loads(file.read_text(encoding="utf-8")))
         assert red == [] and inputs and widgets, file.name

@@ -168,6 +168,14 @@ def test_a_lora_changes_the_video_and_freeu_runs(server, models):
     prompt["20"] = {"class_type": "LoraLoaderModelOnly", "inputs": loader}
     prompt["10"]["inputs"]["model"] = ["20", 0]
     assert not np.array_equal(plain, pictures(server, server.run(prompt)))
+    warning = "[Champ] A LoRA on the model was loaded without its attention layers"
+    assert warning not in server.log.read_text()
+    ff = "unet.down_blocks.0.attentions.0.transformer_blocks.0.ff.net.2"
+    half = {f"{ff}.lora_A.weight": torch.randn(4, 128), f"{ff}.lora_B.weight": torch.randn(32, 4)}
+    save_file(half, models / "loras" / "half.safetensors")
+    prompt["20"]["inputs"]["lora_name"] = "half.safetensors"
+    server.run(prompt)
+    assert warning in server.log.read_text()
     prompt["20"] = {"class_type": "FreeU_V2", "inputs": {"model": ["1", 0], "b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}}
     assert pictures(server, server.run(prompt)).std() > 1
     assert np.array_equal(plain, pictures(server, server.run(small("ksampler"))))
