@@ -6,6 +6,7 @@ against those of the sampling without shortcuts, and what each loses against the
 
 # ruff: noqa: E402 - ComfyUI must be found, and be told to use the CPU, before it is imported.
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -24,6 +25,7 @@ import comfy.cli_args
 comfy.cli_args.args.cpu = True
 
 import comfy.sample
+import comfy.samplers
 from comfy.model_patcher import ModelPatcher
 
 from champ.metrics.images import psnr
@@ -43,6 +45,7 @@ from champ.train.start import load_networks
 
 ASSETS = Path(__file__).parents[1] / "champ" / "assets" / "models"
 CFG = 2.0
+DDIM = "official DDIM"
 
 Change = Callable[[ModelPatcher], ModelPatcher]
 
@@ -61,25 +64,32 @@ def interval(start: float, end: float) -> Change:
     return lambda model: with_cfg_interval(model, Span(start, end))
 
 
-# Name, share of the steps, change of the model.
-SETTINGS: list[tuple[str, float, Change]] = [
-    ("without", 1.0, lambda model: model),
-    ("CFG Interval 0 to 0.6", 1.0, interval(0, 0.6)),
-    ("CFG Interval 0 to 0.4", 1.0, interval(0, 0.4)),
-    ("CFG Interval 0.2 to 0.6", 1.0, interval(0.2, 0.6)),
-    ("Feature Cache every 2, blocks 3", 1.0, cached(2, 3)),
-    ("Feature Cache every 2, blocks 2", 1.0, cached(2, 2)),
-    ("Feature Cache every 2, blocks 1", 1.0, cached(2, 1)),
-    ("Feature Cache every 3, blocks 2", 1.0, cached(3, 2)),
-    ("Feature Cache every 3, blocks 1", 1.0, cached(3, 1)),
-    ("EasyCache 0.1", 1.0, easy_cache(0.1)),
-    ("EasyCache 0.3", 1.0, easy_cache(0.3)),
-    ("half the steps", 0.5, lambda model: model),
-    ("half the steps, CFG Interval 0 to 0.6", 0.5, interval(0, 0.6)),
+def as_it_is(model: ModelPatcher) -> ModelPatcher:
+    return model
+
+
+# Name, share of the steps, change of the model, sampler: ours or one of ComfyUI.
+SETTINGS: list[tuple[str, float, Change, str]] = [
+    ("without", 1.0, as_it_is, DDIM),
+    ("CFG Interval 0 to 0.6", 1.0, interval(0, 0.6), DDIM),
+    ("CFG Interval 0 to 0.4", 1.0, interval(0, 0.4), DDIM),
+    ("CFG Interval 0.2 to 0.6", 1.0, interval(0.2, 0.6), DDIM),
+    ("Feature Cache every 2, blocks 3", 1.0, cached(2, 3), DDIM),
+    ("Feature Cache every 2, blocks 2", 1.0, cached(2, 2), DDIM),
+    ("Feature Cache every 2, blocks 1", 1.0, cached(2, 1), DDIM),
+    ("Feature Cache every 3, blocks 2", 1.0, cached(3, 2), DDIM),
+    ("Feature Cache every 3, blocks 1", 1.0, cached(3, 1), DDIM),
+    ("EasyCache 0.1", 1.0, easy_cache(0.1), DDIM),
+    ("EasyCache 0.3", 1.0, easy_cache(0.3), DDIM),
+    ("half the steps", 0.5, as_it_is, DDIM),
+    ("half the steps, dpmpp_2m", 0.5, as_it_is, "dpmpp_2m"),
+    ("half the steps, uni_pc", 0.5, as_it_is, "uni_pc"),
+    ("half the steps, CFG Interval 0 to 0.6", 0.5, interval(0, 0.6), DDIM),
     (
         "half the steps, CFG Interval 0 to 0.6, Feature Cache every 2, blocks 2",
         0.5,
         lambda model: cached(2, 2)(interval(0, 0.6)(model)),
+        DDIM,
     ),
 ]
 
@@ -98,23 +108,29 @@ class Clip:
         self.latent = guidance.empty_latent()
         self.noise = NOISES["per frame"](0).generate_noise({"samples": self.latent})
 
-    def make(self, share: float, change: Change) -> tuple[float, Tensor]:
+    def make(self, share: float, change: Change, sampler: str) -> tuple[float, Tensor]:
         """Seconds of the processor, and the pictures."""
         model = change(with_windows(self.model, 16, 4, "open", "ramps"))
         sigmas = official_sigmas(model.get_model_object("model_sampling"), round(self.steps * share))
+        method = ddim() if sampler == DDIM else comfy.samplers.sampler_object(sampler)
         start = time.process_time()
         samples = comfy.sample.sample_custom(
-            model, self.noise, CFG, ddim(), sigmas, *self.given, self.latent, disable_pbar=True, seed=0
+            model, self.noise, CFG, method, sigmas, *self.given, self.latent, disable_pbar=True, seed=0
         )
         spent = time.process_time() - start
         return spent, self.codec.decode(LATENT_FORMAT.process_in(samples))
+
+
+def decibels(error: float) -> str:
+    """PSNR of a mean squared error."""
+    return f"{-10 * math.log10(error):.1f} dB" if error else "the same"
 
 
 @torch.no_grad()
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--clips", type=int, default=4)
     options = parser.parse_args()
@@ -131,15 +147,15 @@ def main() -> None:
     print("| setting | times as fast | PSNR to that without | PSNR to the truth | lost |\n|---|---|---|---|---|")
     plain: list[tuple[float, Tensor]] = []
     base = 0.0
-    for name, share, change in SETTINGS:
-        found = [clip.make(share, change) for clip in clips]
+    for name, *setting in SETTINGS:
+        found = [clip.make(*setting) for clip in clips]
         true = statistics.mean(float(psnr(x, clip.truth).mean()) for clip, (_, x) in zip(clips, found))
         if not plain:
             plain, base = found, true
         fast = sum(spent for spent, _ in plain) / sum(spent for spent, _ in found)
-        near = statistics.mean(float(psnr(x, y).mean()) for (_, x), (_, y) in zip(found, plain))
-        shown = "" if found is plain else f"{near:.1f} dB"
-        print(f"| {name} | {fast:.2f} | {shown} | {true:.2f} dB | {base - true:.2f} dB |", flush=True)
+        errors = [float((10 ** (-psnr(x, y) / 10)).mean()) for (_, x), (_, y) in zip(found, plain)]
+        near = "" if found is plain else decibels(statistics.mean(errors))
+        print(f"| {name} | {fast:.2f} | {near} | {true:.2f} dB | {base - true:.2f} dB |", flush=True)
 
 
 if __name__ == "__main__":

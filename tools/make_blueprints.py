@@ -1,10 +1,13 @@
-"""Writes subgraphs/<title>.json, which ComfyUI offers as nodes of several parts: python -m tools.make_blueprints
+"""Writes subgraphs/<title>.json, which ComfyUI offers as nodes of several parts.
+
+    python -m tools.make_blueprints [title ...]
 
 ComfyUI's own frontend makes the subgraphs, as for tools.lay_out_workflows. What stands around a subgraph here only says
 which of its sockets lead outside, and is left out of the file.
 """
 
 import json
+import sys
 
 import dev
 
@@ -66,6 +69,14 @@ BLUEPRINTS = {
         "8": node("VAEDecode", samples=["7", 0], vae=["2", 0]),
         "c": node("PreviewImage", images=["8", 0]),
     },
+    "Champ - Fast sampling": {
+        "a": node("ChampApply", betas="official"),
+        "1": node("ChampCFGInterval", model=["a", 0], start=0.0, end=0.5),
+        "2": node("ChampSampler", model=["1", 0], positive=["a", 1], negative=["a", 2], latent=["a", 3], seed=42,
+                  steps=6, cfg=3.5, denoise=1.0, noise="per frame", length=0, overlap=4, schedule="open",
+                  weights="ramps"),
+        "b": node("VAEDecode", samples=["2", 0]),
+    },
 }  # fmt: skip
 
 # Widgets of the parts that the folded node shows, and other names for its inputs.
@@ -75,6 +86,7 @@ SHOWN = {
     "Champ - Picture and maps to video": [
         ["1", "checkpoint_set"], ["4", "width"], ["4", "height"], ["7", "seed"], ["7", "steps"], ["7", "cfg"],
     ],
+    "Champ - Fast sampling": [["2", "seed"], ["2", "steps"], ["2", "cfg"]],
 }  # fmt: skip
 LABELS = {"clip": "video", "driving": "motion", "image": "picture"}
 
@@ -98,11 +110,11 @@ async ([prompt, title]) => {
 """
 
 
-def main() -> None:
+def make(titles: list[str]) -> None:
     FOLDER.mkdir(exist_ok=True)
     with open_editor() as (page, _):
-        for title, prompt in BLUEPRINTS.items():
-            workflow = json.loads(page.evaluate(FOLD, [prompt, title]))
+        for title in titles:
+            workflow = json.loads(page.evaluate(FOLD, [BLUEPRINTS[title], title]))
             [folded], [subgraph] = workflow["nodes"], workflow["definitions"]["subgraphs"]
             folded["properties"]["proxyWidgets"] = SHOWN[title]
             for socket in (*folded["inputs"], *subgraph["inputs"]):
@@ -115,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    make(sys.argv[1:] or list(BLUEPRINTS))
