@@ -73,7 +73,7 @@ BLUEPRINTS = {
         "a": node("ChampApply", betas="official"),
         "1": node("ChampCFGInterval", model=["a", 0], start=0.0, end=0.5),
         "2": node("ChampSampler", model=["1", 0], positive=["a", 1], negative=["a", 2], latent=["a", 3], seed=42,
-                  steps=6, cfg=3.5, denoise=1.0, noise="per frame", length=0, overlap=4, schedule="open",
+                  steps=5, cfg=3.5, denoise=1.0, noise="per frame", length=0, overlap=4, schedule="open",
                   weights="ramps"),
         "b": node("VAEDecode", samples=["2", 0]),
     },
