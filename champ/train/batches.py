@@ -1,7 +1,7 @@
 """Batches of a training step, drawn from packs of prepared samples whose pictures are encoded once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,10 @@ from ..model.families import ENCODED_MAPS
 from ..output import save_tensors
 from ..progress import advance
 from .latents import ImageCodec
-from .prepare import SURFACES, Pack, packs, read_pack
+from .prepare import BLOCK, SURFACES, Pack, packs, read_pack
+
+ROOM_SHARE = 0.2  # of the crops whose middle may be anywhere; the others' is on the person
+GRID = 2  # latent pixels to which crops are aligned, so that blocks of coarser levels are those of whole pictures
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,42 @@ class Batch:
     clip_embeds: Tensor | None = None  # (B, D) of the reference pictures
     surface: Tensor | None = None  # (B, F, h, w, 4), where on the figure each latent pixel is, as draw_surface has it
     reference_surface: Tensor | None = None  # (B, h, w, 4)
+    corner: Tensor | None = None  # (B, 2), row and column of the pictures' corners in the reference, if they are crops
+
+    def cropped(self, side: int, generator: torch.Generator) -> "Batch":
+        """Cuts a square of `side` latent pixels out of each clip, mostly around a part of the person. The reference
+        stays whole."""
+        assert self.person is not None
+        corner = crop_corners(self.person[:, 0], side, generator)
+
+        def cut(x: Tensor, scale: int = 1) -> Tensor:
+            rows = [
+                one[..., scale * y : scale * (y + side), scale * left : scale * (left + side)]
+                for one, (y, left) in zip(x, corner.tolist())
+            ]
+            return torch.stack(rows)
+
+        return replace(
+            self,
+            latents=cut(self.latents),
+            maps={name: cut(x.movedim(-1, -3), BLOCK).movedim(-3, -1) for name, x in self.maps.items()},
+            person=cut(self.person),
+            surface=None if self.surface is None else cut(self.surface.movedim(-1, -3)).movedim(-3, -1),
+            corner=corner,
+        )
+
+
+def crop_corners(person: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Draws the corners (B, 2) of squares of `side` pixels around random pixels that the person (B, h, w) covers, or
+    sometimes anywhere."""
+    samples, height, width = person.shape
+    shown = person.flatten(1).double()
+    chance = (1 - ROOM_SHARE) * shown / shown.sum(1, keepdim=True).clamp_min(1e-9) + ROOM_SHARE / (height * width)
+    chosen = torch.multinomial(chance, 1, generator=generator)[:, 0]
+    middle = torch.stack([chosen // width, chosen % width], 1)
+    moved = middle - torch.randint(side // 4, side - side // 4, (samples, 2), generator=generator)
+    limit = torch.tensor([height - side, width - side])
+    return moved.clamp_min(0).minimum(limit) // GRID * GRID
 
 
 class Samples(Protocol):
@@ -61,7 +100,8 @@ def _maker(latents: Path) -> str | None:
 class PreparedSamples:
     """Samples of encoded packs; their maps are read from the files on request."""
 
-    def __init__(self, folder: Path, split: str, frames: int):
+    def __init__(self, folder: Path, split: str, frames: int, crop: int = 0):
+        self.crop = crop  # side of the crops in pixels; 0: whole pictures
         self.packs: list[Pack] = []
         self.latents: list[dict[str, Tensor]] = []
         self.where: list[tuple[int, int]] = []  # pack and row of each sample
@@ -75,6 +115,9 @@ class PreparedSamples:
         if not self.where:
             raise ValueError(f"No samples in {folder} are encoded; run `encode` on this folder first.")
         self.names = set.intersection(*(set(pack) for pack in self.packs))
+        step, smallest = GRID * BLOCK, min(min(pack["reference"].shape[1:3]) for pack in self.packs)
+        if crop % step or not 0 <= crop <= smallest:
+            raise ValueError(f"Crops of {crop} pixels were asked for; choose a multiple of {step} up to {smallest}.")
 
     def __len__(self) -> int:
         return len(self.where)
@@ -91,7 +134,8 @@ class PreparedSamples:
         person = avg_pool2d((read("masks") > 0).float(), 8)
         maps = {name: read(name) for name in ENCODED_MAPS}
         surfaces = {name: read(name) for name in SURFACES if name in self.names}
-        return Batch(encoded("pictures"), maps, encoded("reference"), person, **surfaces)
+        batch = Batch(encoded("pictures"), maps, encoded("reference"), person, **surfaces)
+        return batch.cropped(self.crop // BLOCK, generator) if self.crop else batch
 
     def batch(self, read: Batch) -> Batch:
         return read

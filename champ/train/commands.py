@@ -116,6 +116,9 @@ def add_stage(command: argparse.ArgumentParser, stage: str) -> None:
     command.add_argument("--frames", type=int, default=OFFICIAL_FRAMES[stage], help="length of a clip")
     command.add_argument("--size", type=int, default=OFFICIAL_SIZE[stage], help="of the pictures cut from videos")
     command.add_argument("--around-person", action="store_true", help="crop videos around the person's mask")
+    command.add_argument(
+        "--crop", type=int, default=0, help="train on squares of this many pixels, cut from prepared samples; 0: whole"
+    )
     command.add_argument("--clip-vision", type=Path, help="a CLIP vision model for the references of videos")
     command.add_argument("--held-out", type=Path, help="videos for previews")
     command.add_argument("--checkpointing", action="store_true", help="less memory, a third more time")
@@ -280,7 +283,9 @@ START = {"stage1": pictures_start, "stage2": clips_start, "distill": distilled_s
 
 def find_samples(options: argparse.Namespace, codec: ImageCodec) -> Samples:
     if any(options.data.glob("*.safetensors")):
-        return PreparedSamples(options.data, "train", options.frames)
+        return PreparedSamples(options.data, "train", options.frames, options.crop)
+    if options.crop:
+        raise ValueError("--crop is for prepared samples; videos are cropped with --around-person.")
     return videos(options, options.data, codec)
 
 

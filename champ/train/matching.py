@@ -25,13 +25,16 @@ DRAWS = 2  # of each sample are looked at
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Where on the figure the blocks of targets and references are: (B, h, w, 4), as draw_surface has them."""
+    """Where on the figure the blocks of targets and references are: (B, h, w, 4), as draw_surface has them. Targets
+    may be crops."""
 
     target: Tensor
     reference: Tensor
+    corner: Tensor | None = None  # (B, 2), row and column of the targets' corners in the whole picture
 
     def coarser(self, times: int) -> "Surfaces":
-        return Surfaces(*(_pooled(surface, times) for surface in (self.target, self.reference)))
+        corner = None if self.corner is None else self.corner // times
+        return Surfaces(_pooled(self.target, times), _pooled(self.reference, times), corner)
 
 
 def _pooled(surface: Tensor, times: int) -> Tensor:
@@ -48,15 +51,21 @@ def shares(surfaces: Surfaces) -> tuple[Tensor, Tensor]:
     apart = apart.masked_fill(reference[:, None, :, 3] < PERSON, torch.inf)
     shown = (target[..., 3] >= PERSON) & (apart.amin(2) < SAME)
 
-    height, width = surfaces.target.shape[1:3]
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    place = torch.stack([rows, columns], 2).view(1, -1, 2).to(target)
-    moved = torch.cdist(place, place).masked_fill(reference[:, None, :, 3] > ROOM, torch.inf)
+    place = _places(surfaces.target)
+    if surfaces.corner is not None:
+        place = place + surfaces.corner[:, None].to(place)
+    moved = torch.cdist(place, _places(surfaces.reference)).masked_fill(reference[:, None, :, 3] > ROOM, torch.inf)
     room = (target[..., 3] <= ROOM) & (moved.amin(2) < torch.inf)
 
     scores = torch.where(shown[..., None], -apart.square() / (2 * NEAR**2), -moved.square() / 2)
     counts = shown.float() + ROOM_COUNTS * room
     return torch.where(counts[..., None] > 0, scores, 0).softmax(2), counts
+
+
+def _places(surface: Tensor) -> Tensor:
+    """Returns the row and column (1, N, 2) of each block."""
+    rows, columns = torch.meshgrid(*(torch.arange(size) for size in surface.shape[1:3]), indexing="ij")
+    return torch.stack([rows, columns], 2).view(1, -1, 2).to(surface.device, torch.float32)
 
 
 class Matching:

@@ -94,7 +94,8 @@ def surfaces_of(batch: Batch, device: torch.device) -> Surfaces:
             "--matching needs single pictures that say where on the person their pixels are; use it in stage 1, with "
             "people drawn by this version of `prepare`."
         )
-    return Surfaces(batch.surface[:, 0].to(device), batch.reference_surface.to(device))
+    corner = None if batch.corner is None else batch.corner.to(device)
+    return Surfaces(batch.surface[:, 0].to(device), batch.reference_surface.to(device), corner)
 
 
 class Trainer:

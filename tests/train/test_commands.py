@@ -138,3 +138,28 @@ def test_samples_that_are_not_encoded_are_not_trained_on(tmp_path, codec):
     torch.save(Codec().state_dict(), codec)
     run("encode", "--data", tmp_path, "--vae", codec)
     assert latents.stat().st_mtime_ns != written  # the latents of one codec are noise to another
+
+
+def test_crops_are_cut_alike_from_all_that_a_sample_has(tmp_path, codec):
+    from champ.train.batches import PreparedSamples
+
+    run("prepare", "--data", tmp_path, "--count", 2, "--size", 64)
+    run("encode", "--data", tmp_path, "--vae", codec)
+    indices = [0, 1] * 8
+    whole = PreparedSamples(tmp_path, "train", 1).read(indices, torch.Generator())
+    cut = PreparedSamples(tmp_path, "train", 1, crop=32).read(indices, torch.Generator().manual_seed(1))
+    assert cut.person.sum() > whole.person.sum() / 4 * 1.2  # more of the person than crops at random places show
+    assert torch.equal(cut.reference, whole.reference) and len(cut.corner.unique(dim=0)) > 2
+    for i, (y, x) in enumerate(cut.corner.tolist()):
+        part, pixels = (slice(y, y + 4), slice(x, x + 4)), (slice(8 * y, 8 * y + 32), slice(8 * x, 8 * x + 32))
+        assert torch.equal(cut.latents[i], whole.latents[i, ..., part[0], part[1]])
+        assert torch.equal(cut.person[i], whole.person[i, :, part[0], part[1]])
+        assert torch.equal(cut.surface[i], whole.surface[i, :, part[0], part[1]])
+        for name in whole.maps:
+            assert torch.equal(cut.maps[name][i], whole.maps[name][i, :, pixels[0], pixels[1]])
+    with pytest.raises(ValueError, match="multiple of 16 up to 64"):
+        PreparedSamples(tmp_path, "train", 1, crop=40)
+    options = ["--data", tmp_path, "--vae", codec, "--out", tmp_path / "run", "--matching", 0.1, "--crop", 32]
+    small = ["--channels", 32, 64, "--encoder", 4, 4, 8, 32, "--threads", 1]
+    run("stage1", *options, "--steps", 1, "--batch", 1, "--preview-steps", 1, *small)
+    assert (tmp_path / "run" / "model" / "denoising_unet.safetensors").exists()

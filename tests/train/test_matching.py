@@ -54,6 +54,19 @@ def test_half_the_size_keeps_what_is_shown_and_where(surfaces):
     torch.testing.assert_close(mean, again)
 
 
+def test_a_crop_looks_where_the_whole_picture_looks(surfaces):
+    corner = torch.tensor([[4, 6]])
+    cut = Surfaces(surfaces.target[:, 4:12, 6:14], surfaces.reference, corner)
+    for whole, part, rows, columns in (
+        (surfaces, cut, slice(4, 12), slice(6, 14)),
+        (surfaces.coarser(2), cut.coarser(2), slice(2, 6), slice(3, 7)),
+    ):
+        side = whole.target.shape[1]
+        for of_whole, of_part in zip(shares(whole), shares(part)):
+            of_whole = of_whole.unflatten(1, (side, side))[:, rows, columns].flatten(1, 2)
+            torch.testing.assert_close(of_part, of_whole)
+
+
 def test_the_loss_is_least_where_half_of_the_heads_look_right():
     wanted = torch.eye(5)[None]
     right = 20 * torch.eye(5).repeat(1, 4)[None]  # 4 heads of 5 channels
