@@ -20,6 +20,7 @@ READS = "champ_reads"  # key in transformer_options: the sources read by each of
 # Head sizes for which an attention that the user has chosen is used; without an entry, all. What belongs here is said
 # by the last lines of the table of attentions in bench/gpu.py. SageAttention has kernels for these alone.
 WORTH: dict[str, tuple[int, ...]] = {"attention_sage": (64, 96, 128)}
+LONG = 2**19  # queries times keys from which torch's attention is faster on a CPU in training, too
 HIDDEN = -1e4  # a bias that gives a key no weight, also in float16
 
 Own = tuple[Tensor, Tensor, Tensor]  # queries, keys and values
@@ -119,7 +120,7 @@ def softmax_attention(
     SageAttention has no kernels for the head sizes of SD1.5 (40, 80, 160), and would pad them or give up. An attention
     that another node has put into `options` is used in any case: ComfyUI's functions ask for it.
     """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and q.shape[1] * k.shape[1] < LONG:
         return _attention_with_gradients(q, k, v, heads, bias)
     ours = bias is not None or q.device.type == "cpu" or not is_worth(optimized_attention, q.shape[-1] // heads)
     function = attention_pytorch if ours else optimized_attention
@@ -132,7 +133,8 @@ def is_worth(choice: Callable, size: int) -> bool:
 
 
 def _attention_with_gradients(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """Attention with hand-written gradients, for training in bfloat16 on a CPU, where torch's takes twice as long."""
+    """Attention in plain operations, for training in bfloat16 on a CPU: torch's takes up to three times as long there,
+    until there are so many scores that they no longer stay near the processor."""
     with torch.autocast("cpu", enabled=False):
         q, k, v = (x.bfloat16().unflatten(2, (heads, -1)).transpose(1, 2) for x in (q, k, v))
         scores = (q * q.shape[-1] ** -0.5) @ k.mT
