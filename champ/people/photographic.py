@@ -80,7 +80,7 @@ def _bush(draw: Draw, place: Tensor, horizon: float) -> Tensor:
     centre, size = draw.between(0, 1), draw.between(0.08, 0.35)
     middle = horizon - draw.between(0.0, 0.5)
     near = ((u - centre) / size).square() + ((v - middle) / size).square()
-    texture = fractal(draw, *place.shape[:2], 0.85, 6)
+    texture = fractal(draw, len(place), place.shape[1], 0.85, 6)
     leaves = color(draw.between(0.18, 0.4), draw.between(0.3, 0.8), draw.between(0.2, 0.7))
     painted = leaves * (0.35 + 1.1 * texture[..., None])
     return torch.where((near + 1.2 * texture < 1.2)[..., None], painted, place)
