@@ -216,7 +216,7 @@ def attention_table(report: Report, scale: Scale) -> None:
                     faster[name].append(channels // 8)
     print("\nA choice is used for self-attention at these head sizes, and torch's own at the others:\n")
     for name, sizes in faster.items():
-        used = [size for size in heads if attention.is_worth(choices[name], size)]
+        used = [size for size in heads if size in attention.WORTH.get(choices[name].__name__, heads)]
         print(f"- {name}: {listed(used)}; here it is faster at {listed(sizes)}", flush=True)
 
 

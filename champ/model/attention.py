@@ -1,7 +1,7 @@
 """Attention of the UNets: self-attention that also reads other keys, and cross-attention to a single token."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ READS = "champ_reads"  # key in transformer_options: the sources read by each of
 # Head sizes for which an attention that the user has chosen is used; without an entry, all. What belongs here is said
 # by the last lines of the table of attentions in bench/gpu.py. SageAttention has kernels for these alone.
 WORTH: dict[str, tuple[int, ...]] = {"attention_sage": (64, 96, 128)}
+USED_AT = WORTH.get(optimized_attention.__name__)  # that of this installation; None: at all sizes
 LONG = 2**19  # queries times keys from which torch's attention is faster on a CPU in training, too
 HIDDEN = -1e4  # a bias that gives a key no weight, also in float16
 
@@ -122,14 +123,10 @@ def softmax_attention(
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and q.shape[1] * k.shape[1] < LONG:
         return _attention_with_gradients(q, k, v, heads, bias)
-    ours = bias is not None or q.device.type == "cpu" or not is_worth(optimized_attention, q.shape[-1] // heads)
+    ours = bias is not None or q.device.type == "cpu"
+    ours = ours or (USED_AT is not None and q.shape[-1] // heads not in USED_AT)
     function = attention_pytorch if ours else optimized_attention
     return function(q, k, v, heads, mask=bias, transformer_options=options)
-
-
-def is_worth(choice: Callable, size: int) -> bool:
-    """Tells whether an attention of ComfyUI is no slower than torch's own at a head size, as far as it is known."""
-    return size in WORTH.get(choice.__name__, (size,))
 
 
 def _attention_with_gradients(q: Tensor, k: Tensor, v: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:

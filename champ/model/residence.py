@@ -82,8 +82,7 @@ def on_device(parts: Sequence[Tensor], device: torch.device, dtype: torch.dtype)
 class ClipRows:
     """A row for every frame of a clip, in main memory, of which a run reads those of a window at a time.
 
-    All rows go to the device once if they fit there, otherwise those of each window when it is evaluated. On the CPU,
-    where they already are, none of them is kept in another type.
+    All rows go to the device once if they fit there, otherwise those of each window when it is evaluated.
     """
 
     def __init__(self, values: Tensor):
@@ -96,7 +95,7 @@ class ClipRows:
         if there is None or there.device != device or there.dtype != dtype:
             size = self.values.numel() * dtype.itemsize
             same = self.values.device == device and self.values.dtype == dtype
-            if self.too_large or not (same or (device.type != "cpu" and fits(size))):
+            if self.too_large or not (same or fits(size)):
                 self.too_large = True
                 given = [self.values] if frames is None else [self.values[part] for part in stretches(frames)]
                 return on_device(given, device, dtype)

@@ -171,6 +171,7 @@ def test_sage_attention_where_it_has_kernels(size, taken, monkeypatch):
         return asked.append("torch") or q
 
     monkeypatch.setattr(attention, "optimized_attention", attention_sage)
+    monkeypatch.setattr(attention, "USED_AT", attention.WORTH["attention_sage"])
     monkeypatch.setattr(attention, "attention_pytorch", attention_pytorch)
     x = torch.empty(2, 4, 2 * size, device="meta")
     softmax_attention(x, x, x, 2)
