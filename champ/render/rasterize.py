@@ -82,7 +82,7 @@ class _Triangles(NamedTuple):
     face: Tensor  # (N,) int64, frame * T + row of `faces`
     frame: Tensor | None  # (N,) int64, or None if there is one
     order: Tensor  # (N,) int32, column of ORDERS
-    q: tuple[Tensor, Tensor, Tensor]  # (N,) 1 / Z from top to bottom
+    q: tuple[Tensor, ...]  # three (N,), 1 / Z from top to bottom
     clipped: Tensor | None  # (N, 3, 3) barycentric coordinates of the corners in `face`, if any are not its own
     first_row: Tensor  # (N,) int32
     last_upper_row: Tensor  # (N,) int32, of the upper half
@@ -149,7 +149,7 @@ def _project(vertices: Tensor, faces: Tensor, focal: float, width: int, height: 
         corners = corners.index_select(1, kept - frame * len(faces)) + frame * count
 
     order = _order_by_height(*(v.index_select(0, corner) for corner in corners))
-    corners = torch.cat(_reordered(corners, ORDERS, order))
+    corners = torch.cat(_reordered(corners.unbind(), ORDERS, order))
     us, vs, qs, rows = (values.index_select(0, corners).view(3, -1) for values in (u, v, q, row))
     return _Triangles(
         box=_box(u, row, width, height),
@@ -168,9 +168,9 @@ def _project(vertices: Tensor, faces: Tensor, focal: float, width: int, height: 
 
 def _ahead(points: Tensor, frames: int) -> bool:
     """Returns whether all points (3, F * V) are beyond the near plane; complains about those that are no places."""
-    low, high = points.aminmax() if points.numel() else (points.sum(), points.sum())
-    nearest = points[2].amin() if points.numel() else low + FAR
-    low, high, nearest = torch.stack([low, high, nearest]).tolist()
+    if not points.numel():
+        return True
+    low, high, nearest = torch.stack([*points.aminmax(), points[2].amin()]).tolist()
     if not (-FAR < low and high < FAR):  # nor if they are NaN
         bad = (~(points.abs() < FAR)).view(3, frames, -1).any(2).any(0).nonzero()[:, 0].tolist()
         raise ValueError(
@@ -238,7 +238,7 @@ def _reordered(rows: Sequence[Tensor], table: tuple, order: Tensor) -> list[Tens
     """Takes from each column of three rows (N,) the three that its order (N,) has in a table."""
     count = len(order)
     column = torch.arange(count, dtype=torch.int32, device=order.device)
-    flat = torch.cat(tuple(rows))
+    flat = torch.cat(list(rows))
     firsts = _constant(table, order.device).int() * count
     return [flat.index_select(0, first.index_select(0, order).add_(column)) for first in firsts]
 
