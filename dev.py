@@ -18,7 +18,8 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from champ.server import WINDOWS, Failure, Server, link_folder
@@ -240,6 +241,16 @@ def workspace_server(comfyui: Path, *options: str, port: int = 0) -> Server:
     return Server(comfyui, workspace, *options, port=port, python=VENV_PYTHON, environment=environment)
 
 
+@contextmanager
+def temporary_server(comfyui: Path, *options: str) -> Iterator[Server]:
+    """A server of this Python with this checkout linked in, on the best device unless options say another; its folders
+    are gone afterwards."""
+    with tempfile.TemporaryDirectory() as base:
+        link_pack(Path(base, "custom_nodes"))
+        with Server(comfyui, Path(base), *(options or device_options(find_device(sys.executable)))) as server:
+            yield server
+
+
 def progress_line(prompt: dict) -> Callable[[dict], None]:
     """Shows which node works and how far it is: one changing line on a terminal, one line a node elsewhere."""
     shown = ""
@@ -302,6 +313,12 @@ def only(kind: str, prompt: dict) -> dict:
     """The node of a class of which there is one."""
     (node,) = (node for node in prompt.values() if node["class_type"] == kind)
     return node
+
+
+def titled(title: str, prompt: dict) -> str:
+    """The id of the node of a title."""
+    (id,) = (id for id, node in prompt.items() if node["_meta"]["title"] == title)
+    return id
 
 
 def copied(file: Path, inputs: Path) -> str:

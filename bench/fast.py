@@ -6,7 +6,6 @@ alone, on one thread."""
 
 import argparse
 import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,27 +13,18 @@ from typing import Any
 
 import torch
 from _random_models import CASES, Tokens, random_guidance, random_model, random_net, random_reference, use
-from shortcuts import ASSETS, DDIM, Change, as_it_is, cached, decibels, interval
+from shortcuts import as_it_is, cached, decibels, interval
 from torch import Tensor
 
-import comfy.sample  # found by _random_models # isort: skip
-import comfy.samplers  # isort: skip
-from comfy.model_patcher import ModelPatcher  # isort: skip
+from _clips import DDIM, Change, Clip, people  # isort: skip # _random_models finds ComfyUI
 
 from champ.metrics.images import psnr
 from champ.model.compat import managed
-from champ.model.conditioning import conditioning
-from champ.model.guidance import Guidance, GuidanceMap, encode_guidance
-from champ.model.reference import Reference, encode_reference
+from champ.model.reference import Reference
 from champ.output import save_picture
-from champ.people.samples import Sample
 from champ.sampling.aggregation import with_windows
-from champ.sampling.noise import NOISES
-from champ.sampling.sampler import ddim
-from champ.sampling.schedule import official_sigmas
-from champ.train.evaluate import held_out, sheet
-from champ.train.latents import LATENT_FORMAT, ImageCodec
-from champ.train.start import load_networks
+from champ.train.evaluate import sheet
+from champ.train.latents import LATENT_FORMAT
 
 
 @dataclass(frozen=True)
@@ -67,60 +57,32 @@ class OfficialReference(Reference):
         return Tokens(self)
 
 
-@dataclass
-class Work:
-    """A clip to be sampled."""
-
-    model: ModelPatcher
-    guidance: Guidance
-    reference: Reference
-
-    def __post_init__(self) -> None:
-        # Positive and negative share a batch, however little memory is left, as in the official code.
-        self.model.model.memory_required = lambda *args, **kwargs: 0
-
-    def sample(self, setting: Setting) -> tuple[float, Tensor]:
-        """Seconds of the processor, and the latents."""
-        reference = self.reference
-        if setting.official:
-            reference = OfficialReference(reference.tokens, reference.family)
-        given = conditioning(self.model.model.context_dim, self.guidance, [reference])
-        model, latent = setting.change(with_windows(self.model)), self.guidance.empty_latent()
-        noise = NOISES["per frame"](0).generate_noise({"samples": latent})
-        sigmas = official_sigmas(model.get_model_object("model_sampling"), setting.steps)
-        method = ddim() if setting.sampler == DDIM else comfy.samplers.sampler_object(setting.sampler)
-        use(self.model.model, setting.official)
-        start = time.process_time()
-        found = comfy.sample.sample_custom(
-            model, noise, setting.cfg, method, sigmas, *given, latent, disable_pbar=True, seed=0
-        )
-        spent = time.process_time() - start
-        use(self.model.model, False)
-        return spent, found
+def together(clip: Clip) -> Clip:
+    """Lets positive and negative share a batch, however little memory is left, as in the official code."""
+    clip.model.model.memory_required = lambda *args, **kwargs: 0
+    return clip
 
 
-def people(size: int, frames: int, clips: int) -> tuple[list[Sample], list[Work], ImageCodec]:
-    """Clips for Champ-Tiny."""
-    networks = load_networks(ASSETS / "champ" / "champ_tiny", "set")
-    codec = ImageCodec(ASSETS / "vae" / "champ_tiny_vae.safetensors")
-    samples, works = held_out(size, frames, clips), []
-    for sample in samples:
-        maps = {name: GuidanceMap(x.float() / 255) for name, x in sample.maps.items()}
-        guidance = encode_guidance(networks.encoders, maps, size, size)
-        (reference,) = encode_reference(networks.net, LATENT_FORMAT.process_out(codec.encode(sample.reference[None])))
-        works.append(Work(networks.denoiser, guidance, reference))
-    return samples, works, codec
+def sample(clip: Clip, setting: Setting) -> tuple[float, Tensor]:
+    """Seconds of the processor, and the latents."""
+    reference = OfficialReference(clip.reference.tokens, clip.reference.family) if setting.official else None
+    use(clip.model.model, setting.official)
+    found = clip.sample(
+        lambda model: setting.change(with_windows(model)), setting.steps, setting.cfg, setting.sampler, reference
+    )
+    use(clip.model.model, False)
+    return found
 
 
 def quality(options: argparse.Namespace) -> None:
-    samples, works, codec = people(options.size, options.frames, options.clips)
-    works[0].sample(Setting(1))
+    samples, clips, codec = people(options.size, options.frames, options.clips)
+    sample(together(clips[0]), Setting(1))  # all clips have the same model
     spent: dict[str, float] = dict.fromkeys(SETTINGS, 0.0)
     made: list[dict[str, Tensor]] = []
-    for i, work in enumerate(works):
+    for i, clip in enumerate(clips):
         made.append({})
         for name, setting in SETTINGS.items():
-            seconds, latents = work.sample(setting)
+            seconds, latents = sample(clip, setting)
             spent[name] += seconds
             made[i][name] = codec.decode(LATENT_FORMAT.process_in(latents))
         if options.sheets:
@@ -148,10 +110,10 @@ def proportions(passes: int) -> None:
     name, channels, size, frames = CASES[-1]
     model = managed(random_model(channels), torch.device("cpu"), torch.device("cpu"))
     reference = random_reference(random_net(channels), size, size)
-    work = Work(model, random_guidance(channels, frames, size, size), reference)
+    clip = together(Clip(model, random_guidance(channels, frames, size, size), reference))
     kinds = Setting(1, official=True), Setting(1), Setting(1, cfg=1.0)
-    work.sample(kinds[1])
-    times = [[work.sample(kind)[0] for kind in kinds] for _ in range(passes)]
+    sample(clip, kinds[1])
+    times = [[sample(clip, kind)[0] for kind in kinds] for _ in range(passes)]
     official, ours, without = map(statistics.median, zip(*times))
     ratio = statistics.median(20 * a / (3 * b + 2 * c) for a, b, c in times)
     print(

@@ -11,7 +11,6 @@ import argparse
 import copy
 import json
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,16 +103,14 @@ def main() -> None:
     parser.add_argument("--comfyui", type=Path, default=dev.HOST / "ComfyUI")
     options = parser.parse_args()
     size = options.width, options.height
-    with tempfile.TemporaryDirectory() as base:
-        dev.link_pack(Path(base, "custom_nodes"))
-        with Server(options.comfyui, Path(base), *dev.device_options(dev.find_device(sys.executable))) as server:
-            server.run(workflow(options, SHORT), timeout=3600)
-            server.request("/free", {"free_memory": True})
-            threading.Event().wait(2)
-            rest, _ = resident(server.process.pid)
-            prompt = workflow(options, options.frames)
-            watch = Watch(server, prompt)
-            watch.run(copy.deepcopy(prompt))
+    with dev.temporary_server(options.comfyui) as server:
+        server.run(workflow(options, SHORT), timeout=3600)
+        server.request("/free", {"free_memory": True})
+        threading.Event().wait(2)
+        rest, _ = resident(server.process.pid)
+        prompt = workflow(options, options.frames)
+        watch = Watch(server, prompt)
+        watch.run(copy.deepcopy(prompt))
     kinds = dict.fromkeys(node["class_type"] for node in prompt.values())
     counted = {kind: held for kind in kinds if (held := put_out(kind, options.frames, *size))}
     print(f"{options.frames} frames of {size[0]}x{size[1]}, {options.steps} steps; all in GB")

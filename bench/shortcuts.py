@@ -10,9 +10,6 @@ import math
 import os
 import statistics
 import sys
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,30 +21,16 @@ import comfy.cli_args
 
 comfy.cli_args.args.cpu = True
 
-import comfy.sample
-import comfy.samplers
+from _clips import DDIM, Change, Clip, people
 from comfy.model_patcher import ModelPatcher
 
 from champ.metrics.images import psnr
-from champ.model.conditioning import conditioning
-from champ.model.guidance import GuidanceMap, encode_guidance
-from champ.model.reference import encode_reference
 from champ.model.span import Span
-from champ.people.samples import Sample
 from champ.sampling.aggregation import with_windows
-from champ.sampling.noise import NOISES
-from champ.sampling.sampler import ddim
-from champ.sampling.schedule import official_sigmas
 from champ.sampling.shortcuts import with_cfg_interval, with_deep_cache
-from champ.train.evaluate import held_out
-from champ.train.latents import LATENT_FORMAT, ImageCodec
-from champ.train.start import load_networks
+from champ.train.latents import LATENT_FORMAT
 
-ASSETS = Path(__file__).parents[1] / "champ" / "assets" / "models"
 CFG = 2.0
-DDIM = "official DDIM"
-
-Change = Callable[[ModelPatcher], ModelPatcher]
 
 
 def easy_cache(threshold: float) -> Change:
@@ -94,33 +77,6 @@ SETTINGS: list[tuple[str, float, Change, str]] = [
 ]
 
 
-class Clip:
-    """A clip of a held-out person that Champ-Tiny makes again and again."""
-
-    def __init__(self, networks, codec: ImageCodec, sample: Sample, steps: int):
-        self.model, self.codec, self.steps, self.truth = networks.denoiser, codec, steps, sample.pictures
-        height, width = sample.pictures.shape[1:3]
-        maps = {name: GuidanceMap(x.float() / 255) for name, x in sample.maps.items()}
-        guidance = encode_guidance(networks.encoders, maps, width, height)
-        reference = LATENT_FORMAT.process_out(codec.encode(sample.reference[None]))
-        references = encode_reference(networks.net, reference)
-        self.given = conditioning(networks.net.context_dim, guidance, references)
-        self.latent = guidance.empty_latent()
-        self.noise = NOISES["per frame"](0).generate_noise({"samples": self.latent})
-
-    def make(self, share: float, change: Change, sampler: str) -> tuple[float, Tensor]:
-        """Seconds of the processor, and the pictures."""
-        model = change(with_windows(self.model, 16, 4, "open", "ramps"))
-        sigmas = official_sigmas(model.get_model_object("model_sampling"), round(self.steps * share))
-        method = ddim() if sampler == DDIM else comfy.samplers.sampler_object(sampler)
-        start = time.process_time()
-        samples = comfy.sample.sample_custom(
-            model, self.noise, CFG, method, sigmas, *self.given, self.latent, disable_pbar=True, seed=0
-        )
-        spent = time.process_time() - start
-        return spent, self.codec.decode(LATENT_FORMAT.process_in(samples))
-
-
 def decibels(error: float) -> str:
     """PSNR of a mean squared error."""
     return f"{-10 * math.log10(error):.1f} dB" if error else "the same"
@@ -135,11 +91,17 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=4)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    networks = load_networks(ASSETS / "champ" / "champ_tiny", "set")
-    codec = ImageCodec(ASSETS / "vae" / "champ_tiny_vae.safetensors")
-    clips = [
-        Clip(networks, codec, sample, options.steps) for sample in held_out(options.size, options.frames, options.clips)
-    ]
+    samples, clips, codec = people(options.size, options.frames, options.clips)
+
+    def make(clip: Clip, share: float, change: Change, sampler: str) -> tuple[float, Tensor]:
+        """Seconds of the processor, and the pictures."""
+
+        def changed(model: ModelPatcher) -> ModelPatcher:
+            return change(with_windows(model, 16, 4, "open", "ramps"))
+
+        spent, latents = clip.sample(changed, round(options.steps * share), CFG, sampler)
+        return spent, codec.decode(LATENT_FORMAT.process_in(latents))
+
     print(
         f"Champ-Tiny, {options.clips} held-out people, {options.frames} frames of {options.size}x{options.size} in "
         f"windows of 16, {options.steps} steps, cfg {CFG:g}; one thread, torch {torch.__version__}"
@@ -148,8 +110,8 @@ def main() -> None:
     plain: list[tuple[float, Tensor]] = []
     base = 0.0
     for name, *setting in SETTINGS:
-        found = [clip.make(*setting) for clip in clips]
-        true = statistics.mean(float(psnr(x, clip.truth).mean()) for clip, (_, x) in zip(clips, found))
+        found = [make(clip, *setting) for clip in clips]
+        true = statistics.mean(float(psnr(x, sample.pictures).mean()) for sample, (_, x) in zip(samples, found))
         if not plain:
             plain, base = found, true
         fast = sum(spent for spent, _ in plain) / sum(spent for spent, _ in found)

@@ -4,7 +4,6 @@ It runs in the environment that `python dev.py test` makes. COMFYUI_PATH may nam
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,15 +22,12 @@ TIMEOUT = 300_000  # milliseconds
 @contextmanager
 def open_editor(viewport: ViewportSize | None = None) -> Iterator[tuple[Page, Server]]:
     comfyui = Path(os.environ.get("COMFYUI_PATH") or dev.HOST / "ComfyUI")
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        base = Path(folder)
-        dev.link_pack(base / "custom_nodes")
-        with Server(comfyui, base, "--cpu") as server:
-            server.request("/settings", SETTINGS)
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            page = browser.new_page(viewport=viewport)
-            page.set_default_timeout(TIMEOUT)
-            page.goto(server.address)
-            page.wait_for_function(READY)
-            yield page, server
-            browser.close()
+    with sync_playwright() as playwright, dev.temporary_server(comfyui, "--cpu") as server:
+        server.request("/settings", SETTINGS)
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport=viewport)
+        page.set_default_timeout(TIMEOUT)
+        page.goto(server.address)
+        page.wait_for_function(READY)
+        yield page, server
+        browser.close()

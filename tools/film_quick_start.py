@@ -6,7 +6,6 @@ thumbnail of the template; prints how long each took, and the most memory that t
 import io
 import json
 import re
-import tempfile
 import time
 from pathlib import Path
 
@@ -29,13 +28,13 @@ def pictures(server: Server, person: int) -> tuple[np.ndarray, float]:
     """The four columns of the comparison (4, F, H, W, 3) for a person, and frames per second."""
     prompt = json.loads(dev.QUICK_START.read_text(encoding="utf-8"))
     dev.only("ChampExamplePerson", prompt)["inputs"]["person"] = person
-    [(id, node)] = ((id, node) for id, node in prompt.items() if node["_meta"]["title"] == COMPARISON)
+    comparison = dev.titled(COMPARISON, prompt)
     started = time.monotonic()
     results = server.run(prompt, dev.progress_line(prompt))["outputs"]
     print(f"person {person}: {time.monotonic() - started:.0f} s{most_memory(server)}", flush=True)
-    film = Image.open(io.BytesIO(server.view(results[id]["images"][0])))
+    film = Image.open(io.BytesIO(server.view(results[comparison]["images"][0])))
     frames = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)])
-    return np.stack(np.split(frames, 4, axis=2)), node["inputs"]["fps"]
+    return np.stack(np.split(frames, 4, axis=2)), prompt[comparison]["inputs"]["fps"]
 
 
 def most_memory(server: Server) -> str:
@@ -52,10 +51,8 @@ def row(frames: list[np.ndarray], size: tuple[int, int]) -> torch.Tensor:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as base:
-        dev.link_pack(Path(base, "custom_nodes"))
-        with Server(dev.HOST / "ComfyUI", Path(base), *dev.device_options(dev.find_device())) as server:
-            (first, fps), (second, _) = (pictures(server, person) for person in PEOPLE)
+    with dev.temporary_server(dev.HOST / "ComfyUI") as server:
+        (first, fps), (second, _) = (pictures(server, person) for person in PEOPLE)
     picture, dance, normal, _ = first
     film = [row(list(frames), SIZE) for frames in zip(picture, dance, normal, second[1], second[0])]
     save_animation("quick_start.webp", torch.stack(film), fps)

@@ -5,7 +5,6 @@ result, spread over the clip."""
 
 import argparse
 import io
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +17,13 @@ SHOWN = 5  # frames of each result
 COMPARISON = "The result, the photo and normal maps"
 
 
-def row(server: Server, video: Path, photo: Path, frames: int, height: int) -> Image.Image:
+def row(server: Server, video: Path, photo: Path, count: int, height: int) -> Image.Image:
     prompt = dev.own_prompt(video, photo, server.base / "input")
-    dev.only("ChampRetimeMotion", prompt)["inputs"]["count"] = frames
-    [id] = (id for id, node in prompt.items() if node["_meta"]["title"] == COMPARISON)
+    dev.only("ChampRetimeMotion", prompt)["inputs"]["count"] = count
     results = server.run(prompt, dev.progress_line(prompt))["outputs"]
-    film = ImageSequence.Iterator(Image.open(io.BytesIO(server.view(results[id]["images"][0]))))
-    columns = [np.split(np.asarray(frame.convert("RGB")), 3, axis=1) for frame in film]
+    (film,) = results[dev.titled(COMPARISON, prompt)]["images"]
+    frames = ImageSequence.Iterator(Image.open(io.BytesIO(server.view(film))))
+    columns = [np.split(np.asarray(frame.convert("RGB")), 3, axis=1) for frame in frames]
     shown = np.linspace(0, len(columns) - 1, min(SHOWN, len(columns))).round().astype(int)
     made = Image.fromarray(np.concatenate([columns[0][1], *(columns[i][0] for i in shown)], axis=1))
     return made.resize((made.width * height // made.height, height), Image.Resampling.LANCZOS)
@@ -38,10 +37,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=24, help="of the video that are made, at 12 a second")
     parser.add_argument("--height", type=int, default=384, help="of a row in pixels")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as base:
-        dev.link_pack(Path(base, "custom_nodes"))
-        with Server(dev.HOST / "ComfyUI", Path(base), *dev.device_options(dev.find_device())) as server:
-            rows = [row(server, options.video, photo, options.frames, options.height) for photo in options.photos]
+    with dev.temporary_server(dev.HOST / "ComfyUI") as server:
+        rows = [row(server, options.video, photo, options.frames, options.height) for photo in options.photos]
     sheet = Image.new("RGB", (max(one.width for one in rows), options.height * len(rows)))
     for i, one in enumerate(rows):
         sheet.paste(one, (0, options.height * i))

@@ -10,7 +10,6 @@ import copy
 import json
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -58,20 +57,18 @@ def main() -> int:
     options = parser.parse_args()
     quick_start = json.loads(dev.QUICK_START.read_text(encoding="utf-8"))
     held: list[int] = []
-    with tempfile.TemporaryDirectory() as base:
-        dev.link_pack(Path(base, "custom_nodes"))
-        with Server(options.comfyui, Path(base), *dev.device_options(dev.find_device(sys.executable))) as server:
-            print("| run | seconds | memory (MB) |\n|---|---|---|")
-            for i in range(options.runs):
-                seconds, memory = run(server, small(quick_start, seed=i))
-                held.append(memory)
-                print(f"| {i + 1} | {seconds:.1f} | {memory / 1e6:.0f} |", flush=True)
-            if options.frames:
-                seconds, memory = run(server, small(quick_start, frames=options.frames))
-                print(f"| {options.frames} frames | {seconds:.1f} | {memory / 1e6:.0f} |")
-                allowed = held[-1] + SLACK + CLIPS * PICTURE * options.frames * SMALL["width"] * SMALL["height"]
-                if memory > allowed:
-                    raise Failure(f"a clip of {options.frames} frames leaves {memory / 1e6:.0f} MB")
+    with dev.temporary_server(options.comfyui) as server:
+        print("| run | seconds | memory (MB) |\n|---|---|---|")
+        for i in range(options.runs):
+            seconds, memory = run(server, small(quick_start, seed=i))
+            held.append(memory)
+            print(f"| {i + 1} | {seconds:.1f} | {memory / 1e6:.0f} |", flush=True)
+        if options.frames:
+            seconds, memory = run(server, small(quick_start, frames=options.frames))
+            print(f"| {options.frames} frames | {seconds:.1f} | {memory / 1e6:.0f} |")
+            allowed = held[-1] + SLACK + CLIPS * PICTURE * options.frames * SMALL["width"] * SMALL["height"]
+            if memory > allowed:
+                raise Failure(f"a clip of {options.frames} frames leaves {memory / 1e6:.0f} MB")
     if len(held) >= 20:
         early, late = (statistics.median(part) for part in (held[5:10], held[-5:]))
         print(f"runs 6 to 10: {early / 1e6:.0f} MB, the last five: {late / 1e6:.0f} MB")
