@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
@@ -104,6 +105,7 @@ class Trainer:
     def __init__(self, model: Champ, samples: Samples, objective: Objective, settings: Settings, folder: Path):
         self.samples, self.objective, self.settings, self.folder = samples, objective, settings, folder
         self.accelerator = Accelerator(
+            cpu=comfy.model_management.cpu_mode(),  # where Accelerate starts no processes unless told
             mixed_precision=settings.precision,
             gradient_accumulation_steps=settings.accumulate,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],  # ReferenceNet, at times

@@ -1,6 +1,7 @@
 """The command line, from drawn people to a checkpoint set."""
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -67,6 +68,26 @@ def test_a_codec_learns_on(tmp_path):
     before, after = (ImageCodec(file).tiny() for file in (shipped, second))
     moved = [float((a - b).abs().max()) for a, b in zip(before.parameters(), after.parameters())]
     assert 0 < max(moved) < 1e-3 and isinstance(after, Codec)
+
+
+def test_two_processes_take_the_steps_of_one_with_two_batches(tmp_path, codec):
+    run("prepare", "--data", tmp_path, "--count", 4, "--size", 32)
+    run("encode", "--data", tmp_path, "--vae", codec)
+    words = ["--data", tmp_path, "--vae", codec, "--steps", 2, "--batch", 1, "--lr", 1e-3, "--preview-steps", 1]
+    words += ["--drop", 0, "--threads", 1, "--channels", 32, 64, "--encoder", 4, 4, 8, 32]
+    run("stage1", *words, "--out", tmp_path / "one", "--accumulate", 2)
+    command = [
+        sys.executable,
+        *"-m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc-per-node 2".split(),
+    ]
+    command += ["-m", "champ.train", "stage1", *words, "--out", tmp_path / "two"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([str(x) for x in command], env=environment, text=True, capture_output=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+    one, two = ([json.loads(line) for line in (tmp_path / name / "log.jsonl").open()] for name in ("one", "two"))
+    assert [line["step"] for line in two] == [1, 2]
+    for name in ("loss", "norm"):
+        assert [line[name] for line in two] == pytest.approx([line[name] for line in one], rel=1e-3)
 
 
 def test_training_on_drawn_people_runs_nothing_of_smplx(tmp_path, codec):
