@@ -11,7 +11,7 @@ import pytest
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 # The default workflow is opened last; were it not waited for, it might replace the one that is opened next.
 READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow?.path"
-
+USUAL = {"Comfy.Locale": "en", "Comfy.VueNodes.Enabled": False}
 
 # Files that the example workflows name and nobody reads here.
 FILES = (
@@ -31,7 +31,7 @@ def chromium():
             pytest.skip("no Chromium: install it with the system's packages or `playwright install chromium`")
         arguments = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=executable, args=arguments)
-        yield browser
+        yield browser.new_context(viewport={"width": 1920, "height": 1080})  # one, so that its cache has the scripts
         browser.close()
 
 
@@ -45,19 +45,20 @@ def about_the_pack(message) -> list[str]:
 
 
 @contextmanager
-def editor(chromium, server) -> Iterator:
-    """The editor, ready, in a browser profile of its own.
+def editor(chromium, server, settings: dict) -> Iterator:
+    """The editor, ready, as if it had never been opened.
 
     `page.complaints` collects script errors and console errors about the pack."""
     from tools.lay_out_workflows import OTHERS
 
-    server.request("/settings", {"Comfy.TutorialCompleted": True})
+    server.request("/settings", {"Comfy.TutorialCompleted": True, **settings})
     others = (f"models/{folder}/{PurePath(url).name}" for folder, urls in OTHERS.items() for url in urls)
     for name in (*FILES, *others):  # newer frontends mark nodes whose file is not there
         file = server.base / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    page = chromium.new_page(viewport={"width": 1920, "height": 1080})
+    page = chromium.new_page()
+    page.add_init_script("localStorage.clear()")
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     page.on("console", lambda message: page.complaints.extend(about_the_pack(message)))
@@ -65,18 +66,26 @@ def editor(chromium, server) -> Iterator:
     page.wait_for_function(READY, timeout=60_000)
     yield page
     page.close()
+    if settings:
+        server.request("/settings", {name: USUAL[name] for name in settings})
 
 
 @pytest.fixture
-def page(chromium, server) -> Iterator:
-    with editor(chromium, server) as page:
+def settings() -> dict:
+    """Settings of the editor, for tests that want others than the usual."""
+    return {}
+
+
+@pytest.fixture
+def page(chromium, server, settings) -> Iterator:
+    with editor(chromium, server, settings) as page:
         yield page
 
 
 @pytest.fixture(scope="module")
 def module_page(chromium, server) -> Iterator:
     """One editor for all tests of a module that leave nothing behind but the workflow that they opened."""
-    with editor(chromium, server) as page:
+    with editor(chromium, server, {}) as page:
         yield page
 
 

@@ -2,8 +2,6 @@
 
 import pytest
 
-from .conftest import READY
-
 NODE = """
 (kind) => {
   const node = LiteGraph.createNode(kind);
@@ -25,23 +23,15 @@ CHOSEN = """
 """
 
 
-@pytest.fixture
-def chinese(page, server):
-    server.request("/settings", {"Comfy.Locale": "zh"})
-    page.reload()
-    page.wait_for_function(READY, timeout=60_000)
-    yield page
-    server.request("/settings", {"Comfy.Locale": "en"})
-
-
-def test_a_motion_is_chosen_by_its_picture(chinese, screenshots):
-    assert chinese.evaluate(NODE, "ChampBuiltInMotion") == "按图片选择..."
-    assert chinese.evaluate(PICTURES) == 16
-    chinese.screenshot(path=screenshots / "picker.png")
-    chinese.locator("dialog.champ-picker").get_by_role("button", name="深蹲").click()
-    assert chinese.evaluate(CHOSEN, ["ChampBuiltInMotion", "motion"]) == "squats"
-    assert chinese.locator("dialog.champ-picker").count() == 0
-    assert not chinese.complaints
+@pytest.mark.parametrize("settings", [{"Comfy.Locale": "zh"}], ids=["Chinese"])
+def test_a_motion_is_chosen_by_its_picture(page, screenshots):
+    assert page.evaluate(NODE, "ChampBuiltInMotion") == "按图片选择..."
+    assert page.evaluate(PICTURES) == 16
+    page.screenshot(path=screenshots / "picker.png")
+    page.locator("dialog.champ-picker").get_by_role("button", name="深蹲").click()
+    assert page.evaluate(CHOSEN, ["ChampBuiltInMotion", "motion"]) == "squats"
+    assert page.locator("dialog.champ-picker").count() == 0
+    assert not page.complaints
 
 
 def test_a_person_is_chosen_by_picture(page):

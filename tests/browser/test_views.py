@@ -48,13 +48,14 @@ LOOK = """
 
 
 @pytest.fixture(params=["canvas", "Vue"])
-def renderer(request, page, server):
-    """The editor with its nodes drawn on the canvas, or as elements of the page."""
-    server.request("/settings", {"Comfy.VueNodes.Enabled": request.param == "Vue"})
-    page.reload()
-    page.wait_for_function("() => window.app?.extensionManager?.workflow?.activeWorkflow?.path", timeout=60_000)
-    yield request.param
-    server.request("/settings", {"Comfy.VueNodes.Enabled": False})
+def renderer(request) -> str:
+    """What draws the nodes: a canvas, or elements of the page."""
+    return request.param
+
+
+@pytest.fixture
+def settings(renderer) -> dict:
+    return {"Comfy.VueNodes.Enabled": renderer == "Vue"}
 
 
 def settled(page, stage) -> int:
