@@ -67,7 +67,9 @@ class Body:
         matrices = torch.cat([world, offset[..., None]], dim=3).permute(1, 3, 0, 2).reshape(24 * 4, frames * 3)
         homogeneous = torch.cat([vertices, torch.ones_like(vertices[:, :1])], dim=1)
         weighted = (self.weights[:, :, None] * homogeneous[:, None]).flatten(1)  # (V, 24 * 4)
-        return Posed((weighted @ matrices).view(-1, frames, 3).transpose(0, 1), posed)
+        # In TF32, which other packs switch on for the whole process, vertices would be off by a centimetre.
+        exact = torch.float64 if weighted.is_cuda else weighted.dtype
+        return Posed((weighted.to(exact) @ matrices.to(exact)).to(weighted).view(-1, frames, 3).transpose(0, 1), posed)
 
     def only(self, chosen: Tensor) -> "Body":
         """Returns the body reduced to some of its vertices (V,), in its present shape, followed by its 24 joints as

@@ -110,7 +110,7 @@ class CalibratedRun(ReferenceRun):
         self.shown_of: dict[int, Shown] = {}  # by the number of tokens
         self.queries = Queries(self.calibration.people) if self.calibration.people is not None else None
         self.kept: dict[Any, KeptSource | None] = {}  # of all warps
-        self.known: dict[Any, Tensor] = {}
+        self.known: dict[Any, Tensor] = {}  # rows on a device
 
     def at(self, now: Evaluation) -> list[Source]:
         calibration = self.calibration
@@ -134,10 +134,18 @@ class CalibratedRun(ReferenceRun):
             return []
         tokens, name = self.present(now), ("background", now.device, now.dtype)
         if name not in self.ready:
-            behind = {place: at_tokens(person, x.shape[1]) <= COVERED for place, x in tokens.items()}
-            rows = {place: shown.nonzero()[:, 0].to(tokens[place].device) for place, shown in behind.items()}
-            self.ready[name] = self.source({place: x.index_select(1, rows[place]) for place, x in tokens.items()}, now)
+            behind = {
+                place: x.index_select(1, self.behind(person, x.shape[1], x.device)) for place, x in tokens.items()
+            }
+            self.ready[name] = self.source(behind, now)
         return [ForGroup(self.ready[name], splits, False)]
+
+    def behind(self, person: Tensor, count: int, device: torch.device) -> Tensor:
+        """Returns which of so many tokens show the reference's background, on the device."""
+        if (count, device) not in self.known:
+            rows = (at_tokens(person, count) <= COVERED).nonzero()[:, 0]
+            self.known[count, device] = on_device([rows], device, torch.int64)
+        return self.known[count, device]
 
     def warps(self, now: Evaluation, warps: Sequence[int], splits: "Splits | None") -> "Calibrated":
         """Returns the warps that the frames of a window read: out of all that are kept, or only these."""

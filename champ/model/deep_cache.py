@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .residence import Evaluation, on_device, rows_of
-from .span import Span
+from .span import SigmaSpan, Span
 
 CACHE = "champ_deep_cache"  # key in transformer_options: the DeepCache of a run
 
@@ -44,6 +44,7 @@ class DeepCache:
     def __init__(self, every: int, blocks: int, span: Span):
         self.every, self.blocks, self.span = every, blocks, span
         self.kept: dict[Hashable, list[_Kept]] = {}
+        self._sigmas: SigmaSpan | None = None
         self._step: Any = None
         self._since = 0  # steps since the last whole one
 
@@ -54,7 +55,8 @@ class DeepCache:
     def plan(self, now: Evaluation, step: Any, parts: Sequence[Hashable], model_sampling: Any) -> Deep | None:
         """Decides for an evaluation in `step`, which is one object for all of its evaluations; None leaves it as it
         is."""
-        inside = self.span.in_sigmas(model_sampling).holds(now.level)
+        self._sigmas = self._sigmas or self.span.in_sigmas(model_sampling)
+        inside = self._sigmas.holds(now.level)
         if step is not self._step:
             self._step = step
             self._since = self._since + 1 if inside and self.kept and self._since + 1 < self.every else 0

@@ -4,7 +4,6 @@ import functools
 import math
 import weakref
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import comfy.latent_formats
@@ -27,47 +26,20 @@ from .attention import READS, SelfAttention, Source, replace_attention
 from .conditioning import GUIDANCE, REFERENCES, GuidanceRun, Rows
 from .config import HEADS, MotionSizes, Place
 from .deep_cache import CACHE, Deep, DeepCache
-from .families import CHAMP, FAMILIES
+from .families import FAMILIES
 from .finite import all_finite, network_cause
 from .guidance import Guidance
 from .images import SMALLEST, TOO_SMALL
-from .motion_module import MotionModule
+from .motion_module import MotionModule, PositionalEncoding
+from .prediction import model_sampling
 from .reference import Reference, tensors_of, transformer_channels, transformers
 from .residence import Evaluation, spare_memory
 from .span import LEVEL, NoiseLevel
 from .window_norm import NormParts, span_windows
 
-# ComfyUI's names of the noise schedules: what diffusers calls "linear" is its "sqrt_linear".
-BETAS = {"linear": "sqrt_linear", "scaled_linear": "linear"}
-# Replaces the infinite sigma of the step without signal. With ComfyUI's own 4519, its DDIM is four times as far from
-# the official results; from 30000 on, the rounding of x_t * sigma in float32 dominates.
-LAST_SIGMA = 25000.0
 HELD = "champ_held"  # key of shapes from which memory is estimated: bytes on the device
 LATENTS = 5  # of the whole clip, in float32, that a sampler holds there for each of positive and negative
 _is_compiling = getattr(torch.compiler, "is_compiling", lambda: False)  # not in torch 2.1
-
-
-class NoiseSampling(comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS):
-    """Noise prediction, which begins with plain noise at whatever timestep if there is no picture in the latent.
-
-    The official timesteps begin below the last one, where ComfyUI expects noise times sqrt(1 - alpha_bar).
-    """
-
-    def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
-        return super().noise_scaling(sigma, noise, latent_image, max_denoise or not latent_image.any())
-
-
-def model_sampling(betas: str, family: str = CHAMP) -> Any:
-    """Returns the family's kind of prediction with 1000 steps of these betas: v, rescaled to zero terminal SNR, or the
-    noise."""
-    epsilon = FAMILIES[family].epsilon
-    settings = {"beta_schedule": BETAS[betas], "linear_start": 0.00085, "linear_end": 0.012, "zsnr": not epsilon}
-    config = SimpleNamespace(sampling_settings=settings)
-    if epsilon:
-        return NoiseSampling(config)
-    sampling = comfy.model_base.model_sampling(config, comfy.model_base.ModelType.V_PREDICTION)
-    sampling.set_sigmas(torch.cat([sampling.sigmas[:-1], sampling.sigmas.new_tensor([LAST_SIGMA])]))
-    return sampling
 
 
 class ModelConfig(comfy.supported_models_base.BASE):
@@ -117,6 +89,7 @@ class ChampUNet(UNetModel):
             span_windows(self, self.parts, operations)
         self.motion_sizes = motion
         self.max_frames = None
+        self.tables: list[PositionalEncoding] = []
         if motion:
             self.max_frames = motion.frames
             for place, channels in motion.channels.items():
@@ -129,6 +102,13 @@ class ChampUNet(UNetModel):
         else:
             blocks = self.input_blocks if part == "input" else self.output_blocks
             blocks[number] = MotionBlock(blocks[number], module)
+        self.tables += [layer for layer in module.modules() if isinstance(layer, PositionalEncoding)]
+
+    def bring_tables(self, device: torch.device) -> None:
+        """Moves the frames' encodings to the device, where ComfyUI leaves them behind if a model does not fit."""
+        for table in self.tables:
+            if table.pe.device != device:
+                table.pe = table.pe.to(device)
 
     def _forward(
         self,
@@ -375,6 +355,7 @@ class ChampModel(comfy.model_base.BaseModel):
     def _apply_model(self, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **kwargs):  # noqa: B006
         """Gives the UNet tensors on the device in the place of guidance and references, so that nothing in it waits,
         and torch.compile makes one graph of it."""
+        self.diffusion_model.bring_tables(x.device)
         now = self.evaluation(x, transformer_options)
         guidance, references = kwargs.get("guidance") or (), kwargs.get("references") or ()
         features = {run: run.at(now) for run in dict.fromkeys(guidance) if run is not None}

@@ -52,10 +52,13 @@ AnySizes = TypeVar("AnySizes")
 
 
 def load_denoiser(
-    files: CheckpointSet, motion: Path | Literal["set", "none"] = "set", weight_dtype: str | torch.dtype = "default"
+    files: CheckpointSet,
+    motion: Path | Literal["set", "none"] = "set",
+    weight_dtype: str | torch.dtype = "default",
+    disable_dynamic: bool = False,
 ) -> ModelPatcher:
     """Loads the denoising UNet as a ComfyUI MODEL, with the set's motion modules, another file's, or none (for
-    pictures)."""
+    pictures). ComfyUI loads it again for another card, or without dynamic memory, as torch.compile needs it."""
     state = read_state(files.denoising_unet)
     own_motion = {key: state.pop(key) for key in list(state) if MOTION_KEY.fullmatch(key)}
     if own_motion and not state:
@@ -82,7 +85,9 @@ def load_denoiser(
     del state, own_motion  # releases the file before the next one is read
     if motion_sizes:
         _fill(unet, motion_names(sizes, unet), motion_file, motion_state)
-    return _patcher(model)
+    patcher = _patcher(model, ModelPatcher if disable_dynamic else None)
+    patcher.cached_patcher_init = (load_denoiser, (files, motion, weight_dtype))
+    return patcher
 
 
 def load_reference_net(files: CheckpointSet, weight_dtype: str | torch.dtype = "default") -> ReferenceNet:
@@ -233,7 +238,7 @@ def _fill(module: nn.Module, names: dict[str, str], file: NetworkFile, state: St
     module.load_state_dict({key: state[name] for name, key in names.items()}, strict=False)
 
 
-def _patcher(model: nn.Module) -> ModelPatcher:
+def _patcher(model: nn.Module, kind: type[ModelPatcher] | None = None) -> ModelPatcher:
     model.requires_grad_(False)
     offload = comfy.model_management.unet_offload_device()
-    return managed(model.to(offload), comfy.model_management.get_torch_device(), offload)
+    return (kind or managed)(model.to(offload), comfy.model_management.get_torch_device(), offload)

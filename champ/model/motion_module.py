@@ -12,6 +12,8 @@ from .config import GROUPS, HEADS
 class PositionalEncoding(nn.Module):
     """Adds the sinusoidal encoding of a frame's position in its window; the table comes with the checkpoint."""
 
+    pe: Tensor
+
     def __init__(self, channels: int, frames: int, device: Any = None):
         super().__init__()
         # float32, whatever the storage type of the weights: 8 bits would be too coarse.

@@ -7,8 +7,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..model.denoiser import BETAS, champ_model, model_sampling
+from ..model.denoiser import champ_model
 from ..model.families import FAMILIES
+from ..model.prediction import BETAS, model_sampling
 
 OFFICIAL = "official"
 BETA_SCHEDULES = (OFFICIAL, *BETAS)

@@ -48,6 +48,23 @@ def test_weights_are_all_there_where_the_host_has_dynamic_memory(champ, monkeypa
             assert found[key].dtype == value.dtype and torch.equal(found[key].float(), value.float()), key
 
 
+def test_the_host_can_load_a_model_again(champ, monkeypatch):
+    """For another card, or without dynamic memory, as its node for torch.compile wants it."""
+
+    class Dynamic(comfy.model_patcher.ModelPatcher):
+        pass
+
+    monkeypatch.setattr(comfy.model_patcher, "CoreModelPatcher", Dynamic, raising=False)
+    model = load_denoiser(champ.files, "none", "fp8_e4m3fn")
+    make, given = model.cached_patcher_init
+    again, plain = make(*given), make(*given, disable_dynamic=True)
+    assert [type(one) for one in (model, again, plain)] == [Dynamic, Dynamic, comfy.model_patcher.ModelPatcher]
+    weights = [one.model.diffusion_model.state_dict() for one in (model, again, plain)]
+    for key, value in weights[0].items():
+        assert value.dtype == weights[2][key].dtype and torch.equal(value.float(), weights[2][key].float()), key
+        assert value.data_ptr() != weights[1][key].data_ptr()
+
+
 class Plain(nn.Module):
     """Has weights that are in no layer, beside layers of torch and not of ComfyUI."""
 

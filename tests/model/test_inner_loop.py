@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import comfy.model_management
 import comfy.ops
 import comfy.sample
 import comfy.samplers
@@ -34,11 +35,13 @@ def steps(sampler, given) -> list[dict[str, int]]:
     counts = []
     with pretending() as pretend:
 
+        model = with_windows(two_levels(MPS), 4, 3, "open", "ramps")
+
         def callback(i, denoised, x, total):
             counts.append({name: pretend.counts[name] for name in ("waits", "transfers", "launches")})
+            counts[-1]["tables"] = sum(table.pe.device != MPS for table in model.model.diffusion_model.tables)
             pretend.counts.clear()
 
-        model = with_windows(two_levels(MPS), 4, 3, "open", "ramps")
         sigmas = official_sigmas(model.get_model_object("model_sampling"), STEPS)
         noise = torch.randn(FRAMES, 4, 8, 8)
         comfy.sample.sample_custom(
@@ -67,6 +70,16 @@ def test_other_samplers_wait_once_a_step(span, waits):
     late = replace(a_reference(SIZE), span=span)
     for count in steps(comfy.samplers.ksampler("euler"), clip_of(FRAMES, SIZE, [late])):
         assert (count["waits"], count["transfers"]) == (waits, 0)
+
+
+def test_no_step_waits_for_a_model_that_does_not_fit(monkeypatch):
+    """Its weights move in every evaluation; what is no weight is on the device all the same."""
+    state = comfy.model_management.VRAMState.NO_VRAM
+    monkeypatch.setattr(comfy.model_management, "vram_state", state)
+    monkeypatch.setattr(comfy.model_management, "set_vram_to", state)
+    late = replace(a_reference(SIZE), span=Span(0.0, 0.9))
+    for count in steps(ddim(), clip_of(FRAMES, SIZE, [late])):
+        assert (count["waits"], count["tables"]) == (0, 0) and count["transfers"] > 50
 
 
 def test_stretches():

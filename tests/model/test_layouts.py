@@ -19,7 +19,7 @@ import dev
 from champ.model import checkpoint
 from champ.model.checkpoint import ENCODER_FILES, check_tensors, find_set, read_state, set_of, shapes_of
 from champ.model.config import MotionSizes, UNetSizes
-from champ.model.denoiser import ChampUNet, ModelConfig, model_sampling
+from champ.model.denoiser import ChampUNet, ModelConfig
 from champ.model.families import ENCODED_MAPS
 from champ.model.guidance import EncoderSizes, MapEncoder
 from champ.model.loading import (
@@ -30,6 +30,7 @@ from champ.model.loading import (
     motion_names,
     unet_names,
 )
+from champ.model.prediction import model_sampling
 from champ.model.reference import ReferenceUNet
 from champ.sampling.aggregation import with_windows
 from champ.sampling.schedule import with_betas
@@ -255,6 +256,7 @@ def test_musepose_is_told_from_animate_anyone(animate_anyone, tmp_path):
     found = {model.model.family, load_reference_net(files).family, load_encoders(files).family}
     assert found == {"MusePose"} and animate_anyone.files.family == "Animate Anyone"
     assert with_windows(model).model_options["context_handler"].context_length == 48
+    assert not list(with_betas(model).get_model_object("model_sampling").buffers())  # ComfyUI mixes them up
     for own in model, with_betas(model):
         sigmas = own.get_model_object("model_sampling").sigmas
         torch.testing.assert_close(sigmas, model_sampling("scaled_linear").sigmas)
