@@ -1,4 +1,4 @@
-// The button "Download files..." of the loaders: lists the official files and fetches one when the user presses.
+// The button "Download files..." of the loaders: lists the official files and fetches those whose buttons are pressed.
 import { app } from "../../scripts/app.js";
 import { element } from "./element.js";
 import { translate } from "./language.js";
@@ -23,15 +23,16 @@ const STYLE = `
   background: var(--comfy-input-bg, #222); border: 1px solid var(--border-color, #4e4e4e); }
 .champ-download .act { grid-column: 2; grid-row: 1 / span 2; justify-self: end; text-align: right; }
 .champ-download progress { width: 180px; display: block; margin-bottom: 4px; }
-.champ-download .ends { display: flex; justify-content: space-between; }
+.champ-download .ends { display: flex; justify-content: space-between; align-items: end; gap: 16px; }
+.champ-download .models { display: flex; flex-wrap: wrap; gap: 8px; }
 .champ-download .error { grid-column: 1 / span 2; color: var(--error-text, #ff6b6b); opacity: 1; }
 `;
 
 let running = null; // what the server said last about the one file that is being fetched
-let waiting = []; // names of files whose button was pressed meanwhile
+let waiting = []; // names of files that were asked for meanwhile
 const errors = {}; // what went wrong, by name of file
 const taken = new WeakMap(); // what `refresh` has chosen in a combo
-let shown = null; // the open dialog: { dialog, list, node, files }
+let shown = null; // the open dialog: { dialog, list, models, node, files }
 
 function size(bytes) {
   return bytes >= 1e9 ? `${(bytes / 1e9).toFixed(2)} GB` : `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
@@ -106,14 +107,21 @@ function row(file) {
   return made;
 }
 
+// A button for what a model needs and nobody has asked for yet.
+function allOf(model) {
+  const asked = (file) => running?.file === file || waiting.includes(file);
+  const left = shown.files.filter(({ file, models, present }) => models.includes(model) && !present && !asked(file));
+  const sum = size(left.reduce((sum, file) => sum + file.size, 0));
+  const textContent = translate("Download all of {model} ({sum})", { model, sum });
+  const onclick = () => left.forEach(({ file }) => start(file));
+  return element("button", { textContent, onclick, hidden: left.length < 2 });
+}
+
 function draw() {
   if (!shown) return;
   shown.list.replaceChildren(...shown.files.map(row));
-  const left = shown.files.filter(({ file, present }) => !present && running?.file !== file && !waiting.includes(file));
-  shown.all.hidden = left.length < 2;
-  const sum = size(left.reduce((sum, file) => sum + file.size, 0));
-  shown.all.textContent = translate("Download all {count} ({sum})", { count: left.length, sum });
-  shown.all.onclick = () => left.forEach(({ file }) => start(file));
+  const models = new Set(shown.files.flatMap((file) => file.models));
+  shown.models.replaceChildren(...[...models].map(allOf));
   if (!shown.dialog.contains(document.activeElement)) shown.dialog.focus(); // the button that had it is gone
 }
 
@@ -131,11 +139,11 @@ async function open(node) {
     : failure || translate("No official file is missing.");
   const list = element("ul");
   const dialog = element("dialog", { className: "champ-download", tabIndex: -1 });
-  const all = element("button");
+  const models = element("span", { className: "models" });
   const close = element("button", { textContent: translate("Close"), onclick: () => dialog.close() });
   const title = element("h3", { textContent: translate("Official files for {node}", { node: node.title }) });
   dialog.append(element("style", { textContent: STYLE }), title, element("p", { textContent: text }), list);
-  dialog.append(element("div", { className: "ends" }, all, close));
+  dialog.append(element("div", { className: "ends" }, models, close));
   dialog.onkeydown = (event) => {
     event.stopPropagation(); // not the editor's shortcuts
     if (event.key === "Escape") dialog.close();
@@ -146,7 +154,7 @@ async function open(node) {
   };
   document.body.append(dialog);
   dialog.showModal();
-  shown = { dialog, list, all, node, files };
+  shown = { dialog, list, models, node, files };
   draw();
 }
 

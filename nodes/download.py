@@ -63,6 +63,7 @@ def browser_entry(file: WeightFile) -> dict:
         "what": file.what,
         "licence": file.licence,
         "size": file.size,
+        "models": file.models,
         "source": f"{HUB}/{file.source}",
         "folder": str(place_of(file).parent),
         "present": folder_paths.get_full_path(file.folder, file.path) is not None,

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from champ.weights import FILES
+
 FILE = "champ/animate_anyone/denoising_unet.pth"
 CONTENT = np.random.default_rng(2).bytes(40_000)
 
@@ -113,3 +115,23 @@ def test_a_failure_is_shown(page, server, hub, no_sets, screenshots):
     hub.announced = None
     page.screenshot(path=screenshots / "download_failed.png")
     assert row.get_by_role("button", name="Download").is_enabled()
+
+
+def test_all_files_of_a_model_are_fetched_by_one_button(page, server, hub, no_sets):
+    hub.files["/patrolli/AnimateAnyone/resolve/main/denoising_unet.pth"] = CONTENT
+    hub.gate.clear()
+    page.mouse.click(*page.evaluate(BUTTON))
+    dialog = page.locator("dialog.champ-download")
+    dialog.get_by_role("button", name="Download all of Champ (").wait_for()
+    button = dialog.get_by_role("button", name="Download all of Animate Anyone (8.70 GB)")
+    button.click()
+    button.wait_for(state="hidden")
+    asked = dialog.locator("li", has=page.get_by_role("button", name="Cancel"))
+    needed = {file.name for file in FILES if "Animate Anyone" in file.models}
+    there = {*dialog.locator("li", has_text="is there").locator("b").all_text_contents()}
+    assert {*asked.locator("b").all_text_contents()} == needed - there and FILE in needed - there
+    for row in reversed(asked.all()):  # the first one is being fetched, the others wait
+        row.get_by_role("button", name="Cancel").click()
+    hub.gate.set()
+    dialog.locator("li", has_text=FILE).get_by_role("button", name="Download").wait_for()
+    assert page.complaints == []
