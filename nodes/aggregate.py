@@ -14,7 +14,7 @@ def window_inputs() -> list[io.Int.Input | io.Combo.Input]:
             "length", display_name="window length", default=0, min=0, max=1024,
             tooltip="Frames in one window, which are denoised together. Memory depends on this number. 0 takes the "
             "number of the official inference: 24 for Champ and Animate Anyone, 16 for MagicAnimate, 48 for MusePose. "
-            "The models know at most 32, 32, 24 and 128.",
+            "They know at most 32 frames (Champ, Animate Anyone), 24 (MagicAnimate, Champ-Tiny) or 128 (MusePose).",
         ),
         io.Int.Input(
             "overlap", display_name="window overlap", default=4, min=0, max=1023,

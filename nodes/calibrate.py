@@ -88,7 +88,7 @@ class ChampCalibrateReference(io.ComfyNode):
                     options=["off", "paper"],
                     default="off",
                     tooltip="paper: the person's pixels read only the moved image, all others read only the background "
-                    "of the reference. off: all pixels read both images, which is faster.",
+                    "of the reference. off: all pixels read both images.",
                 ),
                 io.Int.Input(
                     "group_size",
@@ -215,7 +215,7 @@ def silhouette(shares, mask, rows, columns, frames, name) -> torch.Tensor:
         if shares is None:
             raise ValueError(
                 f"Masking needs to know which pixels belong to the person; connect {name}, or the motion and body, or "
-                "set masking to off."
+                "set keep background apart (masking) to off."
             )
         return shares
     mask = mask.reshape(-1, *mask.shape[-2:])

@@ -61,7 +61,7 @@ class ChampMeasure(io.ComfyNode):
                 io.Boolean.Input("fvd", default=False, tooltip=f"Needs {I3D_FILE} in models/champ_metrics."),
             ],
             outputs=[
-                io.String.Output(display_name="report", tooltip="All values as text, for Preview Any."),
+                io.String.Output(display_name="report", tooltip="All values as text, for Preview as Text."),
                 io.Float.Output(display_name="l1", tooltip="Mean absolute difference. Smaller is better."),
                 io.Float.Output(display_name="psnr", tooltip="In decibels. Larger is better."),
                 io.Float.Output(display_name="ssim", tooltip="1 for equal clips."),
@@ -104,7 +104,7 @@ def _report(table: Table, frames: int, protocol: str) -> str:
     lines = [f"{frames} {'frame' if frames == 1 else 'frames'}, {protocol}."]
     for name, values in table.items():
         words = [f"{part} {_number(value)}" for part, value in values.items()]
-        lines.append(f"{name}: " + ", ".join(words) + ".")  # a sentence, because Preview Any joins lines
+        lines.append(f"{name}: " + ", ".join(words) + ".")  # a sentence, because Preview as Text joins lines
     return "\n".join(lines)
 
 

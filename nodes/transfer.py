@@ -86,8 +86,8 @@ class ChampTransferMotion(io.ComfyNode):
                 ),
                 io.Float.Input(
                     "size", default=100.0, min=10.0, max=1000.0, step=0.1, optional=True,
-                    tooltip="Size of the figure in percent, about the floor below it. Dragging a corner in the picture "
-                    "sets it, and the mouse wheel does.",
+                    tooltip="Size in percent. The figure grows and shrinks from the floor under its feet. Dragging a "
+                    "corner in the picture sets it, and the mouse wheel does.",
                 ),
             ],
             outputs=[
@@ -105,7 +105,8 @@ class ChampTransferMotion(io.ComfyNode):
         if gone.any():
             warn(
                 f"Put Reference into Motion: a hand, a foot or the head leaves the picture in {int(gone.sum())} of "
-                f"{len(motion)} frames ({frames_of(gone)}). Switch keep_inside on, or use a wider picture."
+                f"{len(motion)} frames ({frames_of(gone)}). Switch on keep inside the picture (keep_inside), or use a "
+                "wider picture."
             )
         picture = None if reference_image is None else reference_image[:1]
         overlay = figure_over(picture, body, motion[:1], OPACITY)

@@ -80,7 +80,7 @@ def _doubtful_silhouettes(plan: Plan) -> list[str]:
 
 
 def calibration_summary(plan: Plan, bytes_held: int) -> str:
-    """Summarises sizes, turns, points and costs, in sentences, because Preview Any joins lines."""
+    """Summarises sizes, turns, points and costs, in sentences, because Preview as Text joins lines."""
     aligned = [a for a in plan.alignments if a.aligned]
     lines = [f"{len(aligned)} of {len(plan.alignments)} frames aligned"]
     if aligned:
