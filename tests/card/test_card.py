@@ -23,8 +23,10 @@ def exact() -> Iterator[None]:
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         given = torch.backends.cuda.matmul.allow_tf32
         torch.backends.cuda.matmul.allow_tf32 = False
-        yield
-        torch.backends.cuda.matmul.allow_tf32 = given
+        try:
+            yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = given
 
 
 @pytest.mark.parametrize("t", [999, 499])

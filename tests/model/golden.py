@@ -110,7 +110,10 @@ def digest(tensors: dict[str, np.ndarray]) -> str:
 
 
 class Golden:
-    """One family: its checkpoint files, written to a temporary folder, its models, and the official results."""
+    """One family: its checkpoint files, written to a temporary folder, its models, and the official results.
+
+    The models compute in float32 everywhere, as the official results do. A card would choose float16 for these files.
+    """
 
     def __init__(self, name: str):
         self.name = name
@@ -148,20 +151,20 @@ class Golden:
     def net(self):
         from champ.model.loading import load_reference_net
 
-        return load_reference_net(self.files)
+        return load_reference_net(self.files, torch.float32)
 
     @functools.cached_property
     def model(self):
         from champ.model.loading import load_denoiser
 
-        return load_denoiser(self.files)
+        return load_denoiser(self.files, weight_dtype=torch.float32)
 
     @functools.cached_property
     def still_model(self):
         """The denoiser without motion modules."""
         from champ.model.loading import load_denoiser
 
-        return load_denoiser(self.files, motion="none")
+        return load_denoiser(self.files, motion="none", weight_dtype=torch.float32)
 
     @property
     def clip_embeds(self) -> torch.Tensor:
@@ -292,9 +295,9 @@ def evaluate(model, positive, negative, x: torch.Tensor, t: float) -> tuple[torc
     conds = {key: comfy.sampler_helpers.convert_cond(value) for key, value in conds.items()}
     conds = comfy.samplers.process_conds(model.model, x, conds, x.device)
     sigma = model.get_model_object("model_sampling").sigma(torch.tensor(float(t)))
-    scale = (1 + sigma**2) ** 0.5
+    scale, sigmas = (1 + sigma**2) ** 0.5, sigma.expand(len(x)).to(x.device)
     with torch.no_grad():
         denoised = comfy.samplers.calc_cond_batch(
-            model.model, [conds["positive"], conds["negative"]], x * scale, sigma.expand(len(x)), model.model_options
+            model.model, [conds["positive"], conds["negative"]], x * scale, sigmas, model.model_options
         )
     return tuple((x / scale - d) * scale / sigma for d in denoised)
