@@ -5,6 +5,7 @@ The networks are YOLOX-L and the RTMPose-l that DWPose uses, with random weights
 they learnt. The ONNX files are written here, which needs the package onnx; without it they are left out.
 """
 
+import sys
 import tempfile
 import time
 import warnings
@@ -20,7 +21,11 @@ from champ.estimate.detect import decode_boxes, letterbox, suppress
 from champ.estimate.dwpose import HEIGHT, POINTS, WIDTH, crop_person
 from champ.estimate.dwpose import decode_keypoints as decode_simcc
 from champ.estimate.network import read_network
-from tests.estimate.full_dwpose import RtmPose, YoloX, filled, traced
+
+# Not as a module of `tests`: ComfyUI has a package of that name.
+sys.path.append(str(Path(__file__).parents[1] / "tests" / "estimate"))
+
+from full_dwpose import RtmPose, YoloX, filled, traced  # noqa: E402
 
 PASSES = 5
 AROUND = "boxes, crops, keypoints"
