@@ -64,10 +64,13 @@ class Tokens:
 
     def __init__(self, reference: Reference):
         self.reference = reference
+        self.ready: dict[tuple[torch.device, torch.dtype], TokenSource] = {}
 
     def at(self, now) -> list[TokenSource]:
-        there = {place: x.to(now.device, now.dtype) for place, x in self.reference.tokens.items()}
-        return [TokenSource(there)]
+        name = (now.device, now.dtype)
+        if name not in self.ready:  # the official bank is on the device, too
+            self.ready[name] = TokenSource({place: x.to(*name) for place, x in self.reference.tokens.items()})
+        return [self.ready[name]]
 
 
 def use(model: ChampModel, official: bool) -> None:
@@ -79,10 +82,10 @@ def use(model: ChampModel, official: bool) -> None:
 
 def randomise(module: nn.Module) -> None:
     """Fills weights with random numbers, which repeat in large ones: to draw a billion takes half a minute."""
-    drawn = torch.randn(DRAWN)
+    drawn = torch.randn(DRAWN).to(next(module.parameters()).device)
     for name, values in [*module.named_parameters(), *module.named_buffers()]:
         if values.ndim > 1:
-            scaled = (drawn * values[0].numel() ** -0.5).to(values.device)
+            scaled = drawn * values[0].numel() ** -0.5
             for part in values.data.view(-1).split(DRAWN):
                 part.copy_(scaled[: len(part)])
         else:
@@ -131,7 +134,7 @@ class Step:
     def __init__(self, model: ChampModel, guidance: Guidance, device: str = "cpu"):
         frames, shape = guidance.frames, (guidance.height // 8, guidance.width // 8)
         self.model, self.sigma = model, torch.full((2 * frames,), 2.45, device=device)
-        self.guidance = GuidanceRun(guidance, model.model_sampling)
+        self.guidance, self.parts = GuidanceRun(guidance, model.model_sampling), (1, 0)
         self.x = 2.6 * torch.randn(2 * frames, 4, *shape, device=device)
         embedding = torch.randn(1, 1, 768).expand(frames, -1, -1)
         self.context = torch.cat([torch.zeros(frames, 1, 768), embedding]).to(device)
@@ -142,10 +145,21 @@ class Step:
         other.model, other.guidance = model, GuidanceRun(self.guidance.guidance, model.model_sampling)
         return other
 
+    def apart(self) -> list["Step"]:
+        """The negative and the positive, each in an evaluation of its own, as ComfyUI does it when memory is short."""
+        steps = []
+        for i, part in enumerate(self.parts):
+            step = copy.copy(self)
+            step.parts = (part,)
+            step.x, step.sigma, step.context = (x.chunk(2)[i] for x in (self.x, self.sigma, self.context))
+            steps.append(step)
+        return steps
+
     def __call__(self, run) -> tuple[float, Tensor]:
         """Seconds, of the processor on the CPU, and what is predicted with a run of a reference."""
-        options = {"cond_or_uncond": [1, 0], "sigmas": self.sigma}
-        values = {"guidance": [self.guidance] * 2, "references": [[], [run]]}
+        options = {"cond_or_uncond": list(self.parts), "sigmas": self.sigma}
+        references = [[] if part else [run] for part in self.parts]
+        values = {"guidance": [self.guidance] * len(self.parts), "references": references}
         clock = time.perf_counter if self.x.device.type == "cuda" else time.process_time
         start = clock()
         out = self.model.apply_model(
