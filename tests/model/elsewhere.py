@@ -89,6 +89,8 @@ class Numbers(TorchFunctionMode):
         if func is torch.Tensor.new_tensor:
             own, data = args
             return torch.tensor(data, dtype=kwargs.get("dtype", own.dtype)).to(kwargs.get("device", own.device))
+        if func is torch.Tensor.tolist and isinstance(args[0], Elsewhere):  # torch refuses it for classes of ours
+            return args[0].cpu().tolist()
         if func in (torch.tensor, torch.as_tensor):
             device = kwargs.pop("device", None)
             return func(*args, **kwargs) if device is None else func(*args, **kwargs).to(device)

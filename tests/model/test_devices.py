@@ -9,11 +9,13 @@ from pathlib import Path
 import comfy.latent_formats
 import comfy.sample
 import comfy.sd
+import elsewhere
 import pytest
 import torch
 from elsewhere import CPU, MPS, Refused, has_kernel, pretending
-from golden import HEIGHT, WIDTH, relative
+from golden import HEIGHT, WIDTH, evaluate, frames_first, relative
 
+from champ.body.free import load_free_body
 from champ.calibrate.attention import CalibratedReference, Calibration, Warp, groups_of
 from champ.estimate.crops import Square, crop_square
 from champ.estimate.hmr2_model import load_hmr2, predict
@@ -26,6 +28,8 @@ from champ.model.loading import load_denoiser, load_encoders, load_reference_net
 from champ.model.memory import release
 from champ.model.reference import Reference, encode_reference
 from champ.model.span import Span
+from champ.motion.presets import make_motion
+from champ.render.guidance import render_guidance
 from champ.render.rasterize import rasterizer_device
 from champ.sampling.aggregation import with_windows
 from champ.sampling.interpolate import interpolate
@@ -94,6 +98,17 @@ def test_sampling(champ, how):
         release(model)
     assert len(pretend.ran) > 20
     same(found, sample(champ.model, 2, noise, given))
+
+
+def test_predictions(champ):
+    """`evaluate`, with which the tests on a card look at the official numbers."""
+    x, given = frames_first(champ.data("denoise")["latents"])[:2], champ.conditioning(2)
+    with pretending():
+        model = load_denoiser(champ.files)
+        found = [prediction.cpu() for prediction in evaluate(model, *given, x.to(MPS), 499)]
+        release(model)
+    for one, other in zip(found, evaluate(champ.model, *given, x, 499)):
+        same(one, other)
 
 
 def test_guidance(family):
@@ -179,3 +194,16 @@ def test_maps_are_drawn_on_cuda_or_on_the_cpu():
     assert rasterizer_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
     for other in (MPS, torch.device("xpu"), CPU):
         assert rasterizer_device(other) == CPU
+
+
+def test_maps(monkeypatch):
+    """On a device with all operators and numbers in float64, as CUDA is."""
+    monkeypatch.setattr(elsewhere, "has_kernel", lambda name: True)
+    monkeypatch.setattr(elsewhere, "WIDE", set())
+    body = load_free_body()
+    motion = make_motion("dance", body, 2, 30.0, width=96, height=96)
+    with pretending() as pretend:
+        found = render_guidance(body, motion, device=MPS)
+    assert "aten::scatter_reduce_.two" in pretend.ran
+    for one, other in zip(found[:-1], render_guidance(body, motion)):
+        assert one.device == CPU and torch.equal(one, other)
