@@ -85,7 +85,7 @@ def randomise(module: nn.Module) -> None:
     drawn = torch.randn(DRAWN).to(next(module.parameters()).device)
     for name, values in [*module.named_parameters(), *module.named_buffers()]:
         if values.ndim > 1:
-            scaled = drawn * values[0].numel() ** -0.5
+            scaled = drawn[: values.numel()] * values[0].numel() ** -0.5
             for part in values.data.view(-1).split(DRAWN):
                 part.copy_(scaled[: len(part)])
         else:

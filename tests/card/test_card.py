@@ -14,7 +14,7 @@ from champ.sampling.aggregation import with_windows
 from champ.sampling.sampler import ddim
 from champ.sampling.schedule import official_sigmas
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
 @contextmanager
