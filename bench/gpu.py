@@ -43,7 +43,7 @@ from champ.model.denoiser import HELD, ChampModel
 ROOT = Path(__file__).resolve().parents[1]
 GB = 1024**3
 MINUTES = 8
-GRACE = 5  # seconds after which the end comes in any case
+GRACE = 5  # seconds before the end in which nothing is begun, and other processes are ended
 LONG = 10  # seconds from which a call is not repeated
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -84,6 +84,7 @@ class Report:
     end: float
     left_out: list[str] = field(default_factory=list)
     evaluation: float = 0.0  # seconds of ours, for the smallest window
+    now: str = ""  # the part that is measured
 
     def left(self) -> float:
         return self.end - time.monotonic()
@@ -105,6 +106,7 @@ class Report:
         """Measures a part if there is time; what fails is told. Returns whether others can go on in this process."""
         if not self.room(name, part.seconds + part.evaluations * self.evaluation):
             return True
+        self.now = name
         try:
             run()
         except Exception as error:
@@ -468,7 +470,7 @@ def about() -> str:
 
 def again(report: Report, rehearse: bool, *names: str) -> None:
     """Measures parts in a new process."""
-    options = ["--minutes", f"{report.left() / 60:.3f}", *["--rehearse"] * rehearse, "--only", *names]
+    options = ["--minutes", f"{(report.left() + GRACE) / 60:.3f}", *["--rehearse"] * rehearse, "--only", *names]
     script(report, report.left(), str(Path(__file__).resolve()), *options)
 
 
@@ -487,7 +489,7 @@ def measure_all(report: Report, scale: Scale, names: Sequence[str], apart: Calla
 
 def stop(report: Report) -> None:
     """Ends this process whatever it is doing, because a card cannot be interrupted."""
-    print(f"\nTime is over in the middle of a part. {told(report)}", flush=True)
+    print(f"\nTime is over in the middle of: {report.now}. {told(report)}", flush=True)
     os._exit(1)
 
 
@@ -508,8 +510,8 @@ def main() -> None:
     half = FULL.half if suits(FULL.half) else torch.float32
     scale = SMALL if options.rehearse else replace(FULL, half=half)
     torch.manual_seed(0)
-    report = Report(time.monotonic() + 60 * options.minutes)
-    guard = threading.Timer(report.left() + GRACE, stop, [report])
+    report = Report(time.monotonic() + 60 * options.minutes - GRACE)
+    guard = threading.Timer(60 * options.minutes, stop, [report])
     guard.daemon = True
     guard.start()
     print(about(), flush=True)

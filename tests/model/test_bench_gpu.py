@@ -81,6 +81,32 @@ def test_a_script_is_ended_in_time_and_its_status_counts(report, monkeypatch):
     gpu.script(report, 60, "-c", "import os, champ; os.chdir('/'); assert os.path.exists(os.environ['COMFYUI_PATH'])")
 
 
+class Full:
+    """A denoiser for which the official arithmetic does not fit."""
+
+    def __init__(self, *given) -> None: ...
+
+    def step(self, frames, size, official=False):
+        if official:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return 0.5, 2.0
+
+    def estimate(self, frames, size) -> float:
+        return 3.0
+
+
+def test_what_does_not_fit_is_told_in_its_row(report, monkeypatch, capsys):
+    monkeypatch.setattr(gpu, "Denoiser", Full)
+    gpu.windows(report, gpu.SMALL)
+    rows = capsys.readouterr().out.splitlines()[-4:]
+    assert rows[0] == "| 2 | 64x64 | 0.500 | out of memory |  | 2.00 |  | 3.00 |"
+    assert rows[3].startswith("| 3 | 64x128 |")
+    assert report.evaluation == 0.5 and not report.left_out
+    report.end = time.monotonic()
+    gpu.windows(report, gpu.SMALL)
+    assert report.left_out == [f"{n} frames of {size}" for size in ("64x64", "64x128") for n in (2, 3)]
+
+
 def test_a_small_card_evaluates_one_by_one(report, monkeypatch, capsys):
     """Twice as much is needed together, and ComfyUI wants one and a half times of that."""
     asked: list[bool] = []
