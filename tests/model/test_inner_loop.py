@@ -34,7 +34,6 @@ def steps(sampler, given) -> list[dict[str, int]]:
     """Waits, transfers and launches in each step but the first, on a device that only counts."""
     counts = []
     with pretending() as pretend:
-
         model = with_windows(two_levels(MPS), 4, 3, "open", "ramps")
 
         def callback(i, denoised, x, total):
