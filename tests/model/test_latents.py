@@ -16,7 +16,7 @@ from tools.latent_colours import error, shipped_codec
 def test_the_tiny_codec_has_colours_of_its_own():
     tiny, usual = latents_of(32), latents_of(320)
     codec = shipped_codec()
-    assert error(codec, tiny.latent_rgb_factors, tiny.latent_rgb_factors_bias) < 0.04
+    assert error(codec, tiny.latent_rgb_factors, tiny.latent_rgb_factors_bias) < 0.06
     assert error(codec, usual.latent_rgb_factors, [0.0, 0.0, 0.0]) > 0.2
     assert tiny.scale_factor == usual.scale_factor == 0.18215
 
