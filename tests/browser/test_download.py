@@ -69,7 +69,8 @@ def test_a_file_is_fetched_and_offered(page, server, hub, no_sets, screenshots):
     after.get_by_role("button", name="Download").click()
     after.get_by_text("waiting").wait_for()
     page.screenshot(path=screenshots / "download_running.png")
-    row.get_by_role("button", name="Cancel").click()
+    with page.expect_response("**/champ/download/cancel"):
+        row.get_by_role("button", name="Cancel").click()
     hub.gate.set()
     row.get_by_role("button", name="Download").wait_for()
     assert not (no_sets / "animate_anyone" / "denoising_unet.pth").exists()
@@ -130,8 +131,9 @@ def test_all_files_of_a_model_are_fetched_by_one_button(page, server, hub, no_se
     needed = {file.name for file in FILES if "Animate Anyone" in file.models}
     there = {*dialog.locator("li", has_text="is there").locator("b").all_text_contents()}
     assert {*asked.locator("b").all_text_contents()} == needed - there and FILE in needed - there
-    for row in reversed(asked.all()):  # the first one is being fetched, the others wait
-        row.get_by_role("button", name="Cancel").click()
+    with page.expect_response("**/champ/download/cancel"):  # of the first one, which is being fetched; the others wait
+        for row in reversed(asked.all()):
+            row.get_by_role("button", name="Cancel").click()
     hub.gate.set()
     dialog.locator("li", has_text=FILE).get_by_role("button", name="Download").wait_for()
     assert page.complaints == []
