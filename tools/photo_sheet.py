@@ -23,7 +23,7 @@ def row(server: Server, video: Path, photo: Path, count: int, height: int) -> Im
     results = server.run(prompt, dev.progress_line(prompt))["outputs"]
     (film,) = results[dev.titled(COMPARISON, prompt)]["images"]
     frames = ImageSequence.Iterator(Image.open(io.BytesIO(server.view(film))))
-    columns = [np.split(np.asarray(frame.convert("RGB")), 3, axis=1) for frame in frames]
+    columns = [np.array_split(np.asarray(frame.convert("RGB")), 3, axis=1) for frame in frames]  # one may be 1 px wider
     shown = np.linspace(0, len(columns) - 1, min(SHOWN, len(columns))).round().astype(int)
     made = Image.fromarray(np.concatenate([columns[0][1], *(columns[i][0] for i in shown)], axis=1))
     return made.resize((made.width * height // made.height, height), Image.Resampling.LANCZOS)
