@@ -36,6 +36,7 @@ def _dense(name: str, rows: int, columns: int) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # in which ComfyUI runs nodes; this body is kept, and others need gradients of it
 def load_free_body() -> Body:
     """Loads the free body at betas 0: an average adult of 1.70 m. betas[0] is size; betas[1] > 0 is thinner."""
     asset = _asset()

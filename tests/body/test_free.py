@@ -174,3 +174,9 @@ def test_sliders_do_what_they_say(body):
     assert waist(shaped(muscle=0.0, weight=1.0)) > 1.1 * waist(shaped(muscle=1.0, weight=1.0))
     assert hips_to_shoulders(shaped(gender=1.0)) > 1.05 * hips_to_shoulders(shaped(gender=0.0))
     assert (shaped(age=80.0).rest().vertices - shaped(age=25.0).rest().vertices).norm(dim=-1).mean() > 0.005
+
+
+def test_a_node_that_loads_it_first_leaves_gradients_to_others():
+    load_free_body.cache_clear()
+    with torch.inference_mode():
+        assert not load_free_body().template.is_inference()
