@@ -11,7 +11,7 @@ import pytest
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 # The default workflow is opened last; were it not waited for, it might replace the one that is opened next.
 READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow?.path"
-USUAL = {"Comfy.Locale": "en", "Comfy.VueNodes.Enabled": False}
+USUAL = {"Comfy.Locale": "en", "Comfy.VueNodes.Enabled": False}  # settings that tests change
 
 # Files that the example workflows name and nobody reads here.
 FILES = (
