@@ -1,4 +1,4 @@
-"""Draws the maps of the README and the thumbnails of the example workflows: python -m tools.make_pictures"""
+"""Draws the maps of the README and the thumbnails of workflows without a model: python -m tools.make_pictures"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -94,16 +94,12 @@ def main() -> None:
     save_thumbnail("wan_animate", torch.cat([quick[4], quick[0]], dim=1))
     save_thumbnail("wan_scail", torch.cat([quick[0], (quick[1] > 0) * torch.tensor([0, 0, 255], dtype=torch.uint8)], 1))
     save_thumbnail("wan_vace", torch.cat([quick[1], quick[0]], dim=1))
-    save_thumbnail("long_video", torch.cat([views[1][4], views[1][12]], dim=1))
     sitter = portrait(WIDTH, HEIGHT)
-    beside_it = torch.where(sitter.mask[..., None] > 0, sitter.picture // 3, sitter.picture)
-    save_thumbnail("keep_background", torch.cat([sitter.picture, beside_it], dim=1))
     save_thumbnail("video_to_video", torch.cat([sitter.picture, quick[3]], dim=1))
     save_thumbnail(
         "video_to_motion", torch.cat([sitter.picture, render_guidance(sitter.body, sitter.motion).normal[0]], 1)
     )
-    for name in ("your_video", "your_video_champ"):
-        save_thumbnail(name, torch.cat([quick[4], sitter.picture], dim=1))
+    save_thumbnail("your_video_champ", torch.cat([quick[4], sitter.picture], dim=1))
     trembling = replace(walk, rotations=walk.rotations @ shaken(walk))
     drawn = plot(smooth(trembling), trembling)
     save_thumbnail(
