@@ -63,13 +63,14 @@ class Tokens:
     """A reference that gives its tokens, as the official one does."""
 
     def __init__(self, reference: Reference):
-        self.reference = reference
+        assert isinstance(reference.tokens, dict)  # nothing that changes from step to step
+        self.tokens = reference.tokens
         self.ready: dict[tuple[torch.device, torch.dtype], TokenSource] = {}
 
     def at(self, now) -> list[TokenSource]:
         name = (now.device, now.dtype)
         if name not in self.ready:  # the official bank is on the device, too
-            self.ready[name] = TokenSource({place: x.to(*name) for place, x in self.reference.tokens.items()})
+            self.ready[name] = TokenSource({place: x.to(*name) for place, x in self.tokens.items()})
         return [self.ready[name]]
 
 
@@ -134,7 +135,8 @@ class Step:
     def __init__(self, model: ChampModel, guidance: Guidance, device: str = "cpu"):
         frames, shape = guidance.frames, (guidance.height // 8, guidance.width // 8)
         self.model, self.sigma = model, torch.full((2 * frames,), 2.45, device=device)
-        self.guidance, self.parts = GuidanceRun(guidance, model.model_sampling), (1, 0)
+        self.guidance = GuidanceRun(guidance, model.model_sampling)
+        self.parts: tuple[int, ...] = (1, 0)
         self.x = 2.6 * torch.randn(2 * frames, 4, *shape, device=device)
         embedding = torch.randn(1, 1, 768).expand(frames, -1, -1)
         self.context = torch.cat([torch.zeros(frames, 1, 768), embedding]).to(device)

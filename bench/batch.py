@@ -24,7 +24,7 @@ from champ.batch.pool import Pool
 from champ.batch.run import Limits, Run
 from champ.batch.table import Row
 from champ.batch.worker import Stages, lay_out
-from champ.batch.workflow import Prompt, Workflow
+from champ.batch.workflow import Info, Prompt, Workflow
 from champ.server import Server
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +54,7 @@ def timed(times: dict[str, float], name: str) -> Iterator[None]:
     times[name] = time.perf_counter() - started
 
 
-def alone(folder: Path, tasks: Callable[[dict], list[Task]]) -> dict[str, float]:
+def alone(folder: Path, tasks: Callable[[Info], list[Task]]) -> dict[str, float]:
     times: dict[str, float] = {}
     folder.mkdir()
     lay_out(folder, COMFYUI)
@@ -71,7 +71,7 @@ def alone(folder: Path, tasks: Callable[[dict], list[Task]]) -> dict[str, float]
     return times
 
 
-def batch(folder: Path, tasks: Callable[[dict], list[Task]], workers: int) -> dict[str, float]:
+def batch(folder: Path, tasks: Callable[[Info], list[Task]], workers: int) -> dict[str, float]:
     """With all workers started before the clock of the rows begins."""
     times: dict[str, float] = {}
     pool = Pool(Setup(COMFYUI, COMFYUI, OPTIONS, threads=1), ray_pool.choose_share(1))
@@ -134,7 +134,7 @@ def throughput() -> None:
             ray_pool.connect(None, ship=False)
         after.callback(ray_pool.disconnect)
 
-        def tasks(info: dict) -> list[Task]:
+        def tasks(info: Info) -> list[Task]:
             return plan(rows(), workflow(), info, Places(folder, folder))
 
         one = alone(folder / "alone", tasks)

@@ -67,7 +67,7 @@ def cases(people: int, split: str, size: int = SIZE, frames: int = FRAMES) -> It
         actor = make_actor(draw_look(look), scene, size, size)
         motion, up = place_actor(actor, draw_move(motion_draw), motion_draw, frames, (size, size), turned=0.0)
         reference, reference_up = place_actor(
-            actor, draw_move(reference_draw), reference_draw, 1, size, size, turned=0.0
+            actor, draw_move(reference_draw), reference_draw, 1, (size, size), turned=0.0
         )
         pictures, masks = draw_pictures(actor, motion, up)
         theirs = people_of_motion(actor.body, motion)
@@ -178,7 +178,8 @@ def recovery(draws: int = 400) -> None:
                 q = q + rng.normal(0, 2, q.shape)
                 lost = rng.permutation(17)[: int(share * 17)]
                 q[lost] = rng.uniform((-256, -84), (256, 684), (len(lost), 2))
-                found = align(*(np.column_stack([points, np.ones(17)]) for points in (p, q)))
+                reference, person = (np.column_stack([points, np.ones(17)]) for points in (p, q))
+                found = align(reference, person)
                 assert found is not None
                 good = np.setdiff1d(np.arange(17), lost)
                 known = Alignment(similarity(p[good], q[good], np.ones(len(good))), good, "all")

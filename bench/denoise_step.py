@@ -83,8 +83,8 @@ def main() -> None:
     print(f"one thread, torch {torch.__version__}, median of {options.passes} passes in turns")
     print("| UNet | clip | | s | times as fast | difference | working memory (GB) |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    for case in [("SD1.5", SD15, 512, options.frames)] if options.full else CASES:
-        compare(*case, options.passes, options.full)
+    for name, channels, size, frames in [("SD1.5", SD15, 512, options.frames)] if options.full else CASES:
+        compare(name, channels, size, frames, options.passes, options.full)
 
 
 if __name__ == "__main__":

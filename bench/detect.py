@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,12 +54,12 @@ def runs_of(name: str, network: nn.Module, seen: Tensor, folder: Path) -> dict[s
     """The network in every form, as functions without arguments, which all give the same."""
     script = torch.jit.load(str(traced(network, tuple(seen.shape), folder / f"{name}.torchscript.pt"))).eval()
     torch.save({"model": network.state_dict()}, folder / f"{name}.pth")
-    runs: dict[str, Callable[[], object]] = {"torch.jit": partial(script, seen)}
+    runs: dict[str, Callable[[], Any]] = {"torch.jit": partial(script, seen)}
     forms = [".torchscript.pt", ".pth"] + [".onnx"] * export(network, seen, folder / f"{name}.onnx")
     for form in forms:
         read = read_network(folder / f"{name}{form}")
         read.check(*seen.shape[2:])
-        runs[form] = partial(read, seen)
+        runs[form] = partial(read.forward, seen)
     expected, *others = ([found] if isinstance(found, Tensor) else found for found in (run() for run in runs.values()))
     for found in others:
         for a, b in zip(found, expected):

@@ -17,7 +17,7 @@ they stand: 4 cm to the front, the ankles 8 cm to the back.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -117,7 +117,7 @@ def seen_by_network(motion: Motion, seed: int = 0, depth: bool = True) -> list[P
     flat = torch.cat([pixels, face_hides(points)[..., None]], 2).numpy()
     feet = flat[:, COCO:].astype(np.float32)
     feet[:, [1, 4], 2] = 0
-    space = [None] * len(motion)
+    space: Sequence[None] | np.ndarray = [None] * len(motion)
     if depth:
         own = points - points[:, 11:13].mean(1, keepdim=True)
         own = own + _wandering(random, motion.fps, points.shape[:2], 3, DEPTH_WANDERS, DEPTH_CONSTANT)

@@ -55,7 +55,9 @@ class Theirs(NamedTuple):
 
 def pictures_of(file: Path) -> Iterator[np.ndarray]:
     if file.suffix.lower() in PICTURES:
-        yield np.ascontiguousarray(cv2.imread(str(file))[..., ::-1])
+        picture = cv2.imread(str(file))
+        assert picture is not None, file
+        yield np.ascontiguousarray(picture[..., ::-1])
         return
     with av.open(str(file)) as container:
         for frame in container.decode(video=0):
@@ -133,7 +135,7 @@ def solve(networks: BlazePoseNetworks, file: Path, body: Body) -> Solved:
     done("pose")
     person = one_person(people, shots)
     done("follow")
-    fitted = fit_motion(person, body, *size, rate_of(file), shots)
+    fitted = fit_motion(person, body, size[0], size[1], rate_of(file), shots)
     done("fit")
     smoothed = smooth(fitted)
     done("smooth")
