@@ -56,12 +56,16 @@ def frames(page, address: str) -> list[np.ndarray]:
     return [np.asarray(frame.convert("L"), np.float32) for frame in ImageSequence.Iterator(picture)]
 
 
-def test_another_motion_makes_another_dance(page, screenshots):
+def test_another_motion_makes_another_dance(module_page, screenshots):
+    page = module_page
     page.evaluate("(workflow) => app.loadGraphData(workflow)", json.loads(QUICK_START.read_text(encoding="utf-8")))
-    page.evaluate(CHOOSE, {"ChampBuiltInMotion": {"frames": 4}, "ChampSampler": {"steps": 2}})
+    size = {"width": 144, "height": 192}  # half of its own
+    page.evaluate(CHOOSE, {
+        "ChampExamplePerson": size, "ChampBuiltInMotion": {"frames": 4, **size}, "ChampSampler": {"steps": 2},
+    })  # fmt: skip
     page.evaluate(LISTEN)
     alone, dance = (frames(page, address) for address in page.evaluate(RUN, RESULTS))
-    assert alone[0].shape == (768, 576)  # the result, large, beside what it is compared with
+    assert alone[0].shape == (384, 288)  # the result, large, beside what it is compared with
     lines, previews = page.evaluate("() => [window.lines, window.previews]")
     assert any(line.startswith("Sampling") for line in lines) and previews >= 2, (lines, previews)
     assert page.evaluate(LEFT) == 0  # they go when the work is done
@@ -76,11 +80,12 @@ def test_another_motion_makes_another_dance(page, screenshots):
     assert page.complaints == []
 
 
-def test_a_photo_does_what_a_video_shows(page, screenshots):
+def test_a_photo_does_what_a_video_shows(module_page, screenshots):
+    page = module_page
     page.evaluate("(workflow) => app.loadGraphData(workflow)", json.loads(YOUR_VIDEO.read_text(encoding="utf-8")))
     page.evaluate(CHOOSE, {
         "LoadVideo": {"file": "two_people.mp4"}, "LoadImage": {"image": "person.png"}, "ChampSampler": {"steps": 2},
-        "ChampRetimeMotion": {"count": 4},
+        "ChampRetimeMotion": {"count": 4}, "ImageScaleToTotalPixels": {"megapixels": 0.03},
     })  # fmt: skip
     [address] = page.evaluate(RUN, ["The result, the photo and normal maps"])
     page.screenshot(path=screenshots / "your_video.png")

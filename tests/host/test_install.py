@@ -137,7 +137,8 @@ def test_published_archive_registers_every_node(installed, server):
 
 def test_quick_start_runs_from_the_archive_without_smplx(installed):
     prompt = json.loads(dev.QUICK_START.read_text(encoding="utf-8"))
-    few = {"ChampBuiltInMotion": {"frames": 2}, "ChampSampler": {"steps": 2}}
+    size = {"width": 144, "height": 192}
+    few = {"ChampExamplePerson": size, "ChampBuiltInMotion": {"frames": 2, **size}, "ChampSampler": {"steps": 2}}
     for node in prompt.values():
         node["inputs"] |= few.get(node["class_type"], {})
     installed.run(prompt)
