@@ -156,14 +156,31 @@ def test_two_prompts_at_once(server, undisturbed):
     assert first == undisturbed["sampling"].result != second
 
 
-def test_a_killed_server(server, undisturbed, comfyui, device_options, tmp_path):
-    """Killed while it samples and while it saves; nothing half-made is offered, and the next run is as always."""
+class WatchingServer(Server):
+    """Counts the preview pictures that it sends."""
+
+    pictures = 0
+
+    def events(self, client, timeout):
+        for kind, data in super().events(client, timeout):
+            self.pictures += kind == "picture"
+            yield kind, data
+
+
+def saving() -> dict:
+    """Sampling, and maps in a folder."""
+    kinds = ("depth", "normal", "semantic_map", "dwpose", "mask")
+    links = {name: ["10", i] for i, name in enumerate(kinds)}
+    return {**sampling(), "20": node("ChampSaveMaps", folder="faults/killed", fps=8.0, **links)}
+
+
+@pytest.fixture(scope="module")
+def restarted(server, undisturbed, comfyui, device_options, tmp_path_factory):
+    """A server after two that were killed, while saving and while sampling. It shows latent previews."""
+    base = tmp_path_factory.mktemp("killed")
     for folder in ("models", "input"):
-        (tmp_path / folder).symlink_to(server.base / folder, target_is_directory=True)
-    dev.link_pack(tmp_path / "custom_nodes")
-    prompt = sampling()
-    prompt["20"] = node("ChampSaveMaps", folder="faults/killed", fps=8.0, **{
-        name: ["10", i] for i, name in enumerate(("depth", "normal", "semantic_map", "dwpose", "mask"))})  # fmt: skip
+        (base / folder).symlink_to(server.base / folder, target_is_directory=True)
+    dev.link_pack(base / "custom_nodes")
 
     def kill_at(running: Server, id: str):
         def show(nodes: dict) -> None:
@@ -173,16 +190,27 @@ def test_a_killed_server(server, undisturbed, comfyui, device_options, tmp_path)
         return show
 
     for id in ("20", "15"):
-        with Server(comfyui, tmp_path, *device_options) as running, pytest.raises((Failure, OSError)):
-            running.run(prompt, kill_at(running, id))
-    with Server(comfyui, tmp_path, *device_options) as running:
-        offered = running.json("/object_info/ChampLoadMaps")["ChampLoadMaps"]["input"]["required"]["folder"]
-        for folder in (tmp_path / "output" / "faults").glob("killed*"):  # of a run that had saved before it was killed
-            listed = any(
-                f"faults/{folder.name} [output]" in part for part in (offered[0], offered[1].get("options", ()))
-            )
-            assert not listed or len(list((folder / "mask").iterdir())) == 3
-        assert result(running, running.run(prompt)) == undisturbed["sampling"].result
+        with Server(comfyui, base, *device_options) as running, pytest.raises((Failure, OSError)):
+            running.run(saving(), kill_at(running, id))
+    with WatchingServer(comfyui, base, *device_options, "--preview-method", "latent2rgb") as running:
+        yield running
+
+
+def test_a_killed_server(restarted, undisturbed):
+    """Nothing half-made is offered, and the next run is as always."""
+    offered = restarted.json("/object_info/ChampLoadMaps")["ChampLoadMaps"]["input"]["required"]["folder"]
+    faults = restarted.base / "output" / "faults"
+    for folder in faults.glob("killed*"):  # of a run that had saved before it was killed
+        listed = any(f"faults/{folder.name} [output]" in part for part in (offered[0], offered[1].get("options", ())))
+        assert not listed or len(list((folder / "mask").iterdir())) == 3
+    assert result(restarted, restarted.run(saving())) == undisturbed["sampling"].result
+
+
+def test_previews_are_shown_while_sampling(restarted):
+    before, prompt = restarted.pictures, sampling()
+    sampler(prompt)["seed"] = 43
+    restarted.run(prompt)
+    assert restarted.pictures > before
 
 
 @pytest.fixture
