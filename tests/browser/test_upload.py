@@ -88,7 +88,8 @@ def write_motions(folder: Path) -> list[Path]:
     return files
 
 
-def test_a_motion_of_every_format_is_dropped_and_seen(page, tmp_path, screenshots):
+def test_a_motion_of_every_format_is_dropped_and_seen(module_page, tmp_path, screenshots):
+    page = module_page
     files = write_motions(tmp_path)
     title, button = open_node(page, "ChampLoadMotion")
     for frames, file in enumerate(files, start=3):
@@ -104,7 +105,8 @@ def test_a_motion_of_every_format_is_dropped_and_seen(page, tmp_path, screenshot
     assert page.complaints == []
 
 
-def test_a_folder_of_maps_is_chosen_and_a_second_one_has_another_name(page, server, tmp_path):
+def test_a_folder_of_maps_is_chosen_and_a_second_one_has_another_name(module_page, server, tmp_path):
+    page = module_page
     for number, kind in enumerate(("depth", "semantic_map")):
         (tmp_path / "my dance" / kind).mkdir(parents=True)
         Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / "my dance" / kind / "0000.png")

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from .conftest import editor
+
 PROMPT = {
     "1": {"class_type": "ChampFreeBody", "inputs": {"gender": 0.8, "age": 28, "height": 1.7, "weight": 0.5,
           "muscle": 0.5, "proportions": 0.3}},
@@ -47,15 +49,17 @@ LOOK = """
 """
 
 
-@pytest.fixture(params=["canvas", "Vue"])
+@pytest.fixture(scope="module", params=["canvas", "Vue"])
 def renderer(request) -> str:
     """What draws the nodes: a canvas, or elements of the page."""
     return request.param
 
 
-@pytest.fixture
-def settings(renderer) -> dict:
-    return {"Comfy.VueNodes.Enabled": renderer == "Vue"}
+@pytest.fixture(scope="module")
+def page(chromium, server, renderer):
+    """One editor for each."""
+    with editor(chromium, server, {"Comfy.VueNodes.Enabled": renderer == "Vue"}) as page:
+        yield page
 
 
 def settled(page, stage) -> int:
