@@ -94,7 +94,7 @@ def write_torchscript(folder: Path) -> None:
     for (name, (network, shape)), ending in zip(NETWORKS.items(), ("", "_bs5")):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # which says that TorchScript is old
-            traced = torch.jit.trace(network().eval(), torch.rand(shape))
+            traced = torch.jit.trace(network().eval(), torch.rand(shape), check_trace=False)
         traced.save(str(folder / f"{name}{ending}.torchscript.pt"))
 
 

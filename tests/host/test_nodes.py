@@ -328,7 +328,7 @@ def test_a_failed_run_leaves_the_host_usable(server):
 
 def test_a_run_can_be_cancelled(server):
     """A long clip stops at the next frame after an interrupt and the next run works."""
-    prompt = {**motion(frames=2000, width=256, height=256), "3": render(), "4": save()}
+    prompt = {**motion(frames=500, width=256, height=256), "3": render(), "4": save()}
     interrupted = []
 
     def interrupt(nodes):

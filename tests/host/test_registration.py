@@ -1,6 +1,7 @@
 """Every node of the pack is there in a real ComfyUI, and explains itself."""
 
 import ast
+import functools
 import json
 
 import pytest
@@ -18,6 +19,7 @@ def declared_ids() -> list[str]:
     )
 
 
+@functools.cache
 def declared_advanced() -> dict[str, set[str]]:
     """The inputs of each node that its schema calls rare."""
     trees = [ast.parse(file.read_text(encoding="utf-8")) for file in (dev.ROOT / "nodes").glob("*.py")]
