@@ -4,6 +4,7 @@ import lzma
 import os
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,12 +45,7 @@ def comfyui() -> Path:
 
 @pytest.fixture(scope="session")
 def device_options() -> list[str]:
-    """What dev.py would tell ComfyUI, found without one more Python that imports torch."""
-    import torch
-
-    graphics = (torch.cuda, torch.backends.mps, getattr(torch, "xpu", None))
-    there = any(kind is not None and kind.is_available() for kind in graphics)
-    return [] if there else dev.device_options("cpu")
+    return dev.device_options(dev.find_device(sys.executable))
 
 
 @pytest.fixture(scope="session")

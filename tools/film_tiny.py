@@ -1,8 +1,8 @@
 """Films what Champ-Tiny makes, for the README and the thumbnails of templates: python -m tools.film_tiny
 
-Runs Champ 01 for both people of PEOPLE, and Champ 08. Writes docs/images/quick_start.webp, in which they dance side by
-side, and the thumbnails of the templates in which Champ-Tiny draws; prints how long each took, and the most memory that
-the server has held."""
+Runs Champ 01 for both people of PEOPLE, and Champ 05, shortened, and 08. Writes docs/images/quick_start.webp, in which
+the two dance side by side, and the thumbnails of the templates in which Champ-Tiny draws; prints how long each took,
+and the most memory that the server has held."""
 
 import io
 import json
@@ -21,25 +21,31 @@ from .make_pictures import save_animation, save_thumbnail
 
 PEOPLE = 1, 6
 SIZE = 216, 288  # of one person in the film
+FPS = 12  # as in the templates
 SHOWN = 29  # the frame of the thumbnails
-LONG = 5, 17, 29  # those of the long video
+WALK = 24  # frames of the long video, of which the thumbnail shows every sixth
 WAVING = 12  # that of the video with its background kept
-COMPARISON = "Picture, result, normal and skeleton maps"
-KEPT = "Picture, as drawn, with its background kept"
 
 
-def columns(server: Server, workflow: Path, comparison: str, person: int) -> tuple[np.ndarray, float]:
-    """The columns of a comparison (columns, F, H, W, 3) for a person, and frames per second."""
+def compared(server: Server, prompt: dict, title: str) -> list[np.ndarray]:
+    """Runs a workflow that compares side by side, and returns the columns, each (F, H, W, 3); one may be wider by a
+    pixel. `title` is that of the node that saves them."""
+    results = server.run(prompt, dev.progress_line(prompt))["outputs"]
+    film = Image.open(io.BytesIO(server.view(results[dev.titled(title, prompt)]["images"][0])))
+    frames = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)])
+    count = sum(name.startswith("image_") for name in dev.only("ChampCompareGrid", prompt)["inputs"])
+    return np.array_split(frames, count, axis=2)
+
+
+def filmed(server: Server, workflow: Path, title: str, person: int, **motion: int) -> list[np.ndarray]:
+    """The columns of a workflow's comparison for a person; `motion` are inputs of Built-in Motion."""
     prompt = json.loads(workflow.read_text(encoding="utf-8"))
     dev.only("ChampExamplePerson", prompt)["inputs"]["person"] = person
-    node = dev.titled(comparison, prompt)
+    dev.only("ChampBuiltInMotion", prompt)["inputs"] |= motion
     started = time.monotonic()
-    results = server.run(prompt, dev.progress_line(prompt))["outputs"]
+    columns = compared(server, prompt, title)
     print(f"{workflow.stem}, person {person}: {time.monotonic() - started:.0f} s{most_memory(server)}", flush=True)
-    film = Image.open(io.BytesIO(server.view(results[node]["images"][0])))
-    frames = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(film)])
-    shown = sum(key.startswith("image_") for key in dev.only("ChampCompareGrid", prompt)["inputs"])
-    return np.stack(np.split(frames, shown, axis=2)), prompt[node]["inputs"]["fps"]
+    return columns
 
 
 def most_memory(server: Server) -> str:
@@ -56,17 +62,21 @@ def row(frames: list[np.ndarray], size: tuple[int, int]) -> torch.Tensor:
 
 
 def main() -> None:
+    quick_start, long_video, keep_background = (
+        dev.WORKFLOWS / f"{name}.json" for name in ("quick_start", "long_video", "keep_background")
+    )
     with dev.temporary_server(dev.HOST / "ComfyUI") as server:
-        quick_start = dev.QUICK_START
-        (first, fps), (second, _) = (columns(server, quick_start, COMPARISON, person) for person in PEOPLE)
-        kept, _ = columns(server, quick_start.with_name("keep_background.json"), KEPT, PEOPLE[1])
-    picture, dance, normal, skeleton = first
-    film = [row(list(frames), SIZE) for frames in zip(picture, dance, normal, second[1], second[0])]
-    save_animation("quick_start.webp", torch.stack(film), fps)
+        (picture, dance, normal, skeleton), (other, theirs, *_) = (
+            filmed(server, quick_start, "Picture, result, normal and skeleton maps", person) for person in PEOPLE
+        )
+        _, walk, _ = filmed(server, long_video, "Picture, result and normal maps", PEOPLE[1], frames=WALK)
+        still, _, kept = filmed(server, keep_background, "Picture, as drawn, with its background kept", PEOPLE[1])
+    film = [row(list(frames), SIZE) for frames in zip(picture, dance, normal, theirs, other)]
+    save_animation("quick_start.webp", torch.stack(film), FPS)
     save_thumbnail("quick_start", row([picture[SHOWN], dance[SHOWN]], (200, 267)))
     save_thumbnail("your_video", row([skeleton[SHOWN], picture[SHOWN], dance[SHOWN]], (150, 200)))
-    save_thumbnail("long_video", row([second[1][i] for i in LONG], (150, 200)))
-    save_thumbnail("keep_background", row([kept[0][WAVING], kept[2][WAVING]], (200, 200)))
+    save_thumbnail("long_video", row(list(walk[::6][:3]), (150, 150)))
+    save_thumbnail("keep_background", row([still[WAVING], kept[WAVING]], (200, 200)))
 
 
 if __name__ == "__main__":

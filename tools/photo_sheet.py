@@ -4,28 +4,25 @@ Runs Champ 02a for each photo with the first frames of the video. A row of the s
 result, spread over the clip."""
 
 import argparse
-import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image
 
 import dev
 from champ.server import Server
 
+from .film_tiny import compared
+
 SHOWN = 5  # frames of each result
-COMPARISON = "The result, the photo and normal maps"
 
 
 def row(server: Server, video: Path, photo: Path, count: int, height: int) -> Image.Image:
     prompt = dev.own_prompt(video, photo, server.base / "input")
     dev.only("ChampRetimeMotion", prompt)["inputs"]["count"] = count
-    results = server.run(prompt, dev.progress_line(prompt))["outputs"]
-    (film,) = results[dev.titled(COMPARISON, prompt)]["images"]
-    frames = ImageSequence.Iterator(Image.open(io.BytesIO(server.view(film))))
-    columns = [np.array_split(np.asarray(frame.convert("RGB")), 3, axis=1) for frame in frames]  # one may be 1 px wider
-    shown = np.linspace(0, len(columns) - 1, min(SHOWN, len(columns))).round().astype(int)
-    made = Image.fromarray(np.concatenate([columns[0][1], *(columns[i][0] for i in shown)], axis=1))
+    result, picture, _ = compared(server, prompt, "The result, the photo and normal maps")
+    shown = np.linspace(0, len(result) - 1, min(SHOWN, len(result))).round().astype(int)
+    made = Image.fromarray(np.concatenate([picture[0], *result[shown]], axis=1))
     return made.resize((made.width * height // made.height, height), Image.Resampling.LANCZOS)
 
 

@@ -59,18 +59,14 @@ def frames(page, address: str) -> list[np.ndarray]:
 def test_another_motion_makes_another_dance(module_page, screenshots):
     page = module_page
     page.evaluate("(workflow) => app.loadGraphData(workflow)", json.loads(QUICK_START.read_text(encoding="utf-8")))
-    size = {"width": 144, "height": 192}  # half of its own
-    page.evaluate(CHOOSE, {
-        "ChampExamplePerson": size, "ChampBuiltInMotion": {"frames": 4, **size}, "ChampSampler": {"steps": 12},
-    })  # fmt: skip
+    page.evaluate(CHOOSE, {"ChampBuiltInMotion": {"frames": 4}, "ChampSampler": {"steps": 2}})
     page.evaluate(LISTEN)
     alone, dance = (frames(page, address) for address in page.evaluate(RUN, RESULTS))
-    assert alone[0].shape == (384, 288)  # the result, large, beside what it is compared with
+    assert alone[0].shape == (768, 576)  # the result, large, beside what it is compared with
     lines, previews = page.evaluate("() => [window.lines, window.previews]")
-    # A line comes from the second second on, which is why there are so many steps.
     assert any(line.startswith("Sampling") for line in lines) and previews >= 2, (lines, previews)
     assert page.evaluate(LEFT) == 0  # they go when the work is done
-    page.evaluate(CHOOSE, {"ChampBuiltInMotion": {"motion": "jumping jacks"}, "ChampSampler": {"steps": 2}})
+    page.evaluate(CHOOSE, {"ChampBuiltInMotion": {"motion": "jumping jacks"}})
     _, jacks = (frames(page, address) for address in page.evaluate(RUN, RESULTS))
     page.screenshot(path=screenshots / "quick_start_jumping_jacks.png")
     assert len(dance) == len(jacks) == 4

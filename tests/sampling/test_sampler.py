@@ -5,7 +5,7 @@ import comfy.sample
 import comfy.samplers
 import pytest
 import torch
-from golden import cached_golden, frames_first, relative
+from golden import frames_first, relative
 
 from champ.sampling.aggregation import with_windows
 from champ.sampling.noise import OfficialNoise
@@ -22,27 +22,28 @@ def sample(model, sampler, sigmas, noise, conditioning, latent=None):
     return found * 0.18215
 
 
-@pytest.mark.parametrize(("name", "length"), [("champ", "long"), ("animate_anyone", "short")])
-def test_official_clips(name, length):
-    """20 steps of 40 frames in two windows, and of 16 frames."""
-    golden = cached_golden(name)
-    data = {key: frames_first(x) for key, x in golden.data("sample").items() if key.startswith(length)}
+@pytest.mark.parametrize("length", ["short", "long"])
+def test_official_clips(family, length):
+    """20 steps of 16 frames, and of 40 frames in two windows."""
+    data = {key: frames_first(x) for key, x in family.data("sample").items() if key.startswith(length)}
+    if not data:
+        pytest.skip("there is no long clip of Animate Anyone")
     noise = data[f"{length}/noise"]
     assert torch.equal(OfficialNoise(1001).generate_noise({"samples": torch.zeros_like(noise)}), noise)
-    model = with_windows(golden.model)
-    sigmas = official_sigmas(model.get_model_object("model_sampling"), 20)
-    exact = sample(model, ddim(), sigmas, noise, golden.conditioning(len(noise)))
+    model = with_windows(family.model)
+    sampling = model.get_model_object("model_sampling")
+    sigmas = official_sigmas(sampling, 20)
+    exact = sample(model, ddim(), sigmas, noise, family.conditioning(len(noise)))
     assert relative(exact, data[f"{length}/latents_final/exact_fp64"]) < 5e-5
     assert relative(exact, data[f"{length}/latents_final/bank_fp32"]) < 5e-5
-
-
-def test_an_official_clip_with_ddim_of_comfyui(champ):
-    """20 steps of 16 frames."""
-    data = {key: frames_first(x) for key, x in champ.data("sample").items() if key.startswith("short")}
-    model, noise = with_windows(champ.model), data["short/noise"]
-    simple = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 20)
-    stock = sample(model, comfy.samplers.sampler_object("ddim"), simple, noise, champ.conditioning(len(noise)))
-    assert relative(stock, data["short/latents_final/bank_fp32"]) < 5e-4
+    if length == "long":
+        return  # windows are the same for every sampler, and ComfyUI's own is compared on the short clip
+    simple = comfy.samplers.calculate_sigmas(sampling, "simple", 20)
+    stock = sample(model, comfy.samplers.sampler_object("ddim"), simple, noise, family.conditioning(len(noise)))
+    # This Animate Anyone net answers a change of 1e-5 in the noise with 5e-4, seven times as much as the Champ net.
+    assert relative(stock, data[f"{length}/latents_final/bank_fp32"]) < (
+        2e-3 if family.name == "animate_anyone" else 5e-4
+    )
 
 
 class Linear:
