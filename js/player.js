@@ -185,6 +185,7 @@ export class Player {
   }
 
   drag(event) {
+    this.draw(); // what is taken is what is there now, however late the last picture is
     const held = event.button === 2 ? null : this.hold(event);
     this.drawn = null;
     if (!held) return;

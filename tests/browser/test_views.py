@@ -116,6 +116,7 @@ def test_a_reference_is_placed_and_a_person_chosen_with_the_mouse(page, renderer
     windows = page.locator(".champ-windows")
     windows.get_by_text("40 evaluations of the model: 10 steps x 2 windows x 2.").wait_for()
     place = page.locator(".champ-player", has=page.get_by_text("place", exact=True))
+    place.get_by_text("/ 30").wait_for()  # stands there from the first picture on
     place.get_by_title("Play or pause").click()
     stage = place.locator("canvas.pick")
     before = settled(page, stage)
