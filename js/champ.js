@@ -1,14 +1,15 @@
 // Shows the pack's warnings as toasts, so that nobody has to read the server's log, keeps moving previews in place, and
 // takes the lines about progress away when the work is done.
 import { app } from "../../scripts/app.js";
+import { everyNode, runId } from "./graph.js";
 
 const LINE = "$$node-text-preview"; // the editor's widget for a line about progress, which it leaves there
 
 function takeLinesAway({ detail }) {
-  const working = String(detail ?? "").split(":").at(-1); // where a node begins to work, the others are done
-  for (const node of app.graph?.nodes ?? []) {
+  const working = String(detail ?? ""); // where a node begins to work, the others are done
+  for (const node of everyNode()) {
     const at = node.comfyClass?.startsWith("Champ") ? (node.widgets ?? []).findIndex(({ name }) => name === LINE) : -1;
-    if (at < 0 || String(node.id) === working) continue;
+    if (at < 0 || runId(node) === working) continue;
     const [line] = node.widgets.splice(at, 1);
     const tall = line.computedHeight ?? 0;
     line.onRemove?.();

@@ -1,6 +1,7 @@
 // The motion of a node as a source for the player: asks the server what the widgets make of it, before anything is run.
 import { api } from "../../scripts/api.js";
 import { beginning, drawFigure, forget } from "./figure.js";
+import { inputsOf, keyOf, outputOf } from "./graph.js";
 import { translate } from "./language.js";
 
 // Whose motion the server works out from their widgets; others are known after a run.
@@ -15,26 +16,28 @@ const pictures = {}; // that the server has drawn, by what it calls them
 const NOT_WITHOUT = new Set(["ChampExamplePerson"]); // whose picture is drawn with the motion
 
 // A node and all before it, as a prompt has them; what only a run can tell as the token that the run left.
-export function describe(node, outputs, nodes = {}) {
-  const id = String(node.id);
-  if (id in nodes) return nodes;
+export function describe(node, nodes = {}) {
+  const key = keyOf(node);
+  if (key in nodes) return nodes;
   if (!WORKED_OUT.has(node.comfyClass)) {
-    const token = outputs?.[id]?.champ_motion?.[0];
-    nodes[id] = token ? { token } : {};
+    const token = outputOf(node)?.champ_motion?.[0];
+    nodes[key] = token ? { token } : {};
     return nodes;
   }
   const inputs = {};
-  nodes[id] = { class_type: node.comfyClass, inputs };
-  for (const { name, value } of node.widgets ?? [])
-    if (["string", "number", "boolean"].includes(typeof value)) inputs[name] = value;
-  (node.inputs ?? []).forEach((input, slot) => {
-    const link = node.getInputLink?.(slot);
-    const source = link && node.getInputNode(slot);
-    if (!source || (String(input.type).includes("IMAGE") && !NOT_WITHOUT.has(source.comfyClass))) return;
-    inputs[input.name] = [String(source.id), link.origin_slot];
-    describe(source, outputs, nodes);
-  });
+  nodes[key] = { class_type: node.comfyClass, inputs };
+  for (const { name, value } of node.widgets ?? []) if (isConstant(value)) inputs[name] = value;
+  for (const { name, type, node: source, slot, value } of inputsOf(node)) {
+    if (isConstant(value)) inputs[name] = value;
+    if (!source || (type.includes("IMAGE") && !NOT_WITHOUT.has(source.comfyClass))) continue;
+    inputs[name] = [keyOf(source), slot];
+    describe(source, nodes);
+  }
   return nodes;
+}
+
+function isConstant(value) {
+  return ["string", "number", "boolean"].includes(typeof value);
 }
 
 function floats(text, Kind) {
@@ -63,6 +66,7 @@ function unpack(about) {
 export async function ask(place, question) {
   const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(question) };
   const answer = await api.fetchApi(place, options);
+  if (answer.status >= 500) throw new Error(`${answer.status} ${answer.statusText}`);
   if (!answer.ok) return { says: await answer.text() };
   const about = await answer.json();
   const reason = about.not_yet ?? about.error;
@@ -72,7 +76,7 @@ export async function ask(place, question) {
 // { scene, source } of a node's motion, or { says } why there is none.
 export async function readMotion(node, nodes, before) {
   const have = [...Object.keys(meshes), ...Object.keys(pictures)];
-  const about = await ask("/champ/motion", { node: String(node.id), nodes, have });
+  const about = await ask("/champ/motion", { node: keyOf(node), nodes, have });
   if (about.says) return about;
   const scene = unpack(about);
   return { scene, source: sourceOf(scene, before?.look) };

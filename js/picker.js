@@ -3,7 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { element } from "./element.js";
 import { translate } from "./language.js";
-import { write } from "./widgets.js";
+import { write, written } from "./widgets.js";
 
 const STYLE = `
 .champ-picker { width: min(880px, 92vw); max-height: 84vh; padding: 16px; overflow-y: auto; border-radius: 8px;
@@ -37,6 +37,7 @@ function open(node) {
   const buttons = values(widget).map((value) => {
     const onclick = () => {
       write(node, { [name]: value });
+      written();
       dialog.close();
     };
     const picture = element("img", { src: thumbnail(folder, value), alt: "", onerror: () => picture.remove() });

@@ -1,5 +1,6 @@
 // The reference image behind the figure, as far as the page has it.
 import { api } from "../../scripts/api.js";
+import { inputsOf, outputOf } from "./graph.js";
 
 const loaded = {}; // pictures by address
 
@@ -12,12 +13,11 @@ function addressOf(name) {
 }
 
 // What Load Image will load, or else the picture of the last run; the server adds those that this pack draws.
-export function addressBehind(node, outputs) {
-  const slot = (node.inputs ?? []).findIndex((input) => input.name === "reference_image");
-  const source = slot < 0 ? null : node.getInputNode?.(slot);
+export function addressBehind(node) {
+  const source = inputsOf(node).find(({ name }) => name === "reference_image")?.node;
   const name = source?.comfyClass === "LoadImage" && source.widgets?.find((widget) => widget.name === "image")?.value;
   if (name) return addressOf(name);
-  const [known] = (source && outputs?.[node.id]?.champ_behind) || [];
+  const [known] = (source && outputOf(node)?.champ_behind) || [];
   return known ? api.apiURL(`/view?${new URLSearchParams(known)}`) : null;
 }
 

@@ -10,6 +10,7 @@ const OPACITY = 0.75;
 const SOME = 5; // vertices of which one counts for the box
 const CORNER = 16; // pixels around a corner in which it is taken
 const LINE = "#7fb2d9";
+const STILL = 300; // milliseconds after which the wheel rests
 const LEAST = { move_right: -200, move_down: -200, size: 10 };
 const MOST = { move_right: 200, move_down: 200, size: 1000 };
 
@@ -36,6 +37,7 @@ export function placing(scene, node, picture, made) {
   const boxes = [];
   let shown = { x: 0, y: 0, scale: 1 };
   let box = [0, 0, 0, 0];
+  let resting = 0;
 
   // What the widgets have changed since: pixels of the picture, and size.
   function since() {
@@ -102,7 +104,11 @@ export function placing(scene, node, picture, made) {
             });
       return { move, end: written };
     },
-    zoom: (factor) => set(node, { size: widgets(node).size / factor }),
+    zoom(factor) {
+      set(node, { size: widgets(node).size / factor });
+      clearTimeout(resting);
+      resting = setTimeout(written, STILL);
+    },
     close() {},
   };
 }

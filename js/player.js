@@ -81,8 +81,10 @@ export class Player {
     this.slider.oninput = () => this.seek(Number(this.slider.value));
     this.speed.onchange = () => (clockFor(this.source).speed = Number(this.speed.value));
     // What happens here is not for the editor below.
-    for (const kind of ["pointerdown", "pointermove", "pointerup", "mousedown", "dblclick", "contextmenu", "keydown"])
+    for (const kind of ["pointerdown", "pointermove", "pointerup", "mousedown", "dblclick", "contextmenu"])
       this.element.addEventListener(kind, (event) => event.stopPropagation());
+    // Its shortcuts are, but for single keys, of which one deletes the node.
+    this.element.addEventListener("keydown", (event) => event.ctrlKey || event.metaKey || event.stopPropagation());
     this.canvas.addEventListener("pointerdown", (event) => {
       this.canvas.focus({ preventScroll: true });
       this.drag(event);
@@ -186,21 +188,23 @@ export class Player {
 
   drag(event) {
     this.draw(); // what is taken is what is there now, however late the last picture is
-    const held = event.button === 2 ? null : this.hold(event);
+    const held = event.button === 2 || !event.isPrimary ? null : this.hold(event);
     this.drawn = null;
     if (!held) return;
     this.canvas.setPointerCapture(event.pointerId);
-    const move = (other) => {
-      held.move(other);
-      this.drawn = null;
-    };
-    this.canvas.addEventListener("pointermove", move);
+    const listening = new AbortController();
+    const listen = (kind, act) =>
+      this.canvas.addEventListener(kind, (other) => other.pointerId === event.pointerId && act(other), { signal: listening.signal });
     const end = () => {
-      this.canvas.removeEventListener("pointermove", move);
+      listening.abort();
       held.end();
     };
-    this.canvas.addEventListener("pointerup", end, { once: true });
-    this.canvas.addEventListener("pointercancel", end, { once: true });
+    listen("pointermove", (other) => {
+      held.move(other);
+      this.drawn = null;
+    });
+    listen("pointerup", end);
+    listen("pointercancel", end);
   }
 
   zoom(event) {

@@ -3,6 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { translate } from "./language.js";
+import { write, written } from "./widgets.js";
 
 const MOTIONS = [".bvh", ".json", ".npz", ".npy", ".pkl", ".pt", ".safetensors", ".smpl"];
 const MAPS = ["depth", "normal", "semantic_map", "dwpose", "mask"];
@@ -28,10 +29,8 @@ async function upload(file, subfolder) {
 
 async function choose(node, name, value) {
   await app.refreshComboInNodes();
-  const widget = node.widgets.find((other) => other.name === name);
-  widget.value = value;
-  widget.callback?.(value, app.canvas, node);
-  app.graph.setDirtyCanvas(true, true);
+  write(node, { [name]: value });
+  written();
 }
 
 async function takeMotion(node, files) {
@@ -49,6 +48,7 @@ async function takeMaps(node, files) {
     const values = { folders: MAPS.join(", ") };
     return tell("warn", translate("That is no folder of maps; it has folders {folders} with pictures inside.", values));
   }
+  await app.refreshComboInNodes(); // another page may have uploaded one, too
   const known = node.widgets.find((widget) => widget.name === "folder").options.values;
   const wanted = `${FOLDER}/${(maps[0].parts.length > 2 ? maps[0].parts[0] : "maps").replace(/[^\w-]+/g, "_")}`;
   let folder = wanted;

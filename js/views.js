@@ -2,25 +2,26 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { canDecode, readClip } from "./clip.js";
+import { everyNode, outputOf } from "./graph.js";
 import { translate } from "./language.js";
 import { describe, readMotion } from "./motion.js";
 import { choosable } from "./people.js";
 import { addressBehind, pictureAt } from "./pictures.js";
 import { placed, placing } from "./placing.js";
 import { Player } from "./player.js";
-import { addView } from "./widgets.js";
+import { addView, AGAIN, takePlace } from "./widgets.js";
 
 const MOVING = [
   "ChampBuiltInMotion", "ChampCamera", "ChampEstimateMotion", "ChampFitMotion", "ChampLoadMotion", "ChampPreviewMotion",
   "ChampRetimeMotion", "ChampSmoothMotion", "ChampTransferMotion",
 ];
-const SHOWING = ["ChampCompareGrid", "ChampRenderDensePose", "ChampRenderMaps"]; // clips, after a run
+const SHOWING = ["ChampCompareGrid", "ChampEstimatePose", "ChampFollowPerson", "ChampRenderDensePose", "ChampRenderMaps"]; // clips, after a run
 const BEHIND = ["ChampTransferMotion"]; // whose figure is placed over a picture
 const PLACE = "place";
 const LOOK_AGAIN = 200; // milliseconds between two looks at the widgets
 const HEIGHT = 260;
 
-const views = new Map(); // node: { player, asked, clip, busy }
+const views = new Map(); // node: { player, asked, clip, busy, seen, close }
 
 // The editor would show an animated picture; the player shows it instead. This module is loaded before the editor
 // begins to listen, so that it hears of it first.
@@ -35,12 +36,13 @@ api.addEventListener("executed", ({ detail }) => {
 function viewOf(node) {
   if (views.has(node)) return views.get(node);
   const player = new Player();
-  addView(node, "champ_view", player.element, HEIGHT, () => {
+  const close = () => {
     player.remove();
     Object.values(player.sources).forEach((source) => source.close());
     views.delete(node);
-  });
-  const view = { player };
+  };
+  addView(node, "champ_view", player.element, HEIGHT, close);
+  const view = { player, close };
   views.set(node, view);
   return view;
 }
@@ -51,8 +53,8 @@ function put(view, name, source, choose) {
 }
 
 async function lookAtMotion(node, view) {
-  const nodes = describe(node, app.nodeOutputs);
-  const behind = BEHIND.includes(node.comfyClass) ? addressBehind(node, app.nodeOutputs) : null;
+  const nodes = describe(node);
+  const behind = BEHIND.includes(node.comfyClass) ? addressBehind(node) : null;
   const asked = JSON.stringify([nodes, behind]);
   if (asked === view.asked || view.busy) return;
   Object.assign(view, { asked, busy: true });
@@ -65,45 +67,50 @@ async function lookAtMotion(node, view) {
       const { chosen, sources } = view.player;
       const stay = chosen === "2D" || (chosen === PLACE && picture);
       if (picture) view.player.put(PLACE, placing(scene, node, picture, made), !sources[PLACE] || chosen === PLACE);
+      else delete sources[PLACE];
       put(view, "3D", source, !picture && !stay);
     } else view.player.say(says);
   } catch (error) {
     view.player.say(error.message);
+    setTimeout(() => (view.asked = null), AGAIN);
   } finally {
     view.busy = false;
   }
 }
 
 async function lookAtClip(node) {
-  const output = app.nodeOutputs?.[node.id];
-  const [about] = output?.champ_clip ?? [];
-  if (!about?.image || views.get(node)?.clip === about.image.filename) return;
+  const [about] = outputOf(node)?.champ_clip ?? [];
+  const name = about?.image?.filename;
+  if (!name || views.get(node)?.clip === name) return;
   const view = viewOf(node);
-  view.clip = about.image.filename;
+  view.clip = name;
+  const isWanted = () => views.get(node) === view && view.clip === name; // another run may have ended in between
   try {
     const { sources } = view.player;
     const clip = await readClip(api.apiURL(`/view?${new URLSearchParams(about.image)}`), about, sources["2D"]);
-    if (views.has(node)) put(view, "2D", about.boxes ? choosable(clip, about, node) : clip, view.player.chosen !== PLACE);
+    if (!isWanted()) clip.close();
+    else put(view, "2D", about.boxes ? choosable(clip, about, node) : clip, view.player.chosen !== PLACE);
   } catch (error) {
+    if (!isWanted()) return;
     view.player.say(error.message);
+    if (error instanceof TypeError) setTimeout(() => isWanted() && (view.clip = null), AGAIN); // no answer
   }
-}
-
-function everyNode(graph, found = []) {
-  for (const node of graph?.nodes ?? []) {
-    found.push(node);
-    if (node.subgraph) everyNode(node.subgraph, found);
-  }
-  return found;
 }
 
 function look() {
   if (document.hidden) return;
-  for (const node of everyNode(app.graph)) {
+  const nodes = new Set(everyNode());
+  for (const node of nodes) {
     if (!node.comfyClass?.startsWith("Champ")) continue;
     lookAtClip(node);
-    if (views.has(node) && MOVING.includes(node.comfyClass)) lookAtMotion(node, views.get(node));
+    const view = views.get(node);
+    if (!view) continue;
+    view.seen = true;
+    takePlace(node, view.player.element);
+    if (MOVING.includes(node.comfyClass)) lookAtMotion(node, view);
   }
+  // Not every node is told that it goes: none in a subgraph.
+  for (const [node, view] of views) if (view.seen && !nodes.has(node)) view.close();
 }
 
 app.registerExtension({

@@ -1,5 +1,8 @@
 // Widgets that a view writes, as if somebody had typed into them.
 import { app } from "../../scripts/app.js";
+import { keyOf } from "./graph.js";
+
+export const AGAIN = 2000; // milliseconds after which a view asks again if the server did not answer
 
 export function valueOf(node, name) {
   return node.widgets?.find((widget) => widget.name === name)?.value;
@@ -24,6 +27,14 @@ export function addView(node, name, element, height, removed) {
     removed();
     return onRemoved?.apply(this, arguments);
   };
+}
+
+// The first Nodes 2.0 go on showing the element that a node had before an undo, which made the node anew.
+export function takePlace(node, element) {
+  element.dataset.node = keyOf(node);
+  if (element.isConnected) return;
+  const alike = [...document.getElementsByClassName(element.className)];
+  alike.find((other) => other.dataset.node === element.dataset.node)?.replaceWith(element);
 }
 
 // For Ctrl+Z, once the mouse is let go.

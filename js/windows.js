@@ -2,9 +2,10 @@
 // queued.
 import { app } from "../../scripts/app.js";
 import { element } from "./element.js";
+import { everyNode, inputsOf, keyOf, linkOf, outputOf } from "./graph.js";
 import { translate } from "./language.js";
 import { ask, describe } from "./motion.js";
-import { addView, valueOf } from "./widgets.js";
+import { addView, AGAIN, takePlace, valueOf } from "./widgets.js";
 
 const NODES = ["ChampSampler", "ChampTemporalAggregation"];
 // What a clip goes through on its way from a motion to a sampler.
@@ -20,15 +21,11 @@ const STYLE = `
 `;
 const COLOURS = ["#6fa8d6", "#d69a5c"];
 
-const timelines = new Map(); // node: { canvas, says, told, about, busy }
+const timelines = new WeakMap(); // node: { shown, canvas, says, told, about, busy }
 
-function inputsOf(node) {
-  return (node.inputs ?? []).map((input, slot) => ({ type: String(input.type), node: node.getInputNode?.(slot) })).filter((input) => input.node);
-}
-
-function outputsOf(node) {
+function after(node) {
   const links = (node.outputs ?? []).flatMap((output) => output.links ?? []);
-  return links.map((id) => node.graph.getLink?.(id) ?? node.graph.links[id]).map((link) => node.graph.getNodeById(link?.target_id)).filter(Boolean);
+  return links.map((id) => linkOf(node.graph, id)).map((link) => node.graph?.getNodeById(link?.target_id)).filter(Boolean);
 }
 
 // The first of a node and those that `next` leads to which is what is looked for.
@@ -44,7 +41,7 @@ function nearest(node, next, isIt, seen = new Set()) {
 }
 
 function before(types) {
-  return (node) => inputsOf(node).filter(({ type }) => types.includes(type)).map((input) => input.node);
+  return (node) => inputsOf(node).filter((input) => input.node && types.includes(input.type)).map((input) => input.node);
 }
 
 function motionInto(node) {
@@ -59,7 +56,7 @@ function motionBefore(node) {
 
 // The sampler that a model goes to: the node itself, or one after it.
 function samplerOf(node) {
-  return nearest(node, outputsOf, (other) => other.inputs?.some((input) => input.type === "LATENT"));
+  return nearest(node, after, (other) => other.inputs?.some((input) => input.type === "LATENT"));
 }
 
 // The checkpoint set that a model comes from.
@@ -71,11 +68,11 @@ function setOf(node) {
 function question(node) {
   const widgets = Object.fromEntries(["length", "overlap", "schedule", "weights"].map((name) => [name, valueOf(node, name)]));
   const sampler = samplerOf(node);
-  const [known] = app.nodeOutputs?.[sampler?.id]?.champ_size ?? [];
+  const [known] = (sampler && outputOf(sampler)?.champ_size) ?? [];
   widgets.length ||= known?.length ?? 0; // 0 is what the model was made for
   const about = { widgets, checkpoint_set: setOf(node) };
   const motion = sampler && motionBefore(sampler);
-  if (motion) return { ...about, node: String(motion.id), nodes: describe(motion, app.nodeOutputs) };
+  if (motion) return { ...about, node: keyOf(motion), nodes: describe(motion) };
   return { ...about, ...known };
 }
 
@@ -126,6 +123,8 @@ function draw({ canvas, about }) {
 }
 
 async function look(node, view) {
+  if (!view) return;
+  takePlace(node, view.shown);
   const asked = question(node);
   const told = JSON.stringify([asked, effort(node), view.canvas.clientWidth, view.canvas.clientHeight]);
   if (told === view.told || view.busy) return;
@@ -140,6 +139,7 @@ async function look(node, view) {
     }
   } catch (error) {
     view.says.textContent = error.message;
+    setTimeout(() => (view.told = null), AGAIN);
   } finally {
     view.busy = false;
   }
@@ -149,13 +149,13 @@ function add(node) {
   const [canvas, says] = [element("canvas"), element("div")];
   const shown = element("div", { className: "champ-windows" }, element("style", { textContent: STYLE }), canvas, says);
   addView(node, "champ_windows", shown, HEIGHT, () => timelines.delete(node));
-  timelines.set(node, { canvas, says });
+  timelines.set(node, { shown, canvas, says });
 }
 
 app.registerExtension({
   name: "Champ.Windows",
   setup() {
-    setInterval(() => document.hidden || timelines.forEach((view, node) => look(node, view)), LOOK_AGAIN);
+    setInterval(() => document.hidden || everyNode().forEach((node) => look(node, timelines.get(node))), LOOK_AGAIN);
   },
   nodeCreated(node) {
     if (NODES.includes(node.comfyClass) && node.addDOMWidget) add(node);

@@ -32,7 +32,8 @@ SECONDS = 5  # that a view may take
 MOST_NODES = 40  # before a motion
 LONGEST_TEXT = 4000
 KEPT_FRAMES = 5000  # of a motion that is kept in memory
-KEPT_MOTIONS, KEPT_STEPS = 8, 32
+KEPT_MOTIONS, KEPT_STEPS = 24, 32
+KEPT_PICTURES = 100_000_000  # bytes in the outputs of steps
 
 NODES: dict[str, type[io.ComfyNode]] = {
     node.__name__: node
@@ -62,7 +63,8 @@ class NotYet(Exception):
     """The view needs something that is only known after a run."""
 
 
-kept: OrderedDict[str, tuple[Motion, Body]] = OrderedDict()  # made by nodes that a view cannot run, by token
+# Made by nodes that a view cannot run, by token; None for one that is too long.
+kept: OrderedDict[str, tuple[Motion, Body] | None] = OrderedDict()
 done: OrderedDict[str, tuple] = OrderedDict()  # outputs of steps, by what they were made of
 one_at_a_time = asyncio.Lock()
 
@@ -73,11 +75,15 @@ def remember(store: OrderedDict, key: str, value: Any, most: int) -> None:
         store.popitem(last=False)
 
 
+def bytes_of(outputs: tuple) -> int:
+    return sum(value.nbytes for value in outputs if isinstance(value, torch.Tensor))
+
+
 def keep(motion: Motion, body: Body | None) -> dict:
     """Keeps a motion for the view; a part of the node's ui that tells the page how to ask for it."""
     token = uuid.uuid4().hex
-    if len(motion) <= KEPT_FRAMES:
-        remember(kept, token, (motion, body or load_free_body()), KEPT_MOTIONS)
+    short = len(motion) <= KEPT_FRAMES
+    remember(kept, token, (motion, body or load_free_body()) if short else None, KEPT_MOTIONS)
     return {"champ_motion": [token]}
 
 
@@ -115,7 +121,8 @@ class ViewedGraph:
         if "token" in node:
             if node["token"] not in kept:
                 raise NotYet("Run the workflow again to see the motion here.")
-            return node["token"], kept[node["token"]][:1]
+            kept.move_to_end(node["token"])
+            return node["token"], self.known(node["token"])[:1]
         kind, inputs = node.get("class_type"), node.get("inputs")
         if kind not in STEPS or not isinstance(inputs, dict):
             raise NotYet("Run the workflow once to see the motion here.")
@@ -128,7 +135,16 @@ class ViewedGraph:
             if any(isinstance(value, Motion) and len(value) > KEPT_FRAMES for value in made):
                 return key, made
             remember(done, key, made, KEPT_STEPS)
+            while sum(map(bytes_of, done.values())) > KEPT_PICTURES:
+                done.popitem(last=False)
+            return key, made
         return key, done[key]
+
+    @staticmethod
+    def known(token: str) -> tuple[Motion, Body]:
+        if (made := kept[token]) is None:
+            raise NotYet("This motion is too long to be shown here.")
+        return made
 
     def values(self, kind: str, inputs: dict) -> tuple[list, dict]:
         made_of, values = [], {}
@@ -137,6 +153,11 @@ class ViewedGraph:
             if isinstance(value, list) and len(value) == 2:
                 if isinstance(given, io.Image.Input):
                     continue  # pictures are not needed for a motion, see `behind`
+                source = self.nodes.get(str(value[0]))
+                if isinstance(given, io.WidgetInput) and not (isinstance(source, dict) and "class_type" in source):
+                    raise NotYet(
+                        "A value comes from a node that only a run can ask, so the motion cannot be shown before."
+                    )
                 key, outputs = self.outputs(str(value[0]))
                 if not isinstance(value[1], int) or not 0 <= value[1] < len(outputs):
                     raise NotYet("Run the workflow once to see the motion here.")
@@ -173,7 +194,7 @@ class ViewedGraph:
         """The nearest body before a node."""
         node = self.nodes[id]
         if "token" in node:
-            return kept[node["token"]][1]
+            return self.known(node["token"])[1]
         links = [value for value in node["inputs"].values() if isinstance(value, list)]
         for source, slot in links:
             outputs = self.outputs(str(source))[1] if str(source) in self.nodes else ()

@@ -91,6 +91,12 @@ def test_what_a_widget_does_not_allow_is_refused(server, changes, says):
     assert says in look(server, filmed(**changes), "2")["error"]
 
 
+def test_a_value_that_only_a_run_can_tell_is_said(server):
+    nodes = {**filmed(frames=["9", 0]), "9": {}}
+    assert "a node that only a run can ask" in look(server, nodes, "3")["not_yet"]
+    assert look(server, {**filmed(frames=["9", 0]), "9": "text"}, "3")["not_yet"]
+
+
 def test_too_long_a_motion_is_not_waited_for(server):
     answer = look(server, filmed(frames=100_000, fps=240.0), "2")
     assert "too long to be shown" in answer["not_yet"]
