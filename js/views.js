@@ -15,7 +15,9 @@ const MOVING = [
   "ChampBuiltInMotion", "ChampCamera", "ChampEstimateMotion", "ChampFitMotion", "ChampLoadMotion", "ChampPreviewMotion",
   "ChampRetimeMotion", "ChampSmoothMotion", "ChampTransferMotion",
 ];
-const SHOWING = ["ChampCompareGrid", "ChampEstimatePose", "ChampFollowPerson", "ChampRenderDensePose", "ChampRenderMaps"]; // clips, after a run
+const SHOWING = [
+  "ChampCompareGrid", "ChampEstimatePose", "ChampFollowPerson", "ChampRenderDensePose", "ChampRenderMaps",
+]; // clips, after a run
 const BEHIND = ["ChampTransferMotion"]; // whose figure is placed over a picture
 const PLACE = "place";
 const LOOK_AGAIN = 200; // milliseconds between two looks at the widgets
