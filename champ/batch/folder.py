@@ -85,7 +85,7 @@ class BatchFolder:
             shutil.rmtree(before, ignore_errors=True)
         else:
             os.rename(attempt, place)
-        shutil.rmtree(self.failed / name, ignore_errors=True)
+        self.forget_failure(name)
 
     def set_aside(self, name: str, messages: Sequence[str], log: str, prompt: Mapping) -> None:
         """Keeps the message, log and workflow of a row that cannot be made."""
@@ -96,6 +96,9 @@ class BatchFolder:
         (folder / "message.txt").write_text("\n".join(tries) + "\n", encoding="utf-8")
         (folder / "log.txt").write_text(log, encoding="utf-8")
         (folder / ROW_WORKFLOW).write_text(json.dumps(prompt, indent=1), encoding="utf-8")
+
+    def forget_failure(self, name: str) -> None:
+        shutil.rmtree(self.failed / name, ignore_errors=True)
 
     def message(self, name: str) -> str:
         """Returns why a row was set aside; empty if it was not."""

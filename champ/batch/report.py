@@ -28,8 +28,8 @@ def overview(folder: BatchFolder, names: Sequence[str]) -> list[dict]:
 
 def _row(folder: BatchFolder, name: str) -> dict[str, object]:
     manifest, message = folder.manifest(name), folder.message(name)
-    row: dict[str, object] = {"name": name, "state": "done" if manifest else "failed" if message else "left"}
-    if manifest:
+    row: dict[str, object] = {"name": name, "state": "failed" if message else "done" if manifest else "left"}
+    if manifest and not message:  # a row that failed when it was made again may still have its older clip
         peak, measured = manifest["peak_memory"], folder.measures(name) or {}
         row |= {
             "seconds": manifest["seconds"],

@@ -71,6 +71,8 @@ class Run:
         then."""
         self.tasks = {task.name: task for task in (*tasks, *done)}
         self.order = Order(tasks, self.recipe.workflow)
+        for task in done:  # it may have failed with other inputs, which the table does not have any more
+            self.folder.forget_failure(task.name)
         self.to_measure.extend(task.name for task in done if self.is_to_be_measured(task))
         self.progress = Progress(len(tasks), self.say)
         reported = time.monotonic()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from champ.batch import command, report
 from champ.batch.folder import FORMAT, MANIFEST, BatchFolder
 from champ.batch.jobs import Job, Make, Outcome, Recipe
 from champ.batch.plan import Task
@@ -17,6 +18,16 @@ from champ.batch.workflow import Workflow
 from champ.server import Failure
 
 WORKFLOW = Workflow("w.json", {"1": {"class_type": "X", "inputs": {"seed": 0}}})
+
+MANIFEST_OF_A_ROW = {
+    "format": FORMAT,
+    "made": "2026-01-01T00:00:00+0000",
+    "seconds": 2.0,
+    "peak_memory": {"main": None, "graphics": None},
+    "worker": {"host": "here"},
+    "files": [],
+    "result": ["clip.png"],
+}
 
 
 class Scripted:
@@ -62,8 +73,7 @@ class Scripted:
                 self.ready.remove(worker)
             elif isinstance(job, Make) and not event.outcome.message:
                 job.attempt.mkdir(parents=True)
-                manifest = {"format": FORMAT, "files": [], "result": ["clip.png"]}
-                (job.attempt / MANIFEST).write_text(json.dumps(manifest))
+                (job.attempt / MANIFEST).write_text(json.dumps(MANIFEST_OF_A_ROW))
             events.append(event)
         return events
 
@@ -111,6 +121,27 @@ def test_a_row_that_fails_three_times_is_set_aside_and_the_rest_goes_on(run, tmp
     assert json.loads((aside / "workflow.json").read_text())["1"]["inputs"] == {"seed": 1}
     assert "b is set aside: failure 3" in said
     assert pool.given.index("d") < [i for i, name in enumerate(pool.given) if name == "b"][1]  # again, but last
+
+
+def test_a_row_that_fails_when_it_is_made_again_is_not_done(run, tmp_path):
+    first, _, _ = run(well, "ab")
+    tasks = list(first.tasks.values())
+
+    def again(answer, left, done) -> tuple[int, list[dict]]:
+        second = Run(first.folder, first.recipe, Scripted(answer), lambda message: None)
+        with second.folder.held():
+            status = command.make(second, left, done, ["a", "b"], "clips")
+        return status, report.overview(second.folder, ["a", "b"])
+
+    def fails(worker, job, tries):
+        return Finished(worker, job, Outcome("out of memory" if job.name == "b" else ""))
+
+    status, (a, b) = again(fails, tasks, [])
+    assert status == 1 and (a["state"], b["state"]) == ("done", "failed")
+    assert b["message"].count("out of memory") == 3 and "seconds" not in b
+    assert report.summary([a, b])[0] == "2 rows: 1 done, 1 set aside."
+    status, (a, b) = again(fails, [], tasks)  # the table is as it was before: the older clip is the row's again
+    assert status == 0 and (b["state"], b["message"]) == ("done", "")
 
 
 def test_what_comfyui_refuses_is_not_tried_again(run):
