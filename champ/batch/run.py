@@ -5,14 +5,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from ..output import whole
 from ..server import Failure
+from .contents import contents, is_same
 from .folder import MEASURES, BatchFolder, is_full
 from .jobs import Job, Make, Measure, Outcome, Recipe
 from .order import Order
-from .plan import Task
+from .plan import TRUTH, TRUTH_MASK, Task
 from .pool import Event, Lost, NotReady, Ready
 from .progress import Progress
 
@@ -46,6 +48,11 @@ class Limits:
     keep_free: float = 0.0  # bytes of the disk
 
 
+def true_files(task: Task) -> dict[str, Path]:
+    """Returns what a row's clip is compared with, by the names of the columns."""
+    return {name: path for name, path in ((TRUTH, task.truth), (TRUTH_MASK, task.truth_mask)) if path is not None}
+
+
 class Run:
     """One go at the rows that are left."""
 
@@ -63,6 +70,7 @@ class Run:
         self.tasks: dict[str, Task] = {}
         self.messages: dict[str, list[str]] = {}  # why rows have failed
         self.to_measure: deque[str] = deque()
+        self.compared: dict[str, dict[str, dict]] = {}  # the files with which rows are being compared
         self.room = limits.workers  # less, when some do not start
         self.unready = 0  # workers that did not start, one after the other
 
@@ -93,16 +101,20 @@ class Run:
         return len(self.order) + len(self.to_measure)
 
     def is_to_be_measured(self, task: Task) -> bool:
-        return self.measuring is not None and task.truth is not None and not self.is_measured(task.name)
+        return self.measuring is not None and task.truth is not None and not self.is_measured(task)
 
-    def is_measured(self, name: str) -> bool:
-        """Returns whether a row is measured as requested; a row that could not be measured is tried again."""
-        found, asked = self.folder.measures(name) or {}, self.measuring
+    def is_measured(self, task: Task) -> bool:
+        """Returns whether a row is measured as requested, against the files that are there now; a row that could not be
+        measured is tried again."""
+        found, asked = self.folder.measures(task.name) or {}, self.measuring
+        recorded, files = found.get("inputs", {}), true_files(task)
         return (
             asked is not None
             and bool(found.get("scores"))
             and found.get("protocol") == asked.protocol
             and set(asked.networks) <= set(found.get("networks", ()))
+            and recorded.keys() == files.keys()
+            and all(is_same(path, recorded[name]) for name, path in files.items())
         )
 
     def next_job(self, worker: int) -> Job | None:
@@ -123,6 +135,12 @@ class Run:
         made = tuple(self.folder.clips / task.name / file for file in manifest.get("result", ()))
         if not made:
             self.write_measures(task.name, {}, "the row has no clip that could be measured")
+            return None
+        files = true_files(task).items()
+        try:  # before it is measured: a file that changes meanwhile shall not pass for the one that was
+            self.compared[task.name] = {name: {"file": path.name, **contents(path).to_json()} for name, path in files}
+        except OSError as error:
+            self.write_measures(task.name, {}, f"the true clip cannot be read: {error}")
             return None
         return Measure(task.name, made, task.truth, task.truth_mask, self.measuring.protocol, self.measuring.networks)
 
@@ -202,7 +220,12 @@ class Run:
 
     def write_measures(self, name: str, scores: Mapping[str, float], problem: str) -> None:
         assert self.measuring is not None
-        found = {**vars(self.measuring), "scores": dict(scores), "problem": problem}
+        found = {
+            **vars(self.measuring),
+            "inputs": self.compared.pop(name, {}),
+            "scores": dict(scores),
+            "problem": problem,
+        }
         try:
             with whole(self.folder.clips / name / MEASURES, replace=True) as made:
                 made.write_text(json.dumps(found, indent=1), encoding="utf-8")

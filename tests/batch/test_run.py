@@ -3,13 +3,15 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from champ.batch import command, report
+from champ.batch.contents import contents
 from champ.batch.folder import FORMAT, MANIFEST, BatchFolder
-from champ.batch.jobs import Job, Make, Outcome, Recipe
+from champ.batch.jobs import Job, Make, Measure, Outcome, Recipe
 from champ.batch.plan import Task
 from champ.batch.pool import Event, Finished, Lost, NotReady, Ready
 from champ.batch.progress import Progress, duration
@@ -93,7 +95,10 @@ def run(tmp_path):
         pool = pool or Scripted(answer)
         folder = BatchFolder(tmp_path / "out")
         made = Run(folder, Recipe(WORKFLOW, ("1",), "1"), pool, said.append, **options)
-        truth = tmp_path / "truth.png" if options.get("measuring") else None
+        truth = None
+        if options.get("measuring"):
+            truth = tmp_path / "truth.png"
+            truth.write_bytes(b"truth")
         with folder.held():
             made.go([Task(name, {}, {("1", "seed"): i}, truth=truth) for i, name in enumerate(names)])
         return made, pool, said
@@ -218,12 +223,40 @@ def test_rows_are_measured_when_they_are_done(run, tmp_path):
 
     made, pool, said = run(answer, "ab", measuring=Measuring("benchmark", ("LPIPS",)))
     found = {name: made.folder.measures(name) for name in "ab"}
-    assert found["a"] == {"protocol": "benchmark", "networks": ["LPIPS"], "scores": {"PSNR": 30.0}, "problem": ""}
+    truth = {"file": "truth.png", **contents(tmp_path / "truth.png").to_json()}
+    asked = {"protocol": "benchmark", "networks": ["LPIPS"], "inputs": {"truth": truth}}
+    assert found["a"] == {**asked, "scores": {"PSNR": 30.0}, "problem": ""}
     assert found["b"]["problem"] == "sizes differ" and "b could not be measured: sizes differ" in said
-    assert made.is_measured("a") and not made.is_measured("b")
+    assert made.is_measured(made.tasks["a"]) and not made.is_measured(made.tasks["b"])
     for other in (Measuring("clean"), Measuring("benchmark", ("LPIPS", "FVD"))):
         made.measuring = other
-        assert not made.is_measured("a")
+        assert not made.is_measured(made.tasks["a"])
+
+
+def test_a_row_is_measured_again_when_what_it_is_compared_with_has_changed(run, tmp_path):
+    def answer(worker, job, tries):
+        return Finished(worker, job, Outcome(scores={"PSNR": 30.0} if isinstance(job, Measure) else {}))
+
+    made, _, _ = run(answer, "a", measuring=Measuring())
+    task, truth = made.tasks["a"], tmp_path / "truth.png"
+    other, mask = tmp_path / "other.png", tmp_path / "mask.png"
+    other.write_bytes(b"another person")
+    mask.write_bytes(b"mask")
+    assert made.is_measured(task)
+    assert not made.is_measured(replace(task, truth=other))
+    assert not made.is_measured(replace(task, truth_mask=mask))
+    shutil.copy(truth, other)
+    assert made.is_measured(replace(task, truth=other))  # the same elsewhere
+    truth.write_bytes(b"better truth")
+    assert not made.is_measured(task)
+
+    masked = Run(made.folder, made.recipe, Scripted(answer), lambda message: None, Measuring())
+    task = replace(task, truth_mask=mask)
+    with masked.folder.held():
+        masked.go([], [task])
+    assert masked.is_measured(task) and not masked.is_measured(replace(task, truth_mask=None))
+    truth.unlink()
+    assert not masked.is_measured(task)
 
 
 def test_progress_tells_rate_and_time_left():
