@@ -40,6 +40,7 @@ class Worker:
         self.base = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
         self.server: Server
         self.digests: dict[tuple[Path, int, int], Contents] = {}
+        self.origins: dict[str, Path] = {}  # of what is in the server's input folder
         self.failures = 0  # one after the other
         self.closed = False
 
@@ -177,13 +178,14 @@ class Worker:
         those away that this row does not need."""
         folder = self.base / "input"
         brought = {point: self.identify(path) for point, path in files.items()}
-        needed = {one.name for one in brought.values()}
-        for old in folder.iterdir():
-            if old.name not in needed:
+        origins = {one.name: files[point] for point, one in brought.items()}
+        for old in folder.iterdir():  # also a link to the same contents elsewhere, which may not be there any more
+            if old.name not in origins or self.origins.get(old.name) != origins[old.name]:
                 remove(old)
-        for point, one in brought.items():
-            if not (folder / one.name).exists():
-                bring_file(files[point], folder / one.name)
+        for name, original in origins.items():
+            if not (folder / name).exists():
+                bring_file(original, folder / name)
+        self.origins = origins
         return brought
 
     def identify(self, path: Path) -> "Brought":
@@ -260,7 +262,7 @@ def name_again(original: Path, link: Path) -> None:
     if original.is_dir():
         link_folder(link, original)
     elif WINDOWS:
-        shutil.copy(original, link)
+        shutil.copy2(original, link)  # with its time, by which ComfyUI knows that it has not changed
     else:
         link.symlink_to(original)
 

@@ -1,0 +1,74 @@
+"""What a worker does around its server: the files that it brings there, and its folders."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from champ.batch import pool as ray_pool
+from champ.batch import worker as worker_module
+from champ.batch.jobs import Setup
+from champ.batch.pool import RayActor
+from champ.batch.shipping import pack
+from champ.batch.worker import Worker
+
+POINT = ("1", "image")
+
+
+@pytest.fixture
+def actor(tmp_path, monkeypatch) -> Iterator[RayActor]:
+    """A worker with its folders, whose server is not started; parcels reach it without Ray."""
+
+    class Ray:
+        get = staticmethod(lambda parcel: parcel)
+
+    monkeypatch.setattr(ray_pool, "_ray", lambda: Ray)
+    made = RayActor(Setup(tmp_path, tmp_path))
+    (made.worker.base / "input").mkdir()
+    yield made
+    made.worker.close()
+
+
+@pytest.fixture
+def worker(actor) -> Worker:
+    return actor.worker
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def brought(worker: Worker, path: Path) -> Path:
+    """Where the server finds a file of a row that has no other."""
+    [one] = worker.bring({POINT: path}).values()
+    return worker.base / "input" / one.name
+
+
+def test_what_the_next_row_needs_stays_and_the_rest_goes(worker, tmp_path):
+    anna, bob = write(tmp_path / "anna.png", b"anna"), write(tmp_path / "bob.png", b"bob")
+    place = brought(worker, anna)
+    assert place.read_bytes() == b"anna" and place.suffix == ".png"
+    made = os.lstat(place)
+    assert brought(worker, anna) == place and os.lstat(place) == made
+    assert brought(worker, bob).read_bytes() == b"bob" and not os.path.lexists(place)
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_rows_with_the_same_contents_in_other_places_when_files_are_shipped(actor, tmp_path, monkeypatch, windows):
+    if windows:  # where files are copied
+        monkeypatch.setattr(worker_module, "WINDOWS", True)
+    for name in ("first", "second"):
+        write(tmp_path / name / "anna.png", b"the same")
+        write(tmp_path / name / "maps" / "depth" / "0.png", b"map")
+        write(tmp_path / name / "maps" / "note.txt", b"note")
+    for row in ("first", "second", "second", "first"):
+        paths = {point: tmp_path / row / name for point, name in ((POINT, "anna.png"), (("2", "folder"), "maps"))}
+        places = actor.unpack({path: pack(path) for path in paths.values()})
+        found = actor.worker.bring({point: places[path] for point, path in paths.items()})
+        picture, maps = (actor.worker.base / "input" / one.name for one in found.values())
+        assert picture.read_bytes() == b"the same" and (maps / "depth" / "0.png").read_bytes() == b"map"
+        assert (maps / "note.txt").read_bytes() == b"note"
+        assert picture.stat().st_mtime_ns == (tmp_path / row / "anna.png").stat().st_mtime_ns
