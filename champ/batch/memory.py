@@ -1,7 +1,6 @@
 """The most memory that a server's process takes while a row is made."""
 
 import http.client
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,22 +11,21 @@ import psutil
 from ..server import Failure, Server
 
 INTERVAL = 1.0  # seconds between two looks
+PROCESSES = Path("/proc")  # of Linux
 
 
 @contextmanager
 def watched(server: Server, graphics: bool) -> Iterator[dict[str, int | None]]:
     """Gives bytes of main and of graphics memory, which are complete when the block ends.
 
-    Linux keeps the peak of the main memory itself; elsewhere, and on the graphics card, it is the most seen."""
+    Linux keeps the peak of the main memory itself; where it does not, and on the graphics card, it is the most seen."""
     peak: dict[str, int | None] = {"main": None, "graphics": None}
-    process = Path(f"/proc/{server.process.pid}")
-    if exact := sys.platform == "linux":
-        (process / "clear_refs").write_text("5")  # forgets the peak of earlier rows
+    exact = _forget_peak(server.process.pid)
     over = threading.Event()
 
     def look() -> None:
         while True:
-            with suppress(Failure, OSError, ValueError, http.client.HTTPException):
+            with suppress(Failure, OSError, ValueError, http.client.HTTPException, psutil.Error):
                 if graphics:
                     _raise(peak, "graphics", server.json("/system_stats")["devices"][0]["torch_vram_total"])
                 if not exact:
@@ -45,9 +43,24 @@ def watched(server: Server, graphics: bool) -> Iterator[dict[str, int | None]]:
         if looking.is_alive():
             looking.join()
     if exact:
-        for line in (process / "status").read_text().splitlines():
+        peak["main"] = _peak(server.process.pid)
+
+
+def _forget_peak(process: int) -> bool:
+    """Lets Linux forget the peak of earlier rows; returns whether it did. gVisor and WSL 1 cannot."""
+    try:
+        (PROCESSES / str(process) / "clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak(process: int) -> int | None:
+    with suppress(OSError):
+        for line in (PROCESSES / str(process) / "status").read_text().splitlines():
             if line.startswith("VmHWM:"):
-                peak["main"] = 1024 * int(line.split()[1])
+                return 1024 * int(line.split()[1])
+    return None
 
 
 def _raise(peak: dict[str, int | None], kind: str, size: int) -> None:
