@@ -4,6 +4,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from .workflow import (
 
 NAME, TRUTH, TRUTH_MASK = "name", "truth", "truth_mask"
 MAP_FOLDERS = ("depth", "normal", "semantic_map", "dwpose")
+SHOWN = 80  # characters of a path that is too long
 SAVED_IMAGES = "images"  # the input of Save Guidance Maps without which training has no pictures
 
 
@@ -184,10 +186,18 @@ def _path(start: Path, value: object, kind: str) -> Path:
     """A file or folder of the table; it may lie anywhere, because who wrote the table runs the command."""
     if not isinstance(value, str) or "\0" in value:
         raise ValueError(f"is {value!r} where the path of a {kind} is expected")
-    path = start / Path(value).expanduser()
+    path = start / os.path.expanduser(value)  # leaves ~name as it is where nobody is called so
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()  # is_dir() and exists() of newer Pythons keep all errors to themselves
+        maps = kind == "folder" and any((path / name).is_dir() for name in MAP_FOLDERS)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"  # JSON can write halves of characters
+        shown = value if len(value) <= SHOWN else f"{value[:SHOWN]}..."
+        raise ValueError(f"is {shown!r}, which cannot be opened ({reason}): give another path") from None
     if kind == "file" and path.is_dir():
         raise ValueError(f"{value} is a folder where a file is expected")
-    if kind == "folder" and not any((path / name).is_dir() for name in MAP_FOLDERS):
+    if kind == "folder" and not maps:
         there = "has none of the folders" if path.is_dir() else "is not there; it needs some of the folders"
         raise ValueError(f"{value} {there} {', '.join(MAP_FOLDERS)}")
     if not path.exists():

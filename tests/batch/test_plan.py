@@ -102,6 +102,29 @@ def test_every_bad_row_is_in_one_answer(info, places):
     assert "nothing was started" in str(caught.value)
 
 
+def test_paths_that_the_system_refuses_are_in_the_answer_too(info, places):
+    table = rows(
+        {"reference": "~nobody-of-this-name/anna.png"},
+        {"reference": f"{'a' * 300}.png"},
+        {"reference": "\ud800.png"},
+        {"reference": "anna.png/x.png"},
+        {"reference": "none.png"},
+    )
+    with pytest.raises(Failure) as caught:
+        plan(table, example(), info, places)
+    for line in (
+        "line 2: reference ~nobody-of-this-name/anna.png is not there",
+        f"line 3: reference is '{'a' * 80}...', which cannot be opened (",
+        "line 4: reference is '\\ud800.png', which cannot be opened (it is no text): give another path",
+        "line 5: reference anna.png/x.png is not there",
+        "line 6: reference none.png is not there",
+    ):
+        assert line in str(caught.value)
+    (places.table / "~anna.png").write_bytes(b"picture")
+    [task] = plan(rows({"reference": "~anna.png"}), example(), info, places)
+    assert task.files == {("1", "image"): places.table / "~anna.png"}
+
+
 @pytest.mark.parametrize(
     "column, message",
     [
