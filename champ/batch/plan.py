@@ -182,11 +182,11 @@ def _task(
     return Task(str(row.cells.get(NAME, "")), row.cells, values, files, **truths)
 
 
-def _path(start: Path, value: object, kind: str) -> Path:
+def _path(start: Path, value: object, kind: str, home: bool = True) -> Path:
     """A file or folder of the table; it may lie anywhere, because who wrote the table runs the command."""
     if not isinstance(value, str) or "\0" in value:
         raise ValueError(f"is {value!r} where the path of a {kind} is expected")
-    path = start / os.path.expanduser(value)  # leaves ~name as it is where nobody is called so
+    path = start / (os.path.expanduser(value) if home else value)  # which leaves ~name where nobody is called so
     try:
         with suppress(FileNotFoundError, NotADirectoryError):
             path.stat()  # is_dir() and exists() of newer Pythons keep all errors to themselves
@@ -213,7 +213,7 @@ def _constant(inputs: Path, value: object, kind: str) -> Path:
     if any(part in ("", "..") or re.search(r"[:\0]", part) for part in parts):
         raise ValueError(f"{value!r} is no name of ComfyUI's input folder")
     try:
-        return _path(inputs, "/".join(parts), kind)
+        return _path(inputs, "/".join(parts), kind, home=False)
     except ValueError as error:
         raise ValueError(f"{error} (in {inputs})") from None
 

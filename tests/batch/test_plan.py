@@ -63,11 +63,13 @@ def test_cells_reach_their_inputs(info, places):
     assert prompt["1"]["inputs"] == {"image": "x.png"} and example().nodes["1"]["inputs"] == {"image": "standing.png"}
 
 
-def test_what_the_workflow_names_lies_in_the_input_folder(info, places):
+def test_what_the_workflow_names_lies_in_the_input_folder(info, places, monkeypatch):
     (places.inputs / "standing.png").write_bytes(b"picture")
     [task] = plan(rows({"4.width": 8}), example(), info, places)
     assert task.files == {("1", "image"): places.inputs / "standing.png"}
-    for name in ("../table/anna.png", "/etc/passwd", "c:\\x.png", "none.png"):
+    monkeypatch.setenv("HOME", str(places.table))
+    monkeypatch.setenv("USERPROFILE", str(places.table))
+    for name in ("../table/anna.png", "/etc/passwd", "c:\\x.png", "none.png", "~/anna.png"):
         workflow = example(**{"1": node("LoadImage", image=name)})
         with pytest.raises(Failure, match="line 2: gives nothing for LoadImage.image, and the workflow's own"):
             plan(rows({"4.width": 8}), workflow, info, places)
