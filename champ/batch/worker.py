@@ -26,7 +26,6 @@ from .workflow import Info, Point, Prompt
 
 PACK = Path(__file__).parents[2]
 FRESH = "batch row"  # an input that no node has: it tells savers apart that ComfyUI would not run again
-FOLDER = "champ-batch-"  # of a worker, with its process
 LOG_LINES = 60
 TROUBLE = Failure, OSError, ValueError, http.client.HTTPException
 
@@ -37,7 +36,7 @@ class Worker:
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         remove_abandoned()
-        self.base = Path(tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-"))
+        self.base = Path(tempfile.mkdtemp(prefix=f"{folders_here()}{os.getpid()}-"))
         self.server: Server
         self.digests: dict[tuple[Path, int, int], Contents] = {}
         self.origins: dict[str, Path] = {}  # of what is in the server's input folder
@@ -235,10 +234,19 @@ class Stages:
         return found
 
 
+def folders_here() -> str:
+    """Returns how the names of workers' folders begin, before the process, where processes have the same numbers as
+    here: other machines and containers may have the same folder for temporary files."""
+    numbers = 0
+    with suppress(OSError):  # Linux alone has several namespaces of them
+        numbers = os.stat("/proc/self/ns/pid").st_ino
+    return f"champ-batch-{re.sub(r'[^a-zA-Z0-9.]', '_', socket.gethostname())}-{numbers}-"
+
+
 def remove_abandoned() -> None:
     """Removes the folders of workers that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
-        process = folder.name.removeprefix(FOLDER).partition("-")[0]
+    for folder in Path(tempfile.gettempdir()).glob(f"{folders_here()}*-*"):
+        process = folder.name.removeprefix(folders_here()).partition("-")[0]
         if process.isdecimal() and not psutil.pid_exists(int(process)):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,8 +1,13 @@
 """What a worker does around its server: the files that it brings there, and its folders."""
 
 import os
+import socket
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +16,7 @@ from champ.batch import worker as worker_module
 from champ.batch.jobs import Setup
 from champ.batch.pool import RayActor
 from champ.batch.shipping import pack
-from champ.batch.worker import Worker
+from champ.batch.worker import Worker, folders_here
 
 POINT = ("1", "image")
 
@@ -72,3 +77,31 @@ def test_rows_with_the_same_contents_in_other_places_when_files_are_shipped(acto
         assert picture.read_bytes() == b"the same" and (maps / "depth" / "0.png").read_bytes() == b"map"
         assert (maps / "note.txt").read_bytes() == b"note"
         assert picture.stat().st_mtime_ns == (tmp_path / row / "anna.png").stat().st_mtime_ns
+
+
+def test_folders_of_workers_that_were_killed_go_but_not_those_of_other_machines_and_containers(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+
+    def of(process: int, host: str = socket.gethostname(), numbers: int | None = None) -> Path:
+        """The folder of a worker there, as it would call it."""
+        with monkeypatch.context() as there:
+            there.setattr(socket, "gethostname", lambda: host)
+            if numbers is not None:
+                there.setattr(os, "stat", lambda path: SimpleNamespace(st_ino=numbers))
+            name = folders_here()
+        (tmp_path / f"{name}{process}-abc").mkdir()
+        return tmp_path / f"{name}{process}-abc"
+
+    killed, running = of(ended.pid), of(os.getpid())
+    elsewhere = [
+        of(ended.pid, host="node-2"),
+        of(ended.pid, host=f"{socket.gethostname()}-2"),
+        of(ended.pid, numbers=7),
+    ]
+    worker = Worker(Setup(tmp_path, tmp_path))
+    assert not killed.exists() and running.exists() and all(folder.exists() for folder in elsewhere)
+    assert worker.base.name.startswith(f"{folders_here()}{os.getpid()}-")
+    worker.close()
+    assert not worker.base.exists()
