@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ..files.companions import tram_camera
+
 BLOCK = 1 << 20  # bytes read at once
 
 
@@ -19,9 +21,12 @@ class Contents:
 
 
 def files_of(path: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a folder by their names in it, in their order; a file is its own, without a name."""
+    """The files of a folder by their names in it, in their order; a file is its own, without a name, and what belongs
+    to it has the name under which it may lie beside it."""
     if path.is_file():
         yield "", path
+        if (camera := tram_camera(path)) is not None:
+            yield camera.name, camera
     else:
         for file in sorted(path.rglob("*")):
             if file.is_file():
@@ -37,11 +42,12 @@ def digest(file: Path) -> str:
 
 
 def contents(path: Path) -> Contents:
-    """Records a file or folder; for a folder, the digest of the names and digests of its files."""
+    """Records a file or folder; for a folder, or a file to which others belong, the digest of all names and digests."""
     size, modified = size_and_time(path)
-    if path.is_file():
+    files = list(files_of(path))
+    if files == [("", path)]:
         return Contents(digest(path), size, modified)
-    listed = "".join(f"{name}\0{digest(file)}\n" for name, file in files_of(path))
+    listed = "".join(f"{name}\0{digest(file)}\n" for name, file in files)
     return Contents(hashlib.sha256(listed.encode()).hexdigest(), size, modified)
 
 

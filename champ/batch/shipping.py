@@ -11,10 +11,10 @@ from .jobs import Job, Make
 
 @dataclass(frozen=True)
 class Parcel:
-    """A file, or the files of a folder."""
+    """A file with what belongs to it, or the files of a folder."""
 
     name: str
-    files: tuple[tuple[str, bytes, int], ...]  # name in the folder (none for a file), contents, time of change
+    files: tuple[tuple[str, bytes, int], ...]  # name as in `files_of`, contents, time of change
 
 
 def pack(path: Path) -> Parcel:
@@ -23,10 +23,11 @@ def pack(path: Path) -> Parcel:
 
 def unpack(parcel: Parcel, place: Path) -> None:
     """Puts a file or folder at a place that is not there yet. Files keep their times, by which they are known."""
+    is_file = any(not name for name, *_ in parcel.files)
     if not parcel.files:
         place.mkdir(parents=True)
     for name, content, modified in parcel.files:
-        file = place / name if name else place
+        file = (place.parent if is_file else place) / name if name else place
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         os.utime(file, ns=(modified, modified))

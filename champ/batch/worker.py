@@ -16,9 +16,10 @@ from pathlib import Path
 
 import psutil
 
+from ..files.companions import tram_camera
 from ..server import WINDOWS, Failure, Refused, Server, link_folder
 from . import clips
-from .contents import Contents, contents, digest, size_and_time
+from .contents import Contents, contents, digest, files_of, size_and_time
 from .folder import FORMAT, MANIFEST, ROW_WORKFLOW, THUMBNAIL, is_full
 from .jobs import Job, Make, Measure, Outcome, Setup
 from .memory import watched
@@ -178,8 +179,10 @@ class Worker:
         folder = self.base / "input"
         brought = {point: self.identify(path) for point, path in files.items()}
         origins = {one.name: files[point] for point, one in brought.items()}
-        for old in folder.iterdir():  # also a link to the same contents elsewhere, which may not be there any more
-            if old.name not in origins or self.origins.get(old.name) != origins[old.name]:
+        # A link to the same contents elsewhere does not stay, because they may not be there any more.
+        stay = {name.partition("/")[0] for name, path in origins.items() if self.origins.get(name) == path}
+        for old in folder.iterdir():
+            if old.name not in stay:
                 remove(old)
         for name, original in origins.items():
             if not (folder / name).exists():
@@ -191,8 +194,12 @@ class Worker:
         key = (path, *size_and_time(path))
         if key not in self.digests:
             self.digests[key] = contents(path)
-        suffix = path.suffix.lower() if path.is_file() and re.fullmatch(r"\.\w{1,12}", path.suffix) else ""
-        return Brought(self.digests[key].sha256[:24] + suffix, path.name, self.digests[key])
+        name = self.digests[key].sha256[:24]
+        if path.is_file():
+            name += path.suffix.lower() if re.fullmatch(r"\.\w{1,12}", path.suffix) else ""
+            if tram_camera(path) is not None:  # in a folder of its own, with the camera beside it
+                name = f"{name}.files/{name}"
+        return Brought(name, path.name, self.digests[key])
 
 
 @dataclass(frozen=True)
@@ -276,13 +283,16 @@ def name_again(original: Path, link: Path) -> None:
 
 
 def bring_file(original: Path, place: Path) -> None:
-    """Links a file; a folder is made anew and filled with links: ComfyUI's lists follow no links to folders."""
+    """Links a file and what belongs to it; a folder is made anew and filled with links: ComfyUI's lists follow no links
+    to folders."""
     if original.is_dir():
         place.mkdir()
         for entry in original.iterdir():
             name_again(entry, place / entry.name)
     else:
-        name_again(original, place)
+        place.parent.mkdir(exist_ok=True)
+        for name, file in files_of(original):
+            name_again(file, place.with_name(name) if name else place)
 
 
 def remove(entry: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..files.arrays import object_members
+from ..files.companions import tram_camera
 from ..files.errors import DamagedError
 from .camera import CAMERA_FROM_WORLD, FOCAL_PER_PIXEL
 from .containers import numbers, read_npy_file
@@ -251,13 +252,12 @@ def _slam_camera(camera: dict) -> tuple[int, Callable[[int, int], float], tuple[
 
 
 def _tram(values: dict, path: Path) -> Recording:
-    """Reads one person of TRAM; the camera is in camera.npy, in the same folder or the one around hps/."""
-    folder = path.parent.parent if path.parent.name == "hps" else path.parent
+    """Reads one person of TRAM; the camera is in another file."""
     frames = _frame_numbers(values["frame"])
     lens: Callable[[int, int], float] = lens_diagonal
     length, size = 0, None
-    if (folder / "camera.npy").is_file():
-        length, lens, size = _slam_camera(read_npy_file(folder / "camera.npy"))
+    if (camera := tram_camera(path)) is not None:
+        length, lens, size = _slam_camera(read_npy_file(camera))
     length = max(length, int(frames.max()) + 1)
     return Recording(
         "TRAM", frames, length, _matrices(_float(values["pred_rotmat"], -1, 24, 3, 3)),

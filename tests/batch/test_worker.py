@@ -9,14 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from champ.batch import pool as ray_pool
 from champ.batch import worker as worker_module
+from champ.batch.contents import is_same
 from champ.batch.jobs import Setup
 from champ.batch.pool import RayActor
 from champ.batch.shipping import pack
 from champ.batch.worker import Worker, folders_here
+from champ.body.free import load_free_body
+from champ.motion.formats import load_motion
 
 POINT = ("1", "image")
 
@@ -77,6 +81,47 @@ def test_rows_with_the_same_contents_in_other_places_when_files_are_shipped(acto
         assert picture.read_bytes() == b"the same" and (maps / "depth" / "0.png").read_bytes() == b"map"
         assert (maps / "note.txt").read_bytes() == b"note"
         assert picture.stat().st_mtime_ns == (tmp_path / row / "anna.png").stat().st_mtime_ns
+
+
+def tram(folder: Path, focal: float = 900.0) -> Path:
+    """A motion as TRAM writes it: the camera is beside the folder of the people."""
+    track = {
+        "frame": np.arange(3),
+        "pred_rotmat": np.tile(np.eye(3, dtype=np.float32), (3, 24, 1, 1)),
+        "pred_trans": np.tile(np.float32([0, 0, 3]), (3, 1)),
+        "pred_shape": np.zeros((3, 10), np.float32),
+    }
+    camera = {"img_focal": focal, "img_center": np.array([960.0, 540.0]), "pred_cam_R": np.zeros((40, 3, 3))}
+    (folder / "hps").mkdir(parents=True, exist_ok=True)
+    np.save(folder / "hps" / "hps_track_0.npy", track)
+    np.save(folder / "camera.npy", camera)
+    return folder / "hps" / "hps_track_0.npy"
+
+
+@pytest.mark.parametrize("windows", [False, True])
+@pytest.mark.parametrize("shipped", [False, True])
+def test_motions_of_tram_bring_their_camera(actor, tmp_path, monkeypatch, shipped, windows):
+    if windows:
+        monkeypatch.setattr(worker_module, "WINDOWS", True)
+    motions = {("1", "file"): tram(tmp_path / "one"), ("2", "file"): tram(tmp_path / "two", focal=700.0)}
+    places = {path: path for path in motions.values()}
+    if shipped:
+        places = actor.unpack({path: pack(path) for path in motions.values()})
+    found = actor.worker.bring({point: places[path] for point, path in motions.items()})
+    loaded = [load_motion(actor.worker.base / "input" / one.name, load_free_body()) for one in found.values()]
+    assert [(len(motion), motion.width, motion.height, motion.focal) for motion in loaded] == [
+        (40, 1920, 1080, 900.0),
+        (40, 1920, 1080, 700.0),
+    ]
+    record = found["1", "file"].contents.to_json()
+    assert is_same(motions["1", "file"], record)  # whichever way it went
+    tram(tmp_path / "one", focal=800.0)
+    assert not is_same(motions["1", "file"], record)
+    (tmp_path / "one" / "camera.npy").unlink()
+    assert not is_same(motions["1", "file"], record)
+    again = actor.worker.bring({("1", "file"): motions["1", "file"]})
+    [entry] = (actor.worker.base / "input").iterdir()
+    assert entry.name == again["1", "file"].name and load_motion(entry, load_free_body()).focal != 900.0
 
 
 def test_folders_of_workers_that_were_killed_go_but_not_those_of_other_machines_and_containers(tmp_path, monkeypatch):
