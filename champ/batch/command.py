@@ -205,13 +205,17 @@ def tell(left: Sequence[Task], done: Sequence[Task], workflow: Workflow, count: 
 def make(run: Run, left: Sequence[Task], done: Sequence[Task], names: Sequence[str], title: str) -> int:
     started = time.monotonic()
     say(f"{len(left)} rows to make, {len(done)} done before")
-    try:
-        run.go(left, done, lambda: report.write(run.folder, names, title))
-    finally:
+
+    def write_report() -> None:
         try:
             report.write(run.folder, names, title)
-        except ValueError as error:
+        except ValueError as error:  # on Windows a spreadsheet that shows the old one keeps it: the rows go on
             say(f"the report: {error}")
+
+    try:
+        run.go(left, done, write_report)
+    finally:
+        write_report()
         rows = report.overview(run.folder, names)
         for line in report.summary(rows):
             say(line)

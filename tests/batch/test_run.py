@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from champ.batch import command, report
+from champ.batch import run as run_module
 from champ.batch.contents import contents
 from champ.batch.folder import FORMAT, MANIFEST, BatchFolder
 from champ.batch.jobs import Job, Make, Measure, Outcome, Recipe
@@ -257,6 +258,17 @@ def test_a_row_is_measured_again_when_what_it_is_compared_with_has_changed(run, 
     assert masked.is_measured(task) and not masked.is_measured(replace(task, truth_mask=None))
     truth.unlink()
     assert not masked.is_measured(task)
+
+
+def test_a_report_that_cannot_be_written_stops_nothing(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_module, "REPORT", -1.0)
+    first, _, _ = run(well, "a")
+    (tmp_path / "out" / "results.csv").mkdir()
+    second = Run(first.folder, first.recipe, Scripted(well), lambda message: None)
+    with second.folder.held():
+        assert command.make(second, [Task(name, {}) for name in "bc"], [], list("abc"), "clips") == 0
+    assert sorted(path.name for path in (tmp_path / "out" / "clips").iterdir()) == list("abc")
+    assert capsys.readouterr().out.count("the report: results.csv cannot be saved in") > 1
 
 
 def test_progress_tells_rate_and_time_left():
