@@ -76,12 +76,16 @@ class BatchFolder:
         return _read_json(self.clips / name / MEASURES)
 
     def accept(self, name: str, attempt: Path) -> None:
-        """Moves a finished try to its place and replaces an older one."""
+        """Moves a finished try to its place and replaces an older one, which stays if that fails."""
         place = self.clips / name
         if place.exists():
             before = self.attempt()
             os.rename(place, before)
-            os.rename(attempt, place)
+            try:
+                os.rename(attempt, place)
+            except OSError:
+                os.rename(before, place)
+                raise
             shutil.rmtree(before, ignore_errors=True)
         else:
             os.rename(attempt, place)

@@ -86,6 +86,15 @@ def test_a_row_takes_the_place_of_an_older_one_and_of_its_failure(folder, pictur
     assert not folder.work.exists()
 
 
+def test_an_older_row_stays_when_the_new_one_is_not_there(folder, picture):
+    """As on a cluster whose machines do not share the folder."""
+    with folder.held():
+        folder.accept("anna", finished(folder, "anna", picture))
+        with pytest.raises(OSError):
+            folder.accept("anna", folder.attempt())
+    assert folder.state(Task("anna", {}), "abc", known(picture)) == DONE
+
+
 def test_what_a_killed_batch_left_is_removed_and_two_do_not_meet(folder, picture):
     half = finished(folder, "anna", picture)
     code = (
