@@ -1,7 +1,8 @@
 """Digests of files and folders, by which they are recognised later."""
 
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ BLOCK = 1 << 20  # bytes read at once
 class Contents:
     sha256: str
     bytes: int
-    modified: int  # nanoseconds; of the latest file of a folder
+    stamp: str  # of names, sizes and times, by which it is known again without being read
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -28,9 +29,18 @@ def files_of(path: Path) -> Iterator[tuple[str, Path]]:
         if (camera := tram_camera(path)) is not None:
             yield camera.name, camera
     else:
-        for file in sorted(path.rglob("*")):
-            if file.is_file():
-                yield file.relative_to(path).as_posix(), file
+        for file in sorted(_inside(path, frozenset())):
+            yield file.relative_to(path).as_posix(), file
+
+
+def _inside(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    """The files below a folder, also through links to other folders, except those that lead back."""
+    if (real := os.path.realpath(folder)) not in above:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                yield from _inside(entry, above | {real})
+            elif entry.is_file():
+                yield entry
 
 
 def digest(file: Path) -> str:
@@ -43,25 +53,29 @@ def digest(file: Path) -> str:
 
 def contents(path: Path) -> Contents:
     """Records a file or folder; for a folder, or a file to which others belong, the digest of all names and digests."""
-    size, modified = size_and_time(path)
+    size, stamp = size_and_stamp(path)
     files = list(files_of(path))
     if files == [("", path)]:
-        return Contents(digest(path), size, modified)
-    listed = "".join(f"{name}\0{digest(file)}\n" for name, file in files)
-    return Contents(hashlib.sha256(listed.encode()).hexdigest(), size, modified)
+        return Contents(digest(path), size, stamp)
+    return Contents(_digest_of_list(f"{name}\0{digest(file)}\n" for name, file in files), size, stamp)
 
 
-def size_and_time(path: Path) -> tuple[int, int]:
-    stats = [file.stat() for _, file in files_of(path)]
-    return sum(one.st_size for one in stats), max((one.st_mtime_ns for one in stats), default=0)
+def size_and_stamp(path: Path) -> tuple[int, str]:
+    stats = [(name, file.stat()) for name, file in files_of(path)]
+    stamp = _digest_of_list(f"{name}\0{one.st_size}\0{one.st_mtime_ns}\n" for name, one in stats)
+    return sum(one.st_size for _, one in stats), stamp[:16]
+
+
+def _digest_of_list(lines: Iterable[str]) -> str:
+    return hashlib.sha256("".join(lines).encode(errors="backslashreplace")).hexdigest()  # of names of any bytes
 
 
 def is_same(path: Path, recorded: dict) -> bool:
-    """Returns whether a path holds what was recorded; it is read only if its time has changed."""
+    """Returns whether a path holds what was recorded; it is read only if its names or times have changed."""
     try:
-        size, modified = size_and_time(path)
+        size, stamp = size_and_stamp(path)
         return size == recorded["bytes"] and (
-            modified == recorded["modified"] or contents(path).sha256 == recorded["sha256"]
+            stamp == recorded.get("stamp") or contents(path).sha256 == recorded["sha256"]
         )
     except OSError:
         return False

@@ -19,7 +19,7 @@ import psutil
 from ..files.companions import tram_camera
 from ..server import WINDOWS, Failure, Refused, Server, link_folder
 from . import clips
-from .contents import Contents, contents, digest, files_of, size_and_time
+from .contents import Contents, contents, digest, files_of, size_and_stamp
 from .folder import FORMAT, MANIFEST, ROW_WORKFLOW, THUMBNAIL, is_full
 from .jobs import Job, Make, Measure, Outcome, Setup
 from .memory import watched
@@ -39,7 +39,7 @@ class Worker:
         remove_abandoned()
         self.base = Path(tempfile.mkdtemp(prefix=f"{folders_here()}{os.getpid()}-"))
         self.server: Server
-        self.digests: dict[tuple[Path, int, int], Contents] = {}
+        self.digests: dict[tuple[Path, str], Contents] = {}
         self.origins: dict[str, Path] = {}  # of what is in the server's input folder
         self.failures = 0  # one after the other
         self.closed = False
@@ -191,7 +191,7 @@ class Worker:
         return brought
 
     def identify(self, path: Path) -> "Brought":
-        key = (path, *size_and_time(path))
+        key = (path, size_and_stamp(path)[1])
         if key not in self.digests:
             self.digests[key] = contents(path)
         name = self.digests[key].sha256[:24]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from champ.batch import report
-from champ.batch.contents import contents, is_same
+from champ.batch.contents import contents, files_of, is_same
 from champ.batch.folder import DONE, FORMAT, LEFT, MANIFEST, MEASURES, OTHER, BatchFolder, is_full
 from champ.batch.plan import Task
-from champ.server import Failure
+from champ.server import Failure, link_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,7 +123,28 @@ def test_a_folder_is_known_by_the_names_and_contents_of_its_files(tmp_path):
     assert is_same(tmp_path / "maps", found)
     (maps / "0.png").rename(maps / "1.png")
     assert not is_same(tmp_path / "maps", found)
+    found = contents(tmp_path / "maps").to_json()
+    (maps / "1.png").rename(maps / "0.png")  # a file's time stays when it is renamed
+    assert not is_same(tmp_path / "maps", found)
+    if sys.platform == "linux":  # where a name may be any bytes
+        (maps / os.fsdecode(b"\xff.png")).touch()
+        assert not is_same(tmp_path / "maps", found)
     assert not is_same(tmp_path / "none", found)
+
+
+def test_what_a_folder_has_through_links_counts(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "0.png").write_bytes(b"a")
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for name in ("depth", "normal"):
+        link_folder(maps / name, tmp_path / "elsewhere")
+    link_folder(maps / "back", maps)
+    assert [name for name, _ in files_of(maps)] == ["depth/0.png", "normal/0.png"]
+    found = contents(maps).to_json()
+    assert found["bytes"] == 2 and is_same(maps, found)
+    (tmp_path / "elsewhere" / "0.png").write_bytes(b"b")
+    assert not is_same(maps, found)
 
 
 def test_a_full_disk_is_known_by_number_and_by_words():
