@@ -70,12 +70,12 @@ def _digest_of_list(lines: Iterable[str]) -> str:
     return hashlib.sha256("".join(lines).encode(errors="backslashreplace")).hexdigest()  # of names of any bytes
 
 
-def is_same(path: Path, recorded: dict) -> bool:
-    """Returns whether a path holds what was recorded; it is read only if its names or times have changed."""
+def is_same(path: Path, recorded: dict, elsewhere: bool = False) -> bool:
+    """Returns whether a path holds what was recorded; it is read only if its names or times have changed, or if it may
+    be `elsewhere`: what is unpacked from one archive often has the same time."""
     try:
         size, stamp = size_and_stamp(path)
-        return size == recorded["bytes"] and (
-            stamp == recorded.get("stamp") or contents(path).sha256 == recorded["sha256"]
-        )
+        known = stamp == recorded.get("stamp") and not elsewhere
+        return size == recorded["bytes"] and (known or contents(path).sha256 == recorded["sha256"])
     except OSError:
         return False

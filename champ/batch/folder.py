@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..server import Failure
 from .contents import is_same
-from .plan import Task
+from .plan import TRUTH, TRUTH_MASK, Task
 
 MANIFEST, MEASURES, ROW_WORKFLOW, THUMBNAIL = "manifest.json", "measures.json", "workflow.json", "thumbnail.jpg"
 FORMAT = "champ batch 1"
@@ -59,11 +59,12 @@ class BatchFolder:
             if not path.is_file() or path.stat().st_size != file["bytes"]:
                 return LEFT  # a computer that lost its power may keep a name and lose what was in the file
         inputs = manifest["inputs"]
+        elsewhere = _without_truth(manifest["row"]) != _without_truth(task.cells)  # a path may have changed
         equal = (
             manifest["workflow"]["sha256"] == workflow_digest
             and manifest["values"] == json.loads(json.dumps(known["values"]))
             and inputs.keys() == known["files"].keys()
-            and all(is_same(path, inputs[name]) for name, path in known["files"].items())
+            and all(is_same(path, inputs[name], elsewhere) for name, path in known["files"].items())
         )
         return DONE if equal else OTHER
 
@@ -113,6 +114,10 @@ class BatchFolder:
 
     def free_bytes(self) -> int:
         return shutil.disk_usage(self.folder).free
+
+
+def _without_truth(cells: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in cells.items() if name not in (TRUTH, TRUTH_MASK)}
 
 
 def _take(lock) -> bool:

@@ -114,7 +114,10 @@ class Run:
             and found.get("protocol") == asked.protocol
             and set(asked.networks) <= set(found.get("networks", ()))
             and recorded.keys() == files.keys()
-            and all(is_same(path, recorded[name]) for name, path in files.items())
+            and all(
+                is_same(path, recorded[name], elsewhere=recorded[name].get("path") != str(path))
+                for name, path in files.items()
+            )
         )
 
     def next_job(self, worker: int) -> Job | None:
@@ -138,7 +141,7 @@ class Run:
             return None
         files = true_files(task).items()
         try:  # before it is measured: a file that changes meanwhile shall not pass for the one that was
-            self.compared[task.name] = {name: {"file": path.name, **contents(path).to_json()} for name, path in files}
+            self.compared[task.name] = {name: {"path": str(path), **contents(path).to_json()} for name, path in files}
         except OSError as error:
             self.write_measures(task.name, {}, f"the true clip cannot be read: {error}")
             return None

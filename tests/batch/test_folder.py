@@ -28,6 +28,7 @@ def finished(folder: BatchFolder, name: str, picture: Path, **more) -> Path:
         "name": name,
         "made": "2026-01-01T00:00:00+0000",
         "workflow": {"file": "w.json", "sha256": "abc"},
+        "row": {"Person.image": str(picture)},
         "values": {"10.seed": 5},
         "inputs": {"Person.image": {"file": picture.name, **contents(picture).to_json()}},
         "worker": {"host": "here", "device": "cpu"},
@@ -59,7 +60,7 @@ def known(picture: Path, seed: int = 5) -> dict:
 
 
 def test_a_row_is_done_with_its_inputs_its_workflow_and_all_its_files(folder, picture):
-    task = Task("anna", {})
+    task = Task("anna", {"Person.image": str(picture)})
     assert folder.state(task, "abc", known(picture)) == LEFT
     with folder.held():
         folder.accept("anna", finished(folder, "anna", picture))
@@ -75,6 +76,17 @@ def test_a_row_is_done_with_its_inputs_its_workflow_and_all_its_files(folder, pi
     assert folder.state(task, "abc", known(picture)) == LEFT
     (folder.clips / "anna" / MANIFEST).write_text("{half")
     assert folder.state(task, "abc", known(picture)) == LEFT
+
+
+def test_another_file_of_the_same_size_and_time_is_another_input(folder, picture, tmp_path):
+    other, copy = tmp_path / "bob.png", tmp_path / "copy.png"
+    other.write_bytes(b"another"), copy.write_bytes(picture.read_bytes())
+    for path in (picture, other, copy):
+        os.utime(path, ns=(10**18, 10**18))  # as after unpacking an archive
+    with folder.held():
+        folder.accept("anna", finished(folder, "anna", picture))
+    for path, state in ((picture, DONE), (other, OTHER), (copy, DONE)):
+        assert folder.state(Task("anna", {"Person.image": str(path)}), "abc", known(path)) == state
 
 
 def test_a_row_takes_the_place_of_an_older_one_and_of_its_failure(folder, picture):

@@ -1,6 +1,7 @@
 """Rows are given, given back, tried again and set aside; workers that say what a test wants stand in for servers."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -224,7 +225,7 @@ def test_rows_are_measured_when_they_are_done(run, tmp_path):
 
     made, pool, said = run(answer, "ab", measuring=Measuring("benchmark", ("LPIPS",)))
     found = {name: made.folder.measures(name) for name in "ab"}
-    truth = {"file": "truth.png", **contents(tmp_path / "truth.png").to_json()}
+    truth = {"path": str(tmp_path / "truth.png"), **contents(tmp_path / "truth.png").to_json()}
     asked = {"protocol": "benchmark", "networks": ["LPIPS"], "inputs": {"truth": truth}}
     assert found["a"] == {**asked, "scores": {"PSNR": 30.0}, "problem": ""}
     assert found["b"]["problem"] == "sizes differ" and "b could not be measured: sizes differ" in said
@@ -241,7 +242,8 @@ def test_a_row_is_measured_again_when_what_it_is_compared_with_has_changed(run, 
     made, _, _ = run(answer, "a", measuring=Measuring())
     task, truth = made.tasks["a"], tmp_path / "truth.png"
     other, mask = tmp_path / "other.png", tmp_path / "mask.png"
-    other.write_bytes(b"another person")
+    other.write_bytes(b"wrong")
+    os.utime(other, ns=(truth.stat().st_mtime_ns,) * 2)  # as large and old as the other one
     mask.write_bytes(b"mask")
     assert made.is_measured(task)
     assert not made.is_measured(replace(task, truth=other))
