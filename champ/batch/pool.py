@@ -144,6 +144,7 @@ class Pool:
         self.workers: dict[int, Handle] = {}
         self.waiting: dict[object, int] = {}  # reference -> worker
         self.parcels: OrderedDict[Path, object] = OrderedDict()
+        self.unsent: list[Event] = []  # jobs whose files cannot be read
         self.count = 0
 
     def capacity(self) -> int:
@@ -171,11 +172,16 @@ class Pool:
 
     def give(self, worker: int, job: Job) -> None:
         handle = self.workers[worker]
-        handle.job = job
         if self.ship:
-            reference = handle.actor.run_shipped.remote(job, {path: self._parcel(path) for path in paths_of(job)})
+            try:
+                parcels = {path: self._parcel(path) for path in paths_of(job)}
+            except OSError as error:
+                self.unsent.append(Finished(worker, job, Outcome(f"its files cannot be sent: {error}")))
+                return
+            reference = handle.actor.run_shipped.remote(job, parcels)
         else:
             reference = handle.actor.run.remote(job)
+        handle.job = job
         self.waiting[reference] = worker
 
     def _parcel(self, path: Path) -> object:
@@ -187,6 +193,9 @@ class Pool:
         return self.parcels[path]
 
     def wait(self, seconds: float) -> list[Event]:
+        if self.unsent:
+            events, self.unsent = self.unsent, []
+            return events
         if not self.waiting:
             time.sleep(seconds)
             return []

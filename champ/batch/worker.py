@@ -191,6 +191,11 @@ class Worker:
         return brought
 
     def identify(self, path: Path) -> "Brought":
+        if not path.exists():
+            raise Failure(
+                f"there is no {path} on {socket.gethostname()}: keep it in a folder that all machines share, or give "
+                "--ship"
+            )
         key = (path, size_and_stamp(path)[1])
         if key not in self.digests:
             self.digests[key] = contents(path)

@@ -1,6 +1,7 @@
 """What a worker does around its server: the files that it brings there, and its folders."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,12 +16,15 @@ import pytest
 from champ.batch import pool as ray_pool
 from champ.batch import worker as worker_module
 from champ.batch.contents import is_same
-from champ.batch.jobs import Setup
-from champ.batch.pool import RayActor
+from champ.batch.jobs import Make, Recipe, Setup
+from champ.batch.plan import Task
+from champ.batch.pool import Finished, Handle, Pool, RayActor, Share
 from champ.batch.shipping import pack
 from champ.batch.worker import Worker, folders_here
+from champ.batch.workflow import Workflow
 from champ.body.free import load_free_body
 from champ.motion.formats import load_motion
+from champ.server import Failure
 
 POINT = ("1", "image")
 
@@ -30,7 +34,7 @@ def actor(tmp_path, monkeypatch) -> Iterator[RayActor]:
     """A worker with its folders, whose server is not started; parcels reach it without Ray."""
 
     class Ray:
-        get = staticmethod(lambda parcel: parcel)
+        get = put = staticmethod(lambda parcel: parcel)
 
     monkeypatch.setattr(ray_pool, "_ray", lambda: Ray)
     made = RayActor(Setup(tmp_path, tmp_path))
@@ -81,6 +85,22 @@ def test_rows_with_the_same_contents_in_other_places_when_files_are_shipped(acto
         assert picture.read_bytes() == b"the same" and (maps / "depth" / "0.png").read_bytes() == b"map"
         assert (maps / "note.txt").read_bytes() == b"note"
         assert picture.stat().st_mtime_ns == (tmp_path / row / "anna.png").stat().st_mtime_ns
+
+
+def test_a_file_that_is_not_on_this_machine(worker, tmp_path):
+    message = f"there is no {tmp_path / 'anna.png'} on {socket.gethostname()}: keep it in a folder that all machines"
+    with pytest.raises(Failure, match=re.escape(message)):
+        brought(worker, tmp_path / "anna.png")
+
+
+def test_files_that_cannot_be_sent_cost_their_row_one_try(actor, tmp_path):
+    pool = Pool(Setup(tmp_path, tmp_path), Share(1, 0), ship=True)
+    pool.workers[1] = Handle(actor, node="here")
+    job = Make(Task("a", {}, {}, {POINT: tmp_path / "anna.png"}), Recipe(Workflow("w", {}), (), None), tmp_path / "a")
+    pool.give(1, job)
+    [event] = pool.wait(0)
+    assert isinstance(event, Finished) and event.job == job and "its files cannot be sent" in event.outcome.message
+    assert pool.idle() == [1] and not pool.busy() and pool.wait(0) == []
 
 
 def tram(folder: Path, focal: float = 900.0) -> Path:
