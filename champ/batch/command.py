@@ -33,15 +33,19 @@ def say(message: str) -> None:
     print(f"{clear}[champ] {message}", flush=True)
 
 
+def a_path(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # which leaves ~name as it is where nobody is called so
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m champ.batch",
         description="Make all clips of a table: one row, one clip. What is done is not made again, so the same command "
         "goes on where it was stopped. Options behind -- go to ComfyUI.",
     )
-    made.add_argument("table", type=Path, metavar="TABLE", help="CSV, JSON lines or Parquet")
-    made.add_argument("--workflow", type=Path, metavar="FILE", help="in API format; --stage maps has one of its own")
-    made.add_argument("--out", type=Path, metavar="FOLDER", required=True, help="for the results")
+    made.add_argument("table", type=a_path, metavar="TABLE", help="CSV, JSON lines or Parquet")
+    made.add_argument("--workflow", type=a_path, metavar="FILE", help="in API format; --stage maps has one of its own")
+    made.add_argument("--out", type=a_path, metavar="FOLDER", required=True, help="for the results")
     what = made.add_argument_group("what is made")
     what.add_argument("--dry-run", action="store_true", help="check everything, tell what would be made, and end")
     what.add_argument("--limit", type=int, metavar="N", help="at most N of the rows that are not done")
@@ -53,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
     for name, measure in NETWORKS.items():
         what.add_argument(f"--{name.replace('_', '-')}", action="store_true", help=f"measure {measure}, too")
     where = made.add_argument_group("where it is made")
-    where.add_argument("--comfyui", type=Path, metavar="FOLDER", help="the same on all machines; or COMFYUI_PATH")
-    where.add_argument("--base", type=Path, metavar="FOLDER", help="with models and custom_nodes, if not ComfyUI's own")
+    where.add_argument("--comfyui", type=a_path, metavar="FOLDER", help="the same on all machines; or COMFYUI_PATH")
+    where.add_argument("--base", type=a_path, metavar="FOLDER", help="of models and custom_nodes, if not ComfyUI's own")
     where.add_argument("--address", help="of a Ray cluster, or auto; without it Ray is started on this machine")
     where.add_argument("--ship", action="store_true", help="send pack and files to machines that share no folder")
     where.add_argument("--workers", type=int, metavar="N", help="at most N; one for each graphics card, or by --cpus")
@@ -69,8 +73,8 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     argv = list(argv)
     split = argv.index("--") if "--" in argv else len(argv)
     options = parser().parse_args(argv[:split])
-    for name in ("limit", "workers", "cpus"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
+    for name in ("limit", "workers", "cpus", "silence"):
+        if getattr(options, name) is not None and not getattr(options, name) >= 1:  # nor is NaN
             raise Failure(f"--{name} is {getattr(options, name)}: give 1 or more")
     if options.workflow is None and options.stage is None:
         raise Failure("give the workflow that is to be run with --workflow, in API format")
@@ -84,10 +88,10 @@ def parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def find_comfyui(given: Path | None) -> Path:
     """Finds ComfyUI's folder: the one given, the one in which this pack is installed, or the one of dev.py."""
     named = given or os.environ.get("COMFYUI_PATH")
-    places = [Path(named)] if named else [PACK.parents[1], PACK / ".host" / "ComfyUI"]
+    places = [a_path(str(named))] if named else [PACK.parents[1], PACK / ".host" / "ComfyUI"]
     for place in places:
-        if (place.expanduser() / "main.py").exists():
-            return place.expanduser().resolve()
+        if (place / "main.py").exists():
+            return place.resolve()
     if named:
         raise Failure(f"{named} is not a ComfyUI folder: give the one with main.py in it")
     raise Failure("give ComfyUI's folder with --comfyui, the one with main.py in it")
@@ -131,6 +135,9 @@ def main(argv: Sequence[str]) -> int:
     except Failure as failure:
         say(f"error: {failure}")
         return 1
+    except OSError as error:  # of a path that was given, or of the disk
+        say(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
+        return 1
     except KeyboardInterrupt:
         say("stopped; the same command goes on")
         return 130
@@ -140,10 +147,10 @@ def batch(options: argparse.Namespace, comfyui_options: Sequence[str]) -> int:
     rows = read_table(options.table)
     workflow = for_stage(read_workflow(options.workflow or MAPS_WORKFLOW), options.stage)
     comfyui = find_comfyui(options.comfyui)
-    base = (options.base or comfyui).expanduser().resolve()
+    base = (options.base or comfyui).resolve()
     setup = Setup(comfyui, base, tuple(comfyui_options), silence=options.silence)
-    folder = BatchFolder(options.out.expanduser().absolute())
-    places = Places(options.table.expanduser().absolute().parent, base / "input")
+    folder = BatchFolder(options.out.absolute())
+    places = Places(options.table.absolute().parent, base / "input")
     with contextlib.nullcontext() if options.dry_run else folder.held():
         say("starting a worker")
         with workers(options, setup) as pool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..output import not_saved
 from ..server import Failure
 from .contents import is_same
 from .plan import TRUTH, TRUTH_MASK, Task
@@ -31,9 +32,13 @@ class BatchFolder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keeps other batches out; what a killed one has left half-done is removed."""
-        for folder in (self.clips, self.work):
-            folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".lock", "a") as lock:
+        try:
+            for folder in (self.clips, self.work):
+                folder.mkdir(parents=True, exist_ok=True)
+            lock = open(self.folder / ".lock", "a")  # noqa: SIM115 - it is closed below
+        except OSError as error:
+            raise Failure(f"--out: {not_saved(self.folder, error)}") from None
+        with lock:
             if not _take(lock):
                 raise Failure(f"another batch is at work in {self.folder}: wait for it, or choose another --out")
             for leftover in self.work.iterdir():

@@ -3,7 +3,8 @@
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -209,7 +210,9 @@ class Run:
         messages = self.messages.setdefault(job.name, [])
         messages.append(outcome.message)
         if outcome.final or len(messages) >= TRIES:
-            self.folder.set_aside(job.name, messages, outcome.log, self.recipe.workflow.filled(job.task.named()))
+            with self.noticing_a_full_disk():
+                prompt = self.recipe.workflow.filled(job.task.named())
+                self.folder.set_aside(job.name, messages, outcome.log, prompt)
             self.progress.set_aside()
             self.say(f"{job.name} is set aside: {outcome.message}")
         else:
@@ -229,10 +232,14 @@ class Run:
             "scores": dict(scores),
             "problem": problem,
         }
+        with self.noticing_a_full_disk(), whole(self.folder.clips / name / MEASURES, replace=True) as made:
+            made.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+    @contextmanager
+    def noticing_a_full_disk(self) -> Iterator[None]:
         try:
-            with whole(self.folder.clips / name / MEASURES, replace=True) as made:
-                made.write_text(json.dumps(found, indent=1), encoding="utf-8")
-        except ValueError as error:
+            yield
+        except (OSError, ValueError) as error:
             if is_full(error):
                 raise self.full(str(error)) from None
             raise

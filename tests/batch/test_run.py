@@ -1,5 +1,6 @@
 """Rows are given, given back, tried again and set aside; workers that say what a test wants stand in for servers."""
 
+import errno
 import json
 import os
 import shutil
@@ -183,6 +184,15 @@ def test_a_full_disk_stops_all_with_a_sentence(run, tmp_path):
     assert (tmp_path / "out" / "clips" / "a").exists() and not (tmp_path / "out" / "clips" / "f").exists()
     with pytest.raises(Failure, match=r"the disk is full \(\d+ MB are free, --keep-free is"):
         run(well, "a", limits=Limits(keep_free=1e18))
+
+
+def test_a_disk_that_is_full_when_a_row_is_set_aside_stops_all_with_a_sentence(run, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(BatchFolder, "set_aside", full)
+    with pytest.raises(Failure, match="the disk is full .*free some space and give the same command again"):
+        run(lambda w, job, n: Finished(w, job, Outcome("refused", final=True)), "ab")
 
 
 def test_results_that_are_on_another_machine_stop_all(run):
