@@ -158,11 +158,12 @@ def batch(options: argparse.Namespace, comfyui_options: Sequence[str]) -> int:
             tasks = plan(rows, workflow, info, places, options.measure)
             left, done = choose(tasks, workflow, folder, options)
             if options.dry_run:
-                tell(left, done, workflow, min(pool.capacity(), options.workers or len(tasks)))
+                tell(left[: options.limit], done, workflow, min(pool.capacity(), options.workers or len(tasks)))
                 return 0
             limits = Limits(options.workers or len(tasks), options.keep_free * 1e6)
             run = Run(folder, Recipe.of(workflow, info, options.stage), pool, say, measuring(options), limits)
-            return make(run, left, done, [task.name for task in tasks], options.table.stem)
+            names = [task.name for task in tasks]
+            return make(run, left, done, names, options.table.stem, options.limit)
 
 
 def measuring(options: argparse.Namespace) -> Measuring | None:
@@ -173,7 +174,7 @@ def measuring(options: argparse.Namespace) -> Measuring | None:
 def choose(
     tasks: Sequence[Task], workflow: Workflow, folder: BatchFolder, options: argparse.Namespace
 ) -> tuple[list[Task], list[Task]]:
-    """Returns the rows to make, and those that are done."""
+    """Returns the rows that are not done, and those that are."""
     if options.only:
         chosen = [task for task in tasks if any(fnmatch.fnmatchcase(task.name, name) for name in options.only)]
         if not chosen:
@@ -189,7 +190,7 @@ def choose(
             "another --out, or make them again with --redo"
         )
     left = [task for task in chosen if states[task.name] != DONE]
-    return left[: options.limit], [task for task in chosen if states[task.name] == DONE]
+    return left, [task for task in chosen if states[task.name] == DONE]
 
 
 def _known(task: Task, workflow: Workflow) -> dict[str, dict]:
@@ -209,21 +210,26 @@ def tell(left: Sequence[Task], done: Sequence[Task], workflow: Workflow, count: 
     say(f"there is room for {count} {'worker' if count == 1 else 'workers'}")
 
 
-def make(run: Run, left: Sequence[Task], done: Sequence[Task], names: Sequence[str], title: str) -> int:
+def make(
+    run: Run, left: Sequence[Task], done: Sequence[Task], names: Sequence[str], title: str, limit: int | None = None
+) -> int:
     started = time.monotonic()
+    waiting = {task.name for task in left}
+    left = left[:limit]
     say(f"{len(left)} rows to make, {len(done)} done before")
 
-    def write_report() -> None:
+    def write_report() -> list[dict]:
+        rows = report.overview(run.folder, names, waiting - run.made_rows)
         try:
-            report.write(run.folder, names, title)
+            report.write(run.folder, rows, title)
         except ValueError as error:  # on Windows a spreadsheet that shows the old one keeps it: the rows go on
             say(f"the report: {error}")
+        return rows
 
     try:
         run.go(left, done, write_report)
     finally:
-        write_report()
-        rows = report.overview(run.folder, names)
+        rows = write_report()
         for line in report.summary(rows):
             say(line)
     say(f"this took {duration(time.monotonic() - started)}; see {run.folder.folder / 'report.html'}")

@@ -3,7 +3,7 @@
 import csv
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import quote
 
 from ..metrics.means import mean_of_clips
@@ -21,13 +21,14 @@ NUMBERS = {"seconds": "seconds", "main_memory_mb": "memory, MB", "graphics_memor
 FIXED = ("name", "state", "seconds", "main_memory_mb", "graphics_memory_mb", "worker", "made", "files", "message")
 
 
-def overview(folder: BatchFolder, names: Sequence[str]) -> list[dict]:
-    """Makes a row of results.csv for each row of the table, from what is in the folder."""
-    return [_row(folder, name) for name in names]
+def overview(folder: BatchFolder, names: Sequence[str], waiting: Collection[str] = ()) -> list[dict]:
+    """Makes a row of results.csv for each row of the table, from what is in the folder; of rows that wait to be made,
+    there may be an older clip."""
+    return [_row(folder, name, name in waiting) for name in names]
 
 
-def _row(folder: BatchFolder, name: str) -> dict[str, object]:
-    manifest, message = folder.manifest(name), folder.message(name)
+def _row(folder: BatchFolder, name: str, waits: bool) -> dict[str, object]:
+    manifest, message = None if waits else folder.manifest(name), folder.message(name)
     row: dict[str, object] = {"name": name, "state": "failed" if message else "done" if manifest else "left"}
     if manifest and not message:  # a row that failed when it was made again may still have its older clip
         peak, measured = manifest["peak_memory"], folder.measures(name) or {}
@@ -55,8 +56,7 @@ def measures(rows: Sequence[Mapping]) -> list[dict[str, float]]:
     return [scores for scores in found if scores]
 
 
-def write(folder: BatchFolder, names: Sequence[str], title: str) -> None:
-    rows = overview(folder, names)
+def write(folder: BatchFolder, rows: Sequence[Mapping], title: str) -> None:
     texts = {"results.csv": as_csv(rows), "report.html": as_html(folder, rows, title)}
     if scores := measures(rows):
         texts["measures.md"] = as_table(scores)

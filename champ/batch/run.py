@@ -69,13 +69,14 @@ class Run:
         self.folder, self.recipe, self.pool, self.say = folder, recipe, pool, say
         self.measuring, self.limits = measuring, limits
         self.tasks: dict[str, Task] = {}
+        self.made_rows: set[str] = set()
         self.messages: dict[str, list[str]] = {}  # why rows have failed
         self.to_measure: deque[str] = deque()
         self.compared: dict[str, dict[str, dict]] = {}  # the files with which rows are being compared
         self.room = limits.workers  # less, when some do not start
         self.unready = 0  # workers that did not start, one after the other
 
-    def go(self, tasks: Sequence[Task], done: Sequence[Task] = (), report: Callable[[], None] = lambda: None) -> None:
+    def go(self, tasks: Sequence[Task], done: Sequence[Task] = (), report: Callable[[], object] = lambda: None) -> None:
         """Makes the tasks, and measures them and those that are done but not measured. `report` is called now and
         then."""
         self.tasks = {task.name: task for task in (*tasks, *done)}
@@ -203,6 +204,7 @@ class Run:
             self.failed(job, Outcome(f"its files could not be moved into their place: {error}"), worker)
             return
         self.progress.done()
+        self.made_rows.add(job.name)
         if self.is_to_be_measured(job.task):
             self.to_measure.append(job.name)
 

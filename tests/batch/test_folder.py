@@ -173,7 +173,7 @@ def test_results_and_report(folder, picture):
             folder.accept(name, finished(folder, name, picture))
             (folder.clips / name / MEASURES).write_text(json.dumps({"scores": {"PSNR": score, "L1": 0.5}}))
         folder.set_aside("b & b", ["one\ntwo", "three"], "the log", {"1": {}})
-        report.write(folder, ["anna", "b & b", "carl", "dora"], "my <clips>")
+        report.write(folder, report.overview(folder, ["anna", "b & b", "carl", "dora"]), "my <clips>")
     lines = (folder.folder / "results.csv").read_text().splitlines()
     assert lines[0] == ("name,state,seconds,main_memory_mb,graphics_memory_mb,worker,made,files,PSNR,L1,message")
     assert lines[1] == "anna,done,2.0,5,,here,2026-01-01T00:00:00+0000,1,30.0,0.5,"

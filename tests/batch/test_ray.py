@@ -190,8 +190,9 @@ class Batch:
             try:
                 run.go(left, done)
             finally:
-                report.write(self.folder, [task.name for task in self.tasks], "test")
-        return report.overview(self.folder, [task.name for task in self.tasks])
+                rows = report.overview(self.folder, [task.name for task in self.tasks])
+                report.write(self.folder, rows, "test")
+        return rows
 
     def manifest(self, name: str) -> dict:
         found = self.folder.manifest(name)

@@ -152,6 +152,15 @@ def test_a_row_that_fails_when_it_is_made_again_is_not_done(run, tmp_path):
     assert status == 0 and (b["state"], b["message"]) == ("done", "")
 
 
+def test_a_row_that_waits_to_be_made_again_is_not_done(run, capsys):
+    first, _, _ = run(well, "abc")
+    second = Run(first.folder, first.recipe, Scripted(well), lambda message: None)
+    with second.folder.held():
+        assert command.make(second, list(first.tasks.values()), [], list("abc"), "clips", limit=2) == 0
+    assert "3 rows: 2 done, 1 left." in capsys.readouterr().out
+    assert "\nc,left,,,," in (first.folder.folder / "results.csv").read_text()
+
+
 def test_what_comfyui_refuses_is_not_tried_again(run):
     _, pool, _ = run(lambda w, job, n: Finished(w, job, Outcome("refused", final=True)), "ab")
     assert sorted(pool.given) == ["a", "b"]
