@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import fnmatch
+import io
 import os
 import signal
 import sys
@@ -128,6 +129,8 @@ def first_info(pool: Pool, tries: int = 3) -> Info:
 
 
 def main(argv: Sequence[str]) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file or console that has no letters of other languages
+        sys.stdout.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that our servers end with us
     try:
         options, comfyui_options = parse(argv)

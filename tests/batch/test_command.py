@@ -1,5 +1,6 @@
 """What is wrong with the command itself is one sentence, before a worker is started."""
 
+import io
 import json
 import sys
 
@@ -42,3 +43,11 @@ def test_paths_that_lead_nowhere(line, capsys, change, message):
 def test_numbers_that_are_too_small(line, capsys, name, value):
     assert command.main([*line, f"--{name}={value}"]) == 1
     assert f"error: --{name} is {value}" in capsys.readouterr().out.replace("0.0", "0")
+
+
+def test_sentences_are_written_where_letters_are_missing(line, monkeypatch):
+    """As in a console of Windows, or a log file that it writes."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    assert command.main(["踊り.csv", *line[1:]]) == 1
+    assert b"error: there is no table \\u8e0a\\u308a.csv" in written.getvalue()
