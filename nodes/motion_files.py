@@ -6,6 +6,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..champ.body.free import load_free_body
+from ..champ.files.companions import tram_camera
 from ..champ.motion.bvh import save_bvh
 from ..champ.motion.formats import EXTENSIONS, load_with_joints, save_amass, save_motion
 from ..champ.motion.report import describe
@@ -114,7 +115,10 @@ class ChampLoadMotion(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file, **_):
-        return None if file is None else motion_file(file).stat().st_mtime_ns
+        if file is None:
+            return None
+        path = motion_file(file)
+        return [one.stat().st_mtime_ns for one in (path, tram_camera(path)) if one is not None]
 
     @classmethod
     @progress("Reading the motion")

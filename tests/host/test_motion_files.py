@@ -90,6 +90,18 @@ def test_a_motion_saved_as_bvh_is_loaded_and_its_joints_can_be_said(server):
         server.run(load("strange.bvh"))
 
 
+def test_a_camera_of_tram_that_comes_later_is_read(server):
+    folder = server.base / "input" / "tram"
+    (folder / "hps").mkdir(parents=True)
+    one = {"frame": np.arange(2), "pred_rotmat": np.tile(np.eye(3, dtype=np.float32), (2, 24, 1, 1)),
+           "pred_trans": np.float32([[0, 0, 3]] * 2), "pred_shape": np.zeros((2, 10), np.float32)}  # fmt: skip
+    np.save(folder / "hps" / "hps_track_0.npy", one)
+    assert text(server.run(load("tram/hps/hps_track_0.npy")), "8").startswith("TRAM: 2 frames of 64x96 ")
+    camera = {"pred_cam_R": np.zeros((3, 3, 3)), "img_focal": 90.0, "img_center": np.array([40.0, 30.0])}
+    np.save(folder / "camera.npy", camera)
+    assert text(server.run(load("tram/hps/hps_track_0.npy")), "8").startswith("TRAM: 3 frames of 80x60 ")
+
+
 def test_joints_in_space_are_loaded(server):
     heights = torch.linspace(0, 1.7, 24)
     points = torch.stack([torch.sin(torch.arange(24.0)) / 5, heights, torch.zeros(24)], dim=1).repeat(3, 1, 1)
