@@ -91,22 +91,24 @@ class RayActor:
     def run(self, job: Job) -> Outcome:
         try:
             return self.worker.run(job)
-        except Failure:  # its server does not start again: this worker ends, before it fails at row after row
+        except (
+            Failure,
+            OSError,
+        ):  # its server does not start again: this worker ends, before it fails at row after row
             self.worker.close()
             os._exit(1)
 
     def run_shipped(self, job: Job, parcels: Mapping[Path, object]) -> tuple[Outcome, Parcel | None]:
         """Runs a job whose files are sent along: `parcels` are references into Ray's object store."""
-        with tempfile.TemporaryDirectory(dir=self.worker.base) as made:
-            try:
-                places = self.unpack(parcels)
-            except OSError as error:
-                return self.worker.failed(error, job), None
-            here = moved(job, places, Path(made) / job.name)
-            outcome = self.run(here)
-            if isinstance(here, Make) and not outcome.message:
-                return outcome, pack(here.attempt)
-            return outcome, None
+        try:
+            with tempfile.TemporaryDirectory(dir=self.worker.base) as made:
+                here = moved(job, self.unpack(parcels), Path(made) / job.name)
+                outcome = self.run(here)
+                if isinstance(here, Make) and not outcome.message:
+                    return outcome, pack(here.attempt)
+                return outcome, None
+        except OSError as error:  # of a disk that is full, above all
+            return self.worker.failed(error, job), None
 
     def unpack(self, parcels: Mapping[Path, object]) -> dict[Path, Path]:
         """Where the files lie here; those of the row before stay, if this row has them, too."""

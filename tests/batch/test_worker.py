@@ -1,5 +1,6 @@
 """What a worker does around its server: the files that it brings there, and its folders."""
 
+import errno
 import os
 import re
 import socket
@@ -96,11 +97,41 @@ def test_a_file_that_is_not_on_this_machine(worker, tmp_path):
 def test_files_that_cannot_be_sent_cost_their_row_one_try(actor, tmp_path):
     pool = Pool(Setup(tmp_path, tmp_path), Share(1, 0), ship=True)
     pool.workers[1] = Handle(actor, node="here")
-    job = Make(Task("a", {}, {}, {POINT: tmp_path / "anna.png"}), Recipe(Workflow("w", {}), (), None), tmp_path / "a")
+    job = make(tmp_path)
     pool.give(1, job)
     [event] = pool.wait(0)
     assert isinstance(event, Finished) and event.job == job and "its files cannot be sent" in event.outcome.message
     assert pool.idle() == [1] and not pool.busy() and pool.wait(0) == []
+
+
+def make(tmp_path: Path) -> Make:
+    files = {POINT: tmp_path / "anna.png"}
+    return Make(Task("a", {}, {}, files), Recipe(Workflow("w", {}), (), None), tmp_path / "attempt")
+
+
+@pytest.mark.parametrize("what", ["TemporaryDirectory", "unpack"])
+def test_a_disk_that_is_full_where_files_arrive_is_said_so(actor, tmp_path, monkeypatch, what):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    queue = {"queue_running": [], "queue_pending": []}
+    process = SimpleNamespace(poll=lambda: None)
+    actor.worker.server = SimpleNamespace(json=lambda _: queue, process=process, log=tmp_path / "log", stop=list)
+    monkeypatch.setattr(tempfile if what == "TemporaryDirectory" else ray_pool, what, full)
+    parcels = {tmp_path / "anna.png": pack(write(tmp_path / "anna.png", b"anna"))}
+    outcome, parcel = actor.run_shipped(make(tmp_path), parcels)
+    assert outcome.full and parcel is None
+
+
+def test_a_worker_whose_server_cannot_be_started_again_ends(actor, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    ended = []
+    monkeypatch.setattr(actor.worker, "run", full)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    actor.run(make(tmp_path))
+    assert ended == [1] and actor.worker.closed and not actor.worker.base.exists()
 
 
 def tram(folder: Path, focal: float = 900.0) -> Path:
