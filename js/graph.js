@@ -55,7 +55,7 @@ function bypassed(node, slot, type) {
 function from(graph, link, type, steps) {
   if (!graph || !link || steps > MOST_STEPS) return {};
   const { origin_id: origin, origin_slot: slot } = link;
-  if (origin === OUTSIDE) {
+  if (Number(origin) === OUTSIDE) {
     const holder = holders(graph).at(-1);
     const input = holder?.inputs[slot];
     if (!input) return {};

@@ -1,25 +1,39 @@
 // Shows what a node has to say below its widgets.
 import { app } from "../../scripts/app.js";
+import { element } from "./element.js";
+import { everyNode, outputOf } from "./graph.js";
+import { translate } from "./language.js";
+import { addView, LOOK_AGAIN } from "./widgets.js";
 
 const SPEAKING = ["ChampEstimateMotion", "ChampMeasure"];
+const HEIGHT = 100;
+const STYLE = `
+.champ-report { width: 100%; height: 100%; min-height: ${HEIGHT - 20}px; box-sizing: border-box; padding: 6px 8px;
+  overflow: auto; white-space: pre-wrap; user-select: text; border-radius: 6px; background: #1b1d21; color: #cfd3da;
+  font: 12px/1.35 sans-serif; }
+`;
+
+const reports = new WeakMap(); // node: where it stands
+
+function look() {
+  for (const node of new Set(everyNode())) {
+    const place = reports.get(node);
+    if (!place) continue;
+    const text = outputOf(node)?.text?.join("\n") ?? translate("Stands here after a run.");
+    if (place.textContent !== text) place.textContent = text;
+  }
+}
 
 app.registerExtension({
   name: "Champ.Report",
+  setup() {
+    setInterval(() => document.hidden || look(), LOOK_AGAIN);
+  },
   nodeCreated(node) {
-    if (!SPEAKING.includes(node.comfyClass)) return;
-    const onExecuted = node.onExecuted;
-    node.onExecuted = function (message) {
-      onExecuted?.apply(this, arguments);
-      let widget = this.widgets?.find((other) => other.name === "champ_report");
-      if (!widget) {
-        widget = app.widgets.STRING(this, "champ_report", ["STRING", { multiline: true }], app).widget;
-        widget.serialize = false; // neither in the workflow nor in the prompt
-        widget.options.serialize = false;
-        if (widget.inputEl) widget.inputEl.readOnly = true;
-        this.setSize([Math.max(this.size[0], 320), Math.max(this.size[1], this.computeSize()[1] + 60)]);
-      }
-      widget.value = (message.text ?? []).join("\n");
-      app.graph.setDirtyCanvas(true, true);
-    };
+    if (!SPEAKING.includes(node.comfyClass) || !node.addDOMWidget) return;
+    const place = element("div");
+    reports.set(node, place);
+    const shown = element("div", { className: "champ-report" }, element("style", { textContent: STYLE }), place);
+    addView(node, "champ_report", shown, HEIGHT, () => {});
   },
 });

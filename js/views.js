@@ -9,7 +9,7 @@ import { choosable } from "./people.js";
 import { addressBehind, pictureAt } from "./pictures.js";
 import { placed, placing } from "./placing.js";
 import { Player } from "./player.js";
-import { addView, AGAIN, takePlace } from "./widgets.js";
+import { addView, AGAIN, LOOK_AGAIN } from "./widgets.js";
 
 const MOVING = [
   "ChampBuiltInMotion", "ChampCamera", "ChampEstimateMotion", "ChampFitMotion", "ChampLoadMotion", "ChampPreviewMotion",
@@ -20,7 +20,6 @@ const SHOWING = [
 ]; // clips, after a run
 const BEHIND = ["ChampTransferMotion"]; // whose figure is placed over a picture
 const PLACE = "place";
-const LOOK_AGAIN = 200; // milliseconds between two looks at the widgets
 const HEIGHT = 260;
 
 const views = new Map(); // node: { player, asked, clip, busy, seen, close }
@@ -108,7 +107,6 @@ function look() {
     const view = views.get(node);
     if (!view) continue;
     view.seen = true;
-    takePlace(node, view.player.element);
     if (MOVING.includes(node.comfyClass)) lookAtMotion(node, view);
   }
   // Not every node is told that it goes: none in a subgraph.

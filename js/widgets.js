@@ -1,7 +1,8 @@
 // Widgets that a view writes, as if somebody had typed into them.
 import { app } from "../../scripts/app.js";
-import { keyOf } from "./graph.js";
+import { everyNode, keyOf } from "./graph.js";
 
+export const LOOK_AGAIN = 200; // milliseconds between two looks at the widgets
 export const AGAIN = 2000; // milliseconds after which a view asks again if the server did not answer
 
 export function valueOf(node, name) {
@@ -18,10 +19,13 @@ export function write(node, values) {
   app.graph.setDirtyCanvas(true, true);
 }
 
+const elements = new WeakMap(); // node: those of its views
+
 // An element of the page as a widget that is not saved; `removed` is called when its node goes.
 export function addView(node, name, element, height, removed) {
   const options = { serialize: false, hideOnZoom: false, getMinHeight: () => height };
   node.addDOMWidget(name, name, element, options).serialize = false;
+  elements.set(node, [...(elements.get(node) ?? []), element]);
   const { onRemoved } = node;
   node.onRemoved = function () {
     removed();
@@ -30,14 +34,23 @@ export function addView(node, name, element, height, removed) {
 }
 
 // The first Nodes 2.0 go on showing the element that a node had before an undo, which made the node anew.
-export function takePlace(node, element) {
+function takePlace(node, element) {
   element.dataset.node = keyOf(node);
   if (element.isConnected) return;
   const alike = [...document.getElementsByClassName(element.className)];
   alike.find((other) => other.dataset.node === element.dataset.node)?.replaceWith(element);
 }
 
+app.registerExtension({
+  name: "Champ.Widgets",
+  setup() {
+    setInterval(() => everyNode().forEach((node) => elements.get(node)?.forEach((one) => takePlace(node, one))), LOOK_AGAIN);
+  },
+});
+
 // For Ctrl+Z, once the mouse is let go.
 export function written() {
-  app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.();
+  const tracker = app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
+  if (tracker?.captureCanvasState) tracker.captureCanvasState();
+  else tracker?.checkState?.(); // as older editors call it
 }

@@ -5,13 +5,12 @@ import { element } from "./element.js";
 import { everyNode, inputsOf, keyOf, linkOf, outputOf } from "./graph.js";
 import { translate } from "./language.js";
 import { ask, describe } from "./motion.js";
-import { addView, AGAIN, takePlace, valueOf } from "./widgets.js";
+import { addView, AGAIN, LOOK_AGAIN, valueOf } from "./widgets.js";
 
 const NODES = ["ChampSampler", "ChampTemporalAggregation"];
 // What a clip goes through on its way from a motion to a sampler.
 const CLIP = ["LATENT", "CHAMP_GUIDANCE", "IMAGE"];
 const HEIGHT = 118;
-const LOOK_AGAIN = 200; // milliseconds between two looks at the widgets
 const STYLE = `
 .champ-windows { width: 100%; height: 100%; min-height: ${HEIGHT - 20}px; display: flex; flex-direction: column; gap: 4px;
   box-sizing: border-box; padding: 6px 8px; overflow: hidden; border-radius: 6px; background: #1b1d21; color: #cfd3da;
@@ -21,7 +20,7 @@ const STYLE = `
 `;
 const COLOURS = ["#6fa8d6", "#d69a5c"];
 
-const timelines = new WeakMap(); // node: { shown, canvas, says, told, about, busy }
+const timelines = new WeakMap(); // node: { canvas, says, told, about, busy }
 
 function after(node) {
   const links = (node.outputs ?? []).flatMap((output) => output.links ?? []);
@@ -124,7 +123,6 @@ function draw({ canvas, about }) {
 
 async function look(node, view) {
   if (!view) return;
-  takePlace(node, view.shown);
   const asked = question(node);
   const told = JSON.stringify([asked, effort(node), view.canvas.clientWidth, view.canvas.clientHeight]);
   if (told === view.told || view.busy) return;
@@ -149,7 +147,7 @@ function add(node) {
   const [canvas, says] = [element("canvas"), element("div")];
   const shown = element("div", { className: "champ-windows" }, element("style", { textContent: STYLE }), canvas, says);
   addView(node, "champ_windows", shown, HEIGHT, () => timelines.delete(node));
-  timelines.set(node, { shown, canvas, says });
+  timelines.set(node, { canvas, says });
 }
 
 app.registerExtension({
