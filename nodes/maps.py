@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from comfy_api.latest import io, ui
 
-from ..champ.keypoints.pose import largest_person
-from ..champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, to_pose_keypoint
+from ..champ.estimate.track import one_person
+from ..champ.keypoints.pose import Pose
+from ..champ.keypoints.pose_keypoint import SHOT, canvas_size, from_pose_keypoint, shots_of, to_pose_keypoint
 from ..champ.motion.motion import Motion
 from ..champ.progress import counted, doing
 from ..champ.render.densepose import render_densepose
@@ -93,16 +94,23 @@ class ChampRenderMaps(io.ComfyNode):
     @progress("Drawing the maps")
     def execute(cls, motion, body, pose_keypoints=None) -> io.NodeOutput:
         width, height = motion.width, motion.height
-        detected = None
-        if pose_keypoints is not None:
-            frames = from_pose_keypoint(pose_keypoints, width, height)
-            detected = [largest_person(people) for people in frames]
+        detected = None if pose_keypoints is None else person_of(motion, pose_keypoints)
         warn_of_other_shape(body, motion)
         *pictures, poses = render_guidance(body, motion, detected, drawing_device())
         shown = maps_in_a_row(pictures[: len(SHOWN)], motion)
         for i, picture in enumerate(pictures):  # one by one, so that bytes and floats of all never coexist
             pictures[i] = to_image(picture)
         return io.NodeOutput(*pictures, to_pose_keypoint([[pose] for pose in poses], width, height), ui=shown)
+
+
+def person_of(motion: Motion, keypoints: list[dict]) -> list[Pose | None]:
+    """The person in the keypoints whom the motion nodes follow; where the keypoints have no shots, in those that the
+    motion has."""
+    people = from_pose_keypoint(keypoints, motion.width, motion.height)
+    shot = shots_of(keypoints)
+    if len(people) == len(motion) and not any(SHOT in frame for frame in keypoints):
+        shot = motion.shot.cpu().numpy()
+    return one_person(people, shot)
 
 
 def maps_in_a_row(maps: list[torch.Tensor], motion: Motion) -> dict:

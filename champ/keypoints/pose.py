@@ -36,13 +36,3 @@ def body_from_coco(points: np.ndarray) -> np.ndarray:
     neck = points[..., 5:7, :].mean(axis=-2)
     neck[..., -1] = (points[..., 5:7, -1] > THRESHOLD).all(axis=-1)
     return np.concatenate([points, neck[..., None, :]], axis=-2)[..., OPENPOSE_FROM_COCO, :]
-
-
-def largest_person(people: list[Pose]) -> Pose | None:
-    """Returns the person whose seen body points span the largest box; None if there is nobody."""
-
-    def extent(pose: Pose) -> float:
-        seen = pose.body[pose.body[:, 2] >= THRESHOLD, :2]
-        return float(np.linalg.norm(np.ptp(seen, axis=0))) if len(seen) else 0.0
-
-    return max(people, key=extent, default=None)

@@ -1,5 +1,7 @@
-"""Nodes for the tests: keypoints of two clips in one, as if two people were in it, in another order in every frame; and
-pictures with a single channel, as some packs make them."""
+"""Nodes for the tests: keypoints of two clips in one, as if two people were in it, in another order in every frame; two
+people of about the same size; and pictures with a single channel, as some packs make them."""
+
+import torch
 
 
 class Crowd:
@@ -18,6 +20,34 @@ class Crowd:
             people = [*a["people"], *([] if i == 2 else [moved(person, shift) for person in b["people"]])]
             joined.append({**a, "people": people[:: 1 if i % 2 else -1]})
         return (joined,)
+
+
+class Pair:
+    """Two people side by side, who take turns at being the larger one, as keypoints without shots, and a clip with a
+    cut. Before the cut, and in all of the clip, the left one is larger on the whole, after the cut the right one. Only
+    who is larger before or after the cut has hands."""
+
+    CATEGORY = "tests"
+    FUNCTION = "pair"
+    RETURN_TYPES = ("POSE_KEYPOINT", "IMAGE")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"person": ("POSE_KEYPOINT",)}}
+
+    def pair(self, person):
+        cut, canvas = len(person) // 2, (person[0]["canvas_width"], person[0]["canvas_height"])
+        paired = []
+        for i, frame in enumerate(person):
+            larger = 0.44 if i < cut else 0.4
+            sizes = (larger, larger + 0.02 if i % 2 else 0.3)
+            first = resized(frame["people"][0], sizes[i >= cut], canvas, 0.25, hands=i < cut)
+            second = resized(frame["people"][0], sizes[i < cut], canvas, 0.75, hands=i >= cut)
+            paired.append({"people": [first, second], "canvas_width": canvas[0], "canvas_height": canvas[1]})
+        across = torch.linspace(0, 1, canvas[0]).expand(canvas[1], -1)
+        down = torch.linspace(1, 0, canvas[1])[:, None].expand(-1, canvas[0])
+        clip = torch.stack([across if i < cut else down for i in range(len(person))])
+        return (paired, clip[..., None].expand(-1, -1, -1, 3).contiguous())
 
 
 class Grey:
@@ -42,4 +72,16 @@ def moved(person: dict, shift: int) -> dict:
     return flat
 
 
-NODE_CLASS_MAPPINGS = {"TestCrowd": Crowd, "TestGrey": Grey}
+def resized(person: dict, size: float, canvas: tuple[int, int], place: float, hands: bool) -> dict:
+    """A person of another size at a part of the canvas' width, and hands that reach out of the wrists."""
+    points = person["pose_keypoints_2d"]
+    x = [(value - canvas[0] / 2) * size + canvas[0] * place for value in points[::3]]
+    y = [(value - canvas[1] / 2) * size + canvas[1] / 2 for value in points[1::3]]
+    flat = [v for point in zip(x, y, points[2::3]) for v in (point if point[2] else (0, 0, 0))]
+    left, right = ([v for finger in range(21) for v in (x[wrist] + finger / 4, y[wrist], 1)] for wrist in (7, 4))
+    return {"pose_keypoints_2d": flat} | (
+        {"hand_left_keypoints_2d": left, "hand_right_keypoints_2d": right} if hands else {}
+    )
+
+
+NODE_CLASS_MAPPINGS = {"TestCrowd": Crowd, "TestPair": Pair, "TestGrey": Grey}

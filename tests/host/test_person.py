@@ -88,6 +88,24 @@ def test_the_one_under_the_mask_is_followed(server):
     assert noses[2] is None and noses[0] > WIDTH * 0.8
 
 
+@pytest.mark.parametrize("cut", [True, False])
+def test_the_maps_have_the_hands_of_the_person_who_is_followed(server, cut):
+    """Fit Motion finds the cut in the clip. Without the clip it takes everything for one shot."""
+    prompt = {key: value for key, value in crowd().items() if key in ("1", "3", "6")} | {
+        "20": node("TestPair", person=["6", 5]),
+        "21": node("ChampFitMotion", pose_keypoints=["20", 0], fps=12.0, **({"clip": ["20", 1]} if cut else {})),
+        "22": node("ChampRenderMaps", motion=["21", 0], body=["1", 0], pose_keypoints=["20", 0]),
+        "23": node("PreviewAny", source=["22", 5]),
+    }
+    prompt["3"]["inputs"]["frames"] = 8
+    frames = json.loads(server.run(prompt)["outputs"]["23"]["text"][0])
+    people = [person for frame in frames for person in frame["people"]]
+    sides = ["left" if np.mean(person["pose_keypoints_2d"][::3]) < WIDTH / 2 else "right" for person in people]
+    hands = [any(person["hand_left_keypoints_2d"] + person["hand_right_keypoints_2d"]) for person in people]
+    assert sides == ["left"] * 4 + (["right"] * 4 if cut else ["left"] * 4)
+    assert hands == [True] * 4 + [cut] * 4
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

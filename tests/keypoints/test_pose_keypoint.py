@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from champ.keypoints.pose import Pose, largest_person
+from champ.keypoints.pose import Pose
 from champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, shots_of, to_pose_keypoint
 
 
@@ -83,16 +83,6 @@ def test_a_person_may_be_a_hand_and_a_frame_may_be_empty():
     first, [pose] = from_pose_keypoint([empty, frame(right=points(21))], 200, 100)
     assert first == []
     assert not pose.body.any() and pose.right_hand.shape == (21, 3)
-
-
-def test_largest_person_counts_only_what_was_seen():
-    tall, wide = Pose(points(18, 100.0)), Pose(points(18, 50.0))
-    ghost = points(18, 900.0)
-    ghost[2:, 2] = 0.2
-    ghost[:2, :2] = 5
-    assert largest_person([wide, Pose(ghost), tall]) is tall
-    assert largest_person([Pose(np.zeros((18, 3)))]) is not None
-    assert largest_person([]) is None
 
 
 def test_written_form_reads_back_and_has_every_part():
