@@ -104,9 +104,9 @@ class ChampRenderMaps(io.ComfyNode):
 
 
 def person_of(motion: Motion, keypoints: list[dict]) -> list[Pose | None]:
-    """The person in the keypoints whom the motion nodes follow; where the keypoints have no shots, in those that the
-    motion has."""
-    people = from_pose_keypoint(keypoints, motion.width, motion.height)
+    """The person in the keypoints whom the motion nodes follow, in the proportions of the driving video; where the
+    keypoints have no shots, in those that the motion has."""
+    people = from_pose_keypoint(keypoints, *canvas_size(keypoints))
     shot = shots_of(keypoints)
     if len(people) == len(motion) and not any(SHOT in frame for frame in keypoints):
         shot = motion.shot.cpu().numpy()

@@ -145,6 +145,18 @@ def test_who_is_chosen():
     assert [p is not None for p in one_person(people, np.arange(FEW) // 20)] == [True] * FEW
 
 
+def test_whoever_is_alone_is_followed_through_gaps_and_cuts():
+    rng = np.random.default_rng(0)
+    time = np.arange(300)
+    x, height = 500 + 300 * np.sin(time / 15) + rng.normal(0, 3, 300), 200 + 80 * np.sin(time / 20)
+    x[200:] += 700  # after a cut
+    people = [[boxed(*place)] if rng.random() < 0.7 else [] for place in zip(x, 300 + x / 9, height)]
+    people[50:150] = [[]] * 100
+    for shot in (np.zeros(300, int), np.arange(300) // 200):
+        followed = one_person(people, shot)
+        assert all(one is (frame[0] if frame else None) for one, frame in zip(followed, people))
+
+
 def test_a_mask_of_several_frames_belongs_to_them():
     people = [[] if f < 3 else [boxed(100), boxed(400)] for f in range(6)]
     masks = np.zeros((5, 400, 640), bool)

@@ -33,16 +33,19 @@ class Pair:
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"person": ("POSE_KEYPOINT",)}}
+        return {"required": {"person": ("POSE_KEYPOINT",), "wide": ("INT", {"default": 1})}}
 
-    def pair(self, person):
-        cut, canvas = len(person) // 2, (person[0]["canvas_width"], person[0]["canvas_height"])
+    def pair(self, person, wide):
+        """The picture is `wide` times as wide."""
+        cut, canvas = len(person) // 2, (wide * person[0]["canvas_width"], person[0]["canvas_height"])
         paired = []
         for i, frame in enumerate(person):
             larger = 0.44 if i < cut else 0.4
             sizes = (larger, larger + 0.02 if i % 2 else 0.3)
-            first = resized(frame["people"][0], sizes[i >= cut], canvas, 0.25, hands=i < cut)
-            second = resized(frame["people"][0], sizes[i < cut], canvas, 0.75, hands=i >= cut)
+            first, second = (
+                resized(frame, sizes[small], (canvas[0] * place, canvas[1] / 2), hands=not small)
+                for small, place in ((i >= cut, 0.25), (i < cut, 0.75))
+            )
             paired.append({"people": [first, second], "canvas_width": canvas[0], "canvas_height": canvas[1]})
         across = torch.linspace(0, 1, canvas[0]).expand(canvas[1], -1)
         down = torch.linspace(1, 0, canvas[1])[:, None].expand(-1, canvas[0])
@@ -72,16 +75,17 @@ def moved(person: dict, shift: int) -> dict:
     return flat
 
 
-def resized(person: dict, size: float, canvas: tuple[int, int], place: float, hands: bool) -> dict:
-    """A person of another size at a part of the canvas' width, and hands that reach out of the wrists."""
-    points = person["pose_keypoints_2d"]
-    x = [(value - canvas[0] / 2) * size + canvas[0] * place for value in points[::3]]
-    y = [(value - canvas[1] / 2) * size + canvas[1] / 2 for value in points[1::3]]
-    flat = [v for point in zip(x, y, points[2::3]) for v in (point if point[2] else (0, 0, 0))]
-    left, right = ([v for finger in range(21) for v in (x[wrist] + finger / 4, y[wrist], 1)] for wrist in (7, 4))
-    return {"pose_keypoints_2d": flat} | (
-        {"hand_left_keypoints_2d": left, "hand_right_keypoints_2d": right} if hands else {}
-    )
+def resized(frame: dict, size: float, place: tuple[float, float], hands: bool) -> dict:
+    """A frame's person of another size and in another place, and hands that reach out of the wrists: sideways and then
+    as far down."""
+    points = frame["people"][0]["pose_keypoints_2d"]
+    x = [(value - frame["canvas_width"] / 2) * size + place[0] for value in points[::3]]
+    y = [(value - frame["canvas_height"] / 2) * size + place[1] for value in points[1::3]]
+    person = {"pose_keypoints_2d": [v for point in zip(x, y, points[2::3]) for v in (point if point[2] else (0, 0, 0))]}
+    for side, wrist in (("left", 7), ("right", 4)) if hands else ():
+        steps = [(min(i, 10) / 2, max(i - 10, 0) / 2) for i in range(21)]
+        person[f"hand_{side}_keypoints_2d"] = [v for a, b in steps for v in (x[wrist] + a, y[wrist] + b, 1)]
+    return person
 
 
 NODE_CLASS_MAPPINGS = {"TestCrowd": Crowd, "TestPair": Pair, "TestGrey": Grey}

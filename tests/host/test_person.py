@@ -88,22 +88,46 @@ def test_the_one_under_the_mask_is_followed(server):
     assert noses[2] is None and noses[0] > WIDTH * 0.8
 
 
+def keypoints(entry: dict, name: str) -> list[dict]:
+    """The only person of every frame that a node shows."""
+    return [person for frame in json.loads(entry["outputs"][name]["text"][0]) for person in frame["people"]]
+
+
 @pytest.mark.parametrize("cut", [True, False])
 def test_the_maps_have_the_hands_of_the_person_who_is_followed(server, cut):
     """Fit Motion finds the cut in the clip. Without the clip it takes everything for one shot."""
     prompt = {key: value for key, value in crowd().items() if key in ("1", "3", "6")} | {
-        "20": node("TestPair", person=["6", 5]),
+        "20": node("TestPair", person=["6", 5], wide=1),
         "21": node("ChampFitMotion", pose_keypoints=["20", 0], fps=12.0, **({"clip": ["20", 1]} if cut else {})),
         "22": node("ChampRenderMaps", motion=["21", 0], body=["1", 0], pose_keypoints=["20", 0]),
         "23": node("PreviewAny", source=["22", 5]),
     }
     prompt["3"]["inputs"]["frames"] = 8
-    frames = json.loads(server.run(prompt)["outputs"]["23"]["text"][0])
-    people = [person for frame in frames for person in frame["people"]]
+    people = keypoints(server.run(prompt), "23")
     sides = ["left" if np.mean(person["pose_keypoints_2d"][::3]) < WIDTH / 2 else "right" for person in people]
     hands = [any(person["hand_left_keypoints_2d"] + person["hand_right_keypoints_2d"]) for person in people]
     assert sides == ["left"] * 4 + (["right"] * 4 if cut else ["left"] * 4)
     assert hands == [True] * 4 + [cut] * 4
+
+
+def test_hands_keep_their_shape_in_a_picture_of_other_proportions(server):
+    """As when a wide video drives a portrait."""
+    prompt = {key: value for key, value in crowd().items() if key in ("1", "3", "6")} | {
+        "20": node("TestPair", person=["6", 5], wide=3),
+        "22": node("ChampRenderMaps", motion=["3", 0], body=["1", 0], pose_keypoints=["20", 0]),
+        "23": node("PreviewAny", source=["22", 5]),
+    }
+    hands = [
+        hand
+        for person in keypoints(server.run(prompt), "23")
+        for side in ("left", "right")
+        if (hand := np.reshape(person[f"hand_{side}_keypoints_2d"], (-1, 3))).all()
+    ]
+    assert len(hands) >= 3
+    for hand in hands:
+        sideways, down = hand[10, :2] - hand[0, :2], hand[20, :2] - hand[10, :2]
+        assert np.linalg.norm(sideways) == pytest.approx(np.linalg.norm(down), rel=0.01)
+        assert sideways @ down == pytest.approx(0, abs=0.01 * (sideways @ sideways))
 
 
 @pytest.mark.parametrize(
