@@ -84,9 +84,7 @@ def number(value: int) -> bytes:
 
 def hostile_pickles() -> dict[str, bytes]:
     """Each would do what its name says in Python's own unpickler, or in a careless one."""
-    laughs = b"]q\x00" + b"".join(
-        b"](" + b"h" + bytes([i]) + b"h" + bytes([i]) + b"e" + b"q" + bytes([i + 1]) for i in range(40)
-    )  # fmt: skip
+    laughs = b"]q\x00" + b"".join(b"0(h%ch%clq%c" % (i, i, i + 1) for i in range(40))
     colliding = b"}(" + b"".join(
         b"\x8a\x0a" + (i * ((1 << 61) - 1)).to_bytes(10, "little") + b"N" for i in range(20_000)
     )
@@ -502,6 +500,8 @@ def hostile_networks() -> dict[str, Files]:
     lines = {
         "writes a file": f'ops.image.write_file("{HARM}", x)', "writes it otherwise": f'(torch.save)(x, "{HARM}")',
         "an endless loop": "while True:\n      pass", "a huge tensor": "y = torch.zeros([1000000, 1000000])",
+        "lists of lists of lists": "l0 = [1]\n    "
+        + "".join(f"l{i + 1} = [l{i}, l{i}]\n    " for i in range(50)) + "torch.cat(l50)",
     }  # fmt: skip
     bad: dict[str, Files] = {}
     for what, line in lines.items():
@@ -509,6 +509,10 @@ def hostile_networks() -> dict[str, Files]:
         head, body = text.split("Tensor:\n", 1)
         changed = zipped({**members, code: f"{head}Tensor:\n    {line}\n{body}".encode()})
         bad[what] = {"bad.torchscript.pt": changed}
+    traced = next(name for name in members if name.endswith("/traced_inputs.pkl"))
+    bad["lists of lists of lists that it was traced with"] = {
+        "bad.torchscript.pt": zipped({**members, traced: hostile_pickles()["lists of lists of lists"]})
+    }
     return bad | {
         "a long field": {"bad.onnx": b"\x3a\xff\xff\xff\xff\x7f"}, "many fields": {"bad.onnx": b"\x08\x00" * 500_000},
         "deep messages": {"bad.onnx": b"\x3a\x7f" * 60}, "an endless number": {"bad.onnx": b"\xff" * 100_000},

@@ -18,6 +18,7 @@ MAX_STEPS = 20_000  # YOLOX-L has 400, or 700 after repeated conversion
 MAX_VALUES = 2**26  # numbers in memory at once; YOLOX-L needs 2**24
 MAX_WORK = 2**40  # multiply-adds; YOLOX-L takes 2**36
 MAX_CONSTANT = 2**17  # numbers of a shape, an index or a grid made only of constants
+MAX_PARTS = 1000  # values in the arguments or in the result of a step; YOLOX needs 20
 
 CHECKING = ContextVar("CHECKING", default=False)  # whether only shapes are computed
 
@@ -211,12 +212,18 @@ def bounded(value: Any) -> None:
 
 
 def _all(kind: type[Kind], value: Any) -> Iterator[Kind]:
-    """Yields what is of a kind in lists of lists."""
-    if isinstance(value, kind):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _all(kind, part)
+    """Yields what is of a kind in lists of lists. A list may be contained in others many times, so what is in them is
+    counted. No other walk through the same lists comes before this one."""
+    waiting, count = [value], 0
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, kind):
+            yield part
+        elif isinstance(part, (list, tuple)):
+            count += len(part)
+            if count > MAX_PARTS:
+                raise DamagedError(f"it has lists of more than {MAX_PARTS} values")
+            waiting += reversed(part)
 
 
 def _moved(value: Any, move: Callable[[Tensor], Tensor]) -> Any:

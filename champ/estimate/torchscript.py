@@ -44,7 +44,7 @@ def _traced_with(archive: TorchArchive, name: str) -> int:
     """Returns the batch size that a network was traced with. Newer versions of torch store the pictures; the
     community's dw-ll_ucoco_384_bs5.torchscript.pt has the number in its name."""
     if "traced_inputs.pkl" in archive:
-        for node in _nodes(_Outlines(archive.read("traced_inputs.pkl"), NAMES).load()):
+        for node in _nodes(_Outlines(archive.read("traced_inputs.pkl"), NAMES).load(), set()):
             return node.args[2][0]
     found = re.search(r"_bs(\d{1,3})", name)
     return int(found[1]) if found else 1
@@ -57,14 +57,18 @@ class _Outlines(Unpickler):
         return None
 
 
-def _nodes(value: Any) -> Iterator[Node]:
+def _nodes(value: Any, seen: set[int]) -> Iterator[Node]:
+    """Yields the tensors in a value. What is contained many times, as a list in lists in lists, is looked at once."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
     if is_tensor(value):
         yield value
     elif isinstance(value, Node):
-        yield from _nodes(list(value.args))
+        yield from _nodes(value.args, seen)
     elif isinstance(value, (list, tuple, dict)):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _nodes(part)
+            yield from _nodes(part, seen)
 
 
 class Identifier(str):

@@ -97,6 +97,12 @@ FORMS = {
     "many constants": "_0 = torch.ones([100000, 100000], dtype=6, layout=None, device=None, pin_memory=False)",
     "a large grid": "_0 = torch.arange(1000000000000, dtype=4, layout=None, device=None, pin_memory=False)",
     "a large result": "_0 = torch.upsample_nearest2d(x, [100000, 100000], None)",
+    "lists in lists": "\n".join(
+        ["_0 = [x, x]", *(f"_{i + 1} = [_{i}, _{i}]" for i in range(60)), "_0 = torch.cat(_60)"]
+    ),
+    "lists in lists, step by step": "\n".join(
+        ["_0 = torch.alias([x, x])", *(f"_{i + 1} = torch.alias([_{i}, _{i}])" for i in range(60))]
+    ),
     "its own weights": "weight = self.weight\n_0 = torch.add_(weight, 1)",
 }
 
@@ -107,6 +113,16 @@ def test_no_form_of_code_in_a_file_runs(archive, tmp_path, monkeypatch, form):
     (tmp_path / "secret").write_bytes(bytes(12))
     refused(with_code(archive, tmp_path / "bad.pt", FORMS[form] + "\nreturn torch.relu(x)"), 4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.pt", "secret"]
+
+
+def test_pictures_it_was_traced_with_may_be_in_many_lists(archive, tmp_path):
+    """A list of 60 lists, each of which contains the one before twice, would be walked 2**60 times."""
+    lists = b"\x80\x02]q\x00" + b"".join(b"0(h%ch%clq%c" % (i, i, i + 1) for i in range(60)) + b"."
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(tmp_path / "lists.pt", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, lists if name.endswith("/traced_inputs.pkl") else old.read(name))
+    assert any(name.endswith("/traced_inputs.pkl") for name in zipfile.ZipFile(archive).namelist())
+    assert read_network(tmp_path / "lists.pt").check(4, 4) == [(1, 3, 4, 4)]
 
 
 def test_parts_that_call_each_other_twice_end(archive, tmp_path):
