@@ -101,15 +101,15 @@ def frame_person(motion: Motion, body: Body, width: int, height: int, view: View
     # The distance is therefore the largest of +-slope (X - centre) - Z, for which the extremes of X and of +-slope X -
     # Z are enough.
     slope = focal / (view.fill / 2 * turn.new_tensor([width, height]))
-    extremes = []
+    furthest = turn.new_full((4, 2), -torch.inf)
     for start in range(0, frames, CHUNK):
         points = seen[start : start + CHUNK].posed(body).vertices.flatten(0, 1)
         across, depth = points.T.contiguous().split([2, 1])  # along rows, extremes are found many times faster
         steep = slope[:, None] * across
         ends = [across.amax(1), -across.amin(1), (steep - depth).amax(1), -(steep + depth).amin(1)]
-        extremes.append(torch.stack(ends))
+        torch.maximum(furthest, torch.stack(ends), out=furthest)
         advance(min(start + CHUNK, frames), frames)
-    right, left, far_right, far_left = torch.stack(extremes).amax(0)
+    right, left, far_right, far_left = furthest
     centre = (right - left) / 2
     distance = torch.cat([far_right - slope * centre, far_left + slope * centre]).max()
     place = torch.cat([-centre, distance[None]])
