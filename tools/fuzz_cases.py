@@ -290,6 +290,21 @@ def load_motion_of(content: bytes, name: str, body: Any) -> Any:
         return load_motion(Path(folder, name), body)
 
 
+def without_channels(frames: int) -> bytes:
+    """A person of whom only the root moves, with 900 joints below a foot that take nothing in the file."""
+
+    def limb(side: str, *parts: str, inside: str = "") -> str:
+        for part in reversed(parts):
+            inside = f"JOINT {side}{part}\n{{\nOFFSET 0 -1 0\n{inside}}}\n"
+        return inside
+
+    legs = [limb("Left", "UpLeg", "Leg", "Foot", inside="JOINT t {\n}\n" * 900), limb("Right", "UpLeg", "Leg", "Foot")]
+    arms = [limb(side, "Arm", "ForeArm") for side in ("Left", "Right")]
+    root = "ROOT Hips\n{\nOFFSET 0 0 0\nCHANNELS 1 Xposition\n"
+    rows = f"MOTION\nFrames: {frames}\nFrame Time: 0.04\n" + "0\n" * frames
+    return f"HIERARCHY\n{root}{''.join(legs + arms)}}}\n{rows}".encode()
+
+
 def hostile_skeletons() -> dict[str, Files]:
     def bvh(joints: str, frames: str = "Frames: 1\nFrame Time: 0.04\n0 0 0\n") -> bytes:
         return f"HIERARCHY\n{joints}\nMOTION\n{frames}".encode()
@@ -311,6 +326,7 @@ def hostile_skeletons() -> dict[str, Files]:
         "a long line": b"HIERARCHY\nROOT " + b"a" * 5_000_000, "one joint": bvh(root % ""), "bytes": bytes(range(256)),
         "a long name": bvh(root.replace("ROOT a", "ROOT " + "a" * 100_000) % ""),
     }  # fmt: skip
+    bad["joints without channels"] = without_channels(12_000)
     nan = float("nan")
     joints = {"no list": "{}", "nothing": "[]", "deep lists": "[" * 100_000, "a number": "1", "not a number": "[NaN]",
               "a text": '"x"', "a large number": f"[{'9' * 10_000}]", "a dict of texts": '{"joints": ["x"]}',

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..body.body import Body
 from ..body.skeleton import JOINTS, PARENTS
 from ..files.errors import DamagedError, reading
+from ..files.room import Room
 from ..output import whole
 from ..progress import advance
 from .camera import CAMERA_FROM_WORLD
@@ -29,6 +30,8 @@ LINE = 1 << 20  # characters
 NODES = 1000  # joints and end sites
 NAME = 200  # characters
 AT_ONCE = 1000  # frames
+POSED = 100_000  # joints times frames that are posed at once
+TURN, PLACE = 36, 16  # bytes; of a place with its height
 TURNS = (rot_x, rot_y, rot_z)
 CHANNELS = {f"{axis}{what}": (what, "xyz".index(axis)) for axis in "xyz" for what in ("position", "rotation")}
 
@@ -262,19 +265,23 @@ def _rate(seconds: float) -> float:
 
 
 def skeleton_of(clip: Clip, tree: Tree, found: Found) -> SkeletonMotion:
-    """Returns the skeleton of a clip, reduced to the joints that were found and to what is below the ankles."""
+    """Returns the skeleton of a clip, reduced to the joints that were found and to the places below the ankles."""
     nodes = range(len(clip.nodes))
     soles = {side: [node for node in nodes if found[f"{side}_ankle"] in tree.line(node)] for side in SIDES}
-    kept = sorted({*found.values(), *soles["left"], *soles["right"]})
+    joints = sorted({*found.values()})
+    kept = [*joints, *sorted({*soles["left"], *soles["right"]} - {*joints})]
     number = {node: i for i, node in enumerate(kept)}
-    turns, places = [], []
-    for start in range(0, len(clip), AT_ONCE):
-        turn, place = clip.posed(slice(start, start + AT_ONCE))
-        turns.append(turn[:, kept])
-        places.append(place[:, kept])
-        advance(min(start + AT_ONCE, len(clip)), len(clip))
+    # What has no channels costs a file nothing, and memory in every frame.
+    Room(clip.values.nbytes).pay(len(clip) * (TURN * len(joints) + PLACE * len(kept)))
+    turns, places = torch.empty(len(clip), len(joints), 3, 3), torch.empty(len(clip), len(kept), 3)
+    step = min(AT_ONCE, POSED // len(nodes))
+    for start in range(0, len(clip), step):
+        part = slice(start, start + step)
+        turn, place = clip.posed(part)
+        turns[part], places[part] = turn[:, joints], place[:, kept]
+        advance(min(start + step, len(clip)), len(clip))
     return SkeletonMotion(
-        torch.cat(turns), torch.cat(places), clip.rest()[kept], {ours: number[node] for ours, node in found.items()},
+        turns, places, clip.rest()[kept], {ours: number[node] for ours, node in found.items()},
         {side: [number[node] for node in soles[side]] for side in SIDES}, clip.fps,
     )  # fmt: skip
 

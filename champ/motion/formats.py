@@ -104,7 +104,7 @@ def _load_bvh(path: Path, body: Body, joints: str) -> tuple[Motion, str]:
     up, joints = read_up(joints)
     tree = clip.tree()
     found = find_joints(tree, path.name, joints)
-    with portion(1, 1, 4):
+    with portion(1, 1, 4), _understanding(path, WHAT[1]):
         skeleton = skeleton_of(clip, tree, found)
     with portion(2, 1, 4), _understanding(path, WHAT[1]):
         rotations, root = retarget(skeleton, body, up)

@@ -50,7 +50,7 @@ UP = {"x": (1.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0)}
 class SkeletonMotion:
     """A skeleton in motion, in the axes and units of its file."""
 
-    turns: Tensor  # (F, N, 3, 3) rotations of the joints in the world
+    turns: Tensor  # (F, J, 3, 3) rotations in the world of the joints that were found, which are the first of the N
     places: Tensor  # (F, N, 3)
     rest: Tensor  # (N, 3) places where nothing is turned
     found: Found  # which joint is which of ours

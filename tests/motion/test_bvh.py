@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from torch.nn.functional import normalize
 
 from champ.body.skeleton import JOINTS, PARENTS
 from champ.body.skinning import forward_kinematics
-from champ.motion.bvh import read_bvh, save_bvh
+from champ.motion.bvh import read_bvh, save_bvh, skeleton_of
 from champ.motion.camera import CAMERA_FROM_WORLD
+from champ.motion.foreign import FRAMES as LONGEST
 from champ.motion.formats import load_motion, load_with_joints
+from champ.motion.joint_names import find_joints
 from champ.motion.presets import perform
 from champ.motion.rotation import from_axis_angle, rot_x, rot_y, rot_z, to_axis_angle
 
@@ -279,6 +282,34 @@ def test_unknown_names_are_asked_for_and_can_be_said(tmp_path, body, motion):
     ):
         with pytest.raises(ValueError, match=says):
             load_with_joints(path, body, 0, 512, 768, 30.0, line)
+
+
+def with_toes(text: str, toe: str) -> str:
+    """Our own BVH file with more below each foot."""
+    feet = text.split("ToeBase")
+    return "ToeBase".join([feet[0], *(part.replace("End Site", f"{toe}End Site", 1) for part in feet[1:])])
+
+
+def test_joints_that_cost_a_file_nothing_do_not_cost_memory_in_every_frame(tmp_path, body):
+    save_bvh(tmp_path / "a.bvh", perform("walk", body, 1, 12.0), body)
+    head, frame = with_toes((tmp_path / "a.bvh").read_text(), "JOINT t\n{\n}\n" * 450).split("Frames: 1\n")
+    time, row = frame.splitlines()
+    many = "\n".join([time, *[" ".join("0" for _ in row.split())] * 8000])
+    (tmp_path / "b.bvh").write_text(f"{head}Frames: 8000\n{many}\n")
+    with pytest.raises(ValueError, match=r"^b\.bvh cannot be read.*it would take far more memory than its size; exp"):
+        load_motion(tmp_path / "b.bvh", body)
+
+
+def test_an_hour_of_a_skeleton_with_fingers_and_toes_has_room(tmp_path, body):
+    save_bvh(tmp_path / "a.bvh", perform("walk", body, 1, 12.0), body)
+    end = "End Site\n{\nOFFSET 0 0 0.02\n}\n"
+    toes = "".join(f"JOINT toe{i}\n{{\nOFFSET 0.0{i} 0 0.05\n{end}}}\n" for i in range(5))
+    (tmp_path / "b.bvh").write_text(with_toes((tmp_path / "a.bvh").read_text(), toes))
+    clip = read_bvh(tmp_path / "b.bvh")
+    found = find_joints(clip.tree(), "b.bvh")
+    hour = replace(clip, values=clip.values.repeat(LONGEST, axis=0))
+    skeleton = skeleton_of(hour, clip.tree(), found)
+    assert skeleton.turns.shape[:2] == (LONGEST, 24) and skeleton.places.shape[:2] == (LONGEST, 46)
 
 
 def test_a_joint_can_be_left_out(tmp_path, body, motion):
