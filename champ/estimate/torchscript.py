@@ -20,7 +20,7 @@ from ..files.torch_files import NAMES, TorchArchive, is_tensor, to_tensor
 from .aten import OPERATORS
 from .graph import MAX_STEPS, Graph, Ref, Step, same
 
-MAX_CODE = 1 << 24  # characters of one file of code
+MAX_CODE = 1 << 22  # characters, of all files of code and of all lines that are followed; YOLOX-L has 300,000
 MAX_DEPTH = 60  # nested parts, or nested brackets
 TOKEN = re.compile(
     r"\s*(?:(?P<number>-?(?:\d+\.?\d*(?:e[+-]?\d+)?|\.\d+(?:e[+-]?\d+)?))|(?P<name>[A-Za-z_]\w*)"
@@ -100,7 +100,7 @@ class _Code:
     """The classes in the archive's files of code, and the lines of their methods."""
 
     def __init__(self, archive: TorchArchive):
-        self.archive = archive
+        self.archive, self.left = archive, MAX_CODE
         self.files: dict[str, dict[tuple[str, str], ScriptMethod]] = {}
 
     def method(self, kind: str, name: str) -> ScriptMethod:
@@ -113,16 +113,19 @@ class _Code:
             raise DamagedError(f"it has no code for {kind[:80]}.{name[:20]}")
         return self.files[file][short, name]
 
-    @staticmethod
-    def _methods(text: str) -> Iterator[tuple[tuple[str, str], ScriptMethod]]:
-        if len(text) > MAX_CODE:
+    def _methods(self, text: str) -> Iterator[tuple[tuple[str, str], ScriptMethod]]:
+        self.left -= len(text)
+        if self.left < 0:
             raise DamagedError("it has more code than any such network")
         kind, method = "", None
         for line in _joined(text):
             if found := re.fullmatch(r"class (\w+)\(.*\):", line):
                 kind, method = found[1], None
-            elif found := re.fullmatch(r"  def (\w+)\((.*)\) -> .*:", line):
-                method = ScriptMethod(re.findall(r"(?:^|, *)(\w+):", found[2]), [])
+            elif found := re.match(r"  def (\w+)\(", line):
+                parameters, arrow, _ = line[found.end() :].rpartition(") -> ")
+                if not arrow or not line.endswith(":"):
+                    raise DamagedError("its code is damaged")
+                method = ScriptMethod(re.findall(r"(?:^|, *)(\w+):", parameters), [])
                 yield (kind, found[1]), method
             elif line.startswith("    ") and method:
                 method.lines.append(line.strip())
@@ -227,6 +230,7 @@ class _Tracer:
         self.tensors: dict[str, Tensor] = {}
         self.names: dict[int, Ref] = {}  # of the tensors, by their nodes
         self.lines = 0
+        self.left = MAX_CODE
         self.depth = 0
 
     def graph(self, network: Node) -> Graph:
@@ -245,7 +249,8 @@ class _Tracer:
         result = None
         for line in method.lines:
             self.lines += 1
-            if self.lines > MAX_STEPS:
+            self.left -= len(line)
+            if self.lines > MAX_STEPS or self.left < 0:
                 raise DamagedError("it has more steps than any such network")
             found = re.match(r"(return) |((?:\w+, )*\w+,?) = ", line)
             value = self.value(_Expression(line[found.end() :] if found else line).whole(), scope)

@@ -137,6 +137,16 @@ def test_parts_that_call_each_other_twice_end(archive, tmp_path):
     assert "more steps than any" in refused(with_code(archive, tmp_path / "twice.pt", "return (self).m0(x, )", more), 4)
 
 
+def test_code_that_would_take_hours_to_read_is_refused(archive, tmp_path):
+    """A line that could be the head of a method in a hundred thousand ways, and a long list made again and again."""
+    good = "return torch.relu(x)"
+    text = refused(with_code(archive, tmp_path / "arrows.pt", good, "  def f(" + ") -> :" * 100_000 + "x\n"), 4)
+    assert "its code is damaged" in text
+    lines = "_0 = (self).m(x, )\n" * 5000 + good
+    more = f"  def m(self: int,\n    x: Tensor) -> Tensor:\n    return [{'x, ' * 100_000}]\n"
+    assert "more steps than any" in refused(with_code(archive, tmp_path / "lists.pt", lines, more), 4)
+
+
 class Writes(torch.nn.Module):
     """Would write a file while it is being loaded."""
 
