@@ -338,6 +338,25 @@ def hostile_skeletons() -> dict[str, Files]:
     return files | {f"joints: {what}": content for what, content in everyday("x.json").items()}
 
 
+def repeated_motions() -> dict[str, Files]:
+    """What is in the file once, and would be converted in every frame."""
+    ones, empty, large = [1] * 900_000, [[]] * 900_000, np.asfortranarray(np.zeros((1000, 500), np.float32))
+    frame = phalp()["frames/000000.jpg"]
+
+    def frames(count: int, rotations: Any) -> bytes:
+        body = dict.fromkeys(frame["smpl"][0], rotations)
+        return pickle.dumps(dict.fromkeys(range(count), {**frame, "smpl": [body] * 2}))
+
+    people = dict.fromkeys(("smpl_thetas", "smpl_betas", "cam_trans"), empty)
+    romp = np.array(dict.fromkeys(range(1000), people), object)
+    return {
+        "one list under many names": {"bad.pkl": pickle.dumps(dict.fromkeys(map(str, range(1000)), ones))},
+        "a body of long lists": {"bad.pkl": frames(1000, ones)},
+        "a body of large arrays": {"bad.pkl": frames(90_000, large)},
+        "people without numbers": {"bad.npz": saved(np.savez_compressed, ..., results=romp)},
+    }
+
+
 def hostile_motions() -> dict[str, Files]:
     m = body_motion()
     crowd, frame = wham()[3], phalp()["frames/000000.jpg"]
@@ -647,7 +666,7 @@ def readers() -> dict[str, Reader]:
         "motions": Reader(
             lambda path: load_motion(path, body, 0, 300, 400), motion_seeds(),
             {**hostile_files("x.pkl", motions), **hostile_files("x.npz", (".npz",)), **hostile_motions(),
-             **everyday("x.safetensors")}, ("camera.npy",),
+             **repeated_motions(), **everyday("x.safetensors")}, ("camera.npy",),
         ),
         "skeletons": Reader(
             lambda path: load_motion(path, body, 0, 300, 400), skeleton_seeds(),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DamagedError
+from .errors import LISTED, DamagedError
 from .pickles import Node, Unpickler
 from .room import Room
 from .zips import Archive, Bytes
@@ -17,7 +17,8 @@ NAMES = (
     r"numpy(\._?core\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer)|\.ndarray|\.dtype)"
     r"|(copy_reg|copyreg)\._reconstructor|(__builtin__|builtins)\.(object|set|frozenset)|_codecs\.encode"
 )
-LISTED = 1_000_000  # numbers in lists
+LONGEST = 1_000_000  # numbers in lists of lists
+ALL_LISTS = 10_000_000  # numbers in all lists of a file, counted each time that one is converted: some seconds
 AXES = 8
 HEADER = 10_000  # bytes
 MAGIC = b"\x93NUMPY"
@@ -71,13 +72,19 @@ def _described(node: Any, text: bool = False) -> np.dtype:
 
 def _listed(values: list | tuple) -> np.ndarray:
     """Converts lists of lists of numbers. A list may be contained in others many times, so the numbers are counted
-    first."""
+    first; and a file may ask for the same list again and again, so all of them together are, too."""
     count, waiting = 0, [(values, 1)]
     while waiting:
         inner, axes = waiting.pop()
         count += len(inner)
-        if axes > AXES or count > LISTED:
-            raise DamagedError(f"it holds lists of more than {LISTED} numbers")
+        if not inner and axes > 1:
+            raise DamagedError("it holds lists of empty lists")
+        if axes > AXES or count > LONGEST:
+            raise DamagedError(f"it holds lists of more than {LONGEST} numbers")
+        if (before := LISTED.get()) is not None:
+            LISTED.set(before + len(inner))
+            if before > ALL_LISTS:
+                raise DamagedError("it holds the same lists again and again")
         for value in inner:
             if isinstance(value, list | tuple):
                 waiting.append((value, axes + 1))

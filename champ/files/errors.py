@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 HEAD = 512  # bytes at the beginning, enough to recognise a web page or a Git LFS pointer
+LISTED = ContextVar[int | None]("LISTED", default=None)  # numbers in the lists of a file that were converted
 
 
 class DamagedError(Exception):
@@ -23,6 +25,7 @@ def reading(path: Path, what: str, advice: str, name: str = "") -> Iterator[None
     default.
     """
     name = name or path.name
+    listed = LISTED.set(0)
     try:
         check_content(path)
         yield
@@ -40,6 +43,8 @@ def reading(path: Path, what: str, advice: str, name: str = "") -> Iterator[None
         raise ValueError(f"{name} cannot be read as {what}: there is not enough memory; {advice}.") from None
     except Exception as error:  # a damaged file can make its reader raise anything
         raise ValueError(f"{name} cannot be read as {what}: it is damaged; {advice}.") from error
+    finally:
+        LISTED.reset(listed)
 
 
 def check_content(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -81,9 +81,10 @@ def _rows(values: Iterable[Any], count: int, width: int) -> Tensor:
     """Stacks the first `width` numbers of each of `count` values, one for each frame: (T, width)."""
     rows = np.empty((count, width), dtype=np.float32)
     for row, value in zip(rows, values):
-        flat = numbers(value).reshape(-1)
-        if len(flat) < width:
-            raise DamagedError(f"it has {len(flat)} numbers where {width} are expected")
+        array = numbers(value)
+        if not width <= array.size <= FRAME_SIZE:
+            raise DamagedError(f"it has {array.size} numbers where {width} are expected")
+        flat = array.reshape(-1)
         row[:] = flat[:width]
     return torch.from_numpy(rows)
 
@@ -299,8 +300,14 @@ def _romp(values: dict) -> list[PersonInFile]:
         _check_length(len(entries))
 
         def rows(key: str, width: int) -> Tensor:
-            own = (numbers(frame[key]).reshape(count, -1)[row] for _, row, count, frame in entries)
-            return _rows(own, len(entries), width)
+            def own() -> Iterator[np.ndarray]:
+                last, people = -1, np.empty((0, 0))
+                for time, row, count, frame in entries:
+                    if time != last:  # all people of a frame are converted together
+                        last, people = time, numbers(frame[key]).reshape(count, -1)
+                    yield people[row]
+
+            return _rows(own(), len(entries), width)
 
         return Recording(
             "ROMP", torch.tensor([time for time, *_ in entries]), length,

@@ -5,6 +5,7 @@ import math
 import os
 import pickle
 import sys
+import time
 import types
 import zlib
 from pathlib import Path
@@ -482,6 +483,25 @@ def test_what_another_tools_file_claims_is_checked(tmp_path, smpl):
     np.savez(tmp_path / "g.npz", smpl=np.array([nothing], dtype=object), camera=np.ones((1, 3)))
     with pytest.raises(ValueError, match=r"^g\.npz cannot be read as a motion: it holds matrices that are not"):
         load_motion(tmp_path / "g.npz", smpl)
+
+
+@pytest.mark.parametrize("what", ["keys", "bodies", "arrays", "people"])
+def test_what_a_file_says_once_and_means_a_thousand_times_takes_no_hours(tmp_path, smpl, what):
+    """Lists or arrays of a million numbers that a pickle holds once and refers to everywhere."""
+    ones, empty = [1] * 900_000, [[]] * 300_000
+    frame = phalp(smpl)["frames/000000.jpg"]
+    large = np.asfortranarray(np.zeros((1000, 1000), np.float32))
+    bodies = [dict.fromkeys(frame["smpl"][0], ones if what == "bodies" else large)] * 2
+    if what == "people":
+        results = dict.fromkeys(range(1000), dict.fromkeys(("smpl_thetas", "smpl_betas", "cam_trans"), empty))
+        np.savez_compressed(tmp_path / "x.npz", results=results)
+    else:
+        values = dict.fromkeys(map(str, range(5000)), ones if what == "keys" else {**frame, "smpl": bodies})
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(values))
+    started = time.process_time()
+    with pytest.raises(ValueError, match="^x.* (lists of empty lists|where 9 are expected|holds no motion)"):
+        load_motion(next(tmp_path.iterdir()), smpl)
+    assert time.process_time() - started < 15
 
 
 def test_a_still_pose_lasts_as_long_as_it_says(tmp_path, smpl):
