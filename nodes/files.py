@@ -93,8 +93,8 @@ def hmr2_file(name: str) -> Path:
     return _chosen(
         "hmr2",
         name,
-        f"HMR2 checkpoint {name!r} not found: put {OFFICIAL} of 4D-Humans into models/hmr2, or press the loader's "
-        "Download button; then press R and choose it.",
+        f"HMR2 checkpoint {name!r} not found: put {OFFICIAL} of 4D-Humans into models/hmr2, or press "
+        "Download files... in Load HMR2.",
     )
 
 
