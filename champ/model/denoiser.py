@@ -161,7 +161,7 @@ class ChampUNet(UNetModel):
 
         def keep(h: Tensor, skip: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
             if options["block"] == place:
-                deep.seen.append(h)
+                deep.seen.append(h.clone())  # others, such as FreeU, write into h
             return h, skip
 
         return keep

@@ -9,6 +9,8 @@ import comfy.samplers
 import comfy.sd
 import pytest
 import torch
+from comfy_extras import nodes_freelunch
+from comfyui_nodes import patched
 from golden import relative
 from two_levels import a_reference, clip_of, two_levels
 
@@ -22,6 +24,9 @@ from champ.sampling.schedule import official_sigmas
 from champ.sampling.shortcuts import with_cfg_interval, with_deep_cache
 
 FRAMES = 4
+# Steps in groups of one noise level: what the first of a group keeps is right for the others.
+PAIRS = torch.tensor([3.0, 2.999999, 1.0, 0.9999997, 0.0])
+TRIPLE = torch.tensor([3.0, 2.999999, 2.999998, 0.0])
 
 
 @pytest.fixture(scope="module")
@@ -177,18 +182,17 @@ def random_lora(model):
 
 
 def test_with_a_calibrated_reference_a_lora_and_windows_that_move():
-    """Steps in pairs of one noise level: what the first keeps is right for the second, in other windows, to which
-    frames do not matter without motion modules. Nothing stays for another run."""
+    """What is kept is right in other windows, to which frames do not matter without motion modules. Nothing stays for
+    another run."""
     torch.manual_seed(0)
     still = two_levels(motion=False)
-    sigmas = torch.tensor([3.0, 2.999999, 1.0, 0.9999997, 0.0])
     conds, plain_conds, x, middle = clip_of(8, references=[calibrated(8)]), clip_of(8), noise(8), []
     hook = still.model.diffusion_model.middle_block[0].register_forward_hook(lambda *_: middle.append(1))
 
     def run(model, conds=conds, cached=True):
         middle.clear()
         windows = with_windows(model, 3, 1, "open, moving", "flat")
-        return sample(with_deep_cache(windows, 2, 2, Span()) if cached else windows, conds, x, sigmas=sigmas)
+        return sample(with_deep_cache(windows, 2, 2, Span()) if cached else windows, conds, x, sigmas=PAIRS)
 
     before, given = run(still), random_lora(still)
     whole = run(given, cached=False)
@@ -199,6 +203,16 @@ def test_with_a_calibrated_reference_a_lora_and_windows_that_move():
     assert relative(found, before) > 1e-2 and relative(found, run(given, plain_conds)) > 1e-2
     assert torch.equal(run(still), before)
     hook.remove()
+
+
+@pytest.mark.parametrize("blocks", [2, 3])
+def test_with_freeu(small, blocks):
+    """It writes into the features that are kept."""
+    free = patched(nodes_freelunch.FreeU, small, b1=1.1, b2=1.4, s1=1.0, s2=1.0)
+    conds, x = clip_of(FRAMES), noise()
+    whole = sample(free, conds, x, sigmas=TRIPLE)
+    assert relative(whole, sample(small, conds, x, sigmas=TRIPLE)) > 1e-2
+    assert relative(sample(with_deep_cache(free, 3, blocks, Span()), conds, x, sigmas=TRIPLE), whole) < 1e-5
 
 
 # --- ComfyUI's own caches -----------------------------------------------------------------------------------------
