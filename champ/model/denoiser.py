@@ -369,7 +369,7 @@ class ChampModel(comfy.model_base.BaseModel):
             ready["deep"] = deep
         out = super()._apply_model(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs | ready)
         if cache is not None and deep is not None and deep.seen:
-            cache.keep(now, transformer_options["uuids"], deep.seen[0])
+            cache.keep(now, deep)
         return out
 
     def plan(self, cache: DeepCache, now: Evaluation, transformer_options: dict[str, Any]) -> Deep | None:

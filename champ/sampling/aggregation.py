@@ -95,7 +95,7 @@ class Aggregation(comfy.context_windows.ContextHandlerABC):
         total = x_in.new_zeros(len(x_in), *[1] * (x_in.ndim - 1))
         run = self.run or SamplingRun()
         given = model_options.get("transformer_options", {})
-        level = given.get(LEVEL) or NoiseLevel(timestep[0], run.evaluations == 0)
+        level = run.level(given.get(LEVEL), timestep)
         step = run.step(level, given["sample_sigmas"], self.schedule in MOVING)
         steps = len(given["sample_sigmas"]) - 1
         windows = self.windows(len(x_in), step)
@@ -145,18 +145,27 @@ class SamplingRun:
     """What the windows of one sampling run keep from step to step."""
 
     def __init__(self) -> None:
-        self.evaluations = 0
+        self.evaluations = 0  # by the sampler; PAG and SAG may add some of the same noise level
         self.controls: dict[tuple[int, ...], dict[int, Any]] = {}  # ControlNets cut to each window
         self._weights: dict[int, Tensor] = {}
         self._sigmas: list[float] = []
         self._easy_caches: dict[tuple[int, ...], Any] = {}
+        self._told: Any = None
+        self._level: NoiseLevel | None = None
+
+    def level(self, told: NoiseLevel | None, timestep: Tensor) -> NoiseLevel:
+        """Returns the noise level, the same object for all that is evaluated at one level or one tensor of sigmas."""
+        given = told or timestep
+        if self._level is None or given is not self._told:
+            self._told, self._level = given, told or NoiseLevel(timestep[0], self.evaluations == 0)
+            self.evaluations += 1
+        return self._level
 
     def step(self, level: NoiseLevel, sigmas: Tensor, exact: bool) -> int:
         """Returns the number of the step. If nobody has told the noise level and it need not be exact, evaluations are
         counted instead: the level would have to be read from the device."""
         self._sigmas = self._sigmas or sigmas.cpu().tolist()  # once a run
-        counted = min(self.evaluations, max(0, len(self._sigmas) - 2))
-        self.evaluations += 1
+        counted = min(self.evaluations - 1, max(0, len(self._sigmas) - 2))
         return current_step(level, self._sigmas) if exact or level.is_known else counted
 
     def easy_cache(self, theirs: Any, window: Window, model_sampling: Any) -> Any:

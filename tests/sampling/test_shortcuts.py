@@ -9,7 +9,7 @@ import comfy.samplers
 import comfy.sd
 import pytest
 import torch
-from comfy_extras import nodes_freelunch
+from comfy_extras import nodes_freelunch, nodes_pag, nodes_sag
 from comfyui_nodes import patched
 from golden import relative
 from two_levels import a_reference, clip_of, two_levels
@@ -46,8 +46,8 @@ def rows(small, monkeypatch):
     hook.remove()
 
 
-def noise(frames: int = FRAMES) -> torch.Tensor:
-    return torch.randn(frames, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+def noise(frames: int = FRAMES, size: int = 16) -> torch.Tensor:
+    return torch.randn(frames, 4, size // 8, size // 8, generator=torch.Generator().manual_seed(0))
 
 
 def sample(model, conds, x, steps=5, cfg=3.5, sampler=None, sigmas=None):
@@ -213,6 +213,30 @@ def test_with_freeu(small, blocks):
     whole = sample(free, conds, x, sigmas=TRIPLE)
     assert relative(whole, sample(small, conds, x, sigmas=TRIPLE)) > 1e-2
     assert relative(sample(with_deep_cache(free, 3, blocks, Span()), conds, x, sigmas=TRIPLE), whole) < 1e-5
+
+
+def pag(model):
+    return patched(nodes_pag.PerturbedAttentionGuidance, model, scale=3.0)
+
+
+def sag(model):
+    return patched(nodes_sag.SelfAttentionGuidance, model, scale=0.5, blur_sigma=2.0)
+
+
+@pytest.mark.parametrize("sampler", [ddim, lambda: comfy.samplers.ksampler("euler")], ids=["ddim", "euler"])
+@pytest.mark.parametrize(("guided", "windows"), [(pag, False), (pag, True), (sag, False)])
+def test_with_a_second_evaluation_of_a_conditioning(small, rows, guided, windows, sampler):
+    """It is another one in each step, with features of its own."""
+    plain = with_windows(small, 3, 0, "open", "ramps") if windows else small
+    conds, x, model = clip_of(FRAMES, 64), noise(FRAMES, 64), guided(plain)
+    whole = sample(model, conds, x, sampler=sampler(), sigmas=PAIRS)
+    count = sum(rows["middle"])
+    assert relative(whole, sample(plain, conds, x, sampler=sampler(), sigmas=PAIRS)) > 1e-2
+    rows["middle"].clear()
+    assert (
+        relative(sample(with_deep_cache(model, 2, 2, Span()), conds, x, sampler=sampler(), sigmas=PAIRS), whole) < 1e-5
+    )
+    assert 2 * sum(rows["middle"]) == count
 
 
 # --- ComfyUI's own caches -----------------------------------------------------------------------------------------
