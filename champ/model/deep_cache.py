@@ -38,6 +38,10 @@ class _Kept:
     features: Tensor
 
 
+def _is_same(step: Any, other: Any) -> bool:
+    return step is other or (isinstance(step, float) and isinstance(other, float) and step == other)
+
+
 def _frames_of(now: Evaluation) -> Frames:
     return None if now.frames is None else tuple(now.frames)
 
@@ -65,11 +69,11 @@ class DeepCache:
         return DeepCache(self.every, self.blocks, self.span)
 
     def plan(self, now: Evaluation, step: Any, parts: Sequence[Hashable], model_sampling: Any) -> Deep | None:
-        """Decides for an evaluation in `step`, which is one object for all of its evaluations; None leaves it as it
-        is."""
+        """Decides for an evaluation in `step`, which is one object for all of its evaluations, or one number; None
+        leaves it as it is."""
         self._sigmas = self._sigmas or self.span.in_sigmas(model_sampling)
         inside = self._sigmas.holds(now.level)
-        if step is not self._step:
+        if not _is_same(step, self._step):
             self._step, self._times = step, Counter()
             self._since = self._since + 1 if inside and self.kept and self._since + 1 < self.every else 0
             if not self._since:

@@ -373,8 +373,11 @@ class ChampModel(comfy.model_base.BaseModel):
         return out
 
     def plan(self, cache: DeepCache, now: Evaluation, transformer_options: dict[str, Any]) -> Deep | None:
-        # All evaluations of a step have one noise level, or are made of one tensor of sigmas.
+        # All evaluations of a step have one noise level, or are made of one tensor of sigmas, which others than Champ
+        # cut for each of their windows.
         step = transformer_options.get(LEVEL, transformer_options.get("sigmas"))
+        if LEVEL not in transformer_options and now.frames is not None and now.level is not None:
+            step = now.level.sigma
         return cache.plan(now, step, transformer_options["uuids"], self.model_sampling)
 
     def evaluation(self, x: Tensor, transformer_options: dict[str, Any]) -> Evaluation:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import fields
 
+import comfy.context_windows
 import comfy.sample
 import comfy.sampler_helpers
 import comfy.samplers
@@ -84,6 +85,36 @@ def test_outside_the_interval_a_step_is_that_of_cfg_1(small):
 
 
 # --- feature cache ------------------------------------------------------------------------------------------------
+
+
+def windows_of_comfyui(model, length: int, overlap: int):
+    """The model with the windows of ComfyUI's node Context Windows, with frames as the batch."""
+    schedule = comfy.context_windows.get_matching_context_schedule("standard_static")
+    weights = comfy.context_windows.get_matching_fuse_method("pyramid")
+    handler = comfy.context_windows.IndexListContextHandler(
+        schedule, weights, context_length=length, context_overlap=overlap, dim=0
+    )
+    model = model.clone()
+    model.model_options["context_handler"] = handler
+    comfy.context_windows.create_prepare_sampling_wrapper(model)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # in ComfyUI 0.3.75
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("sampler", [ddim, lambda: comfy.samplers.ksampler("euler")], ids=["ddim", "euler"])
+def test_in_windows_of_comfyui(small, rows, sampler, guided):
+    """They cut the sigmas of a step, so that each window has others."""
+    frames = len(PAIRS)  # ComfyUI 0.3.75 compares the sigmas of the frames with those of the steps
+    model = windows_of_comfyui(small, 3, 1)
+    conds, x, model = clip_of(frames), noise(frames), pag(model) if guided else model
+    whole = sample(model, conds, x, sampler=sampler(), sigmas=PAIRS)
+    count = sum(rows["middle"])
+    rows["middle"].clear()
+    assert (
+        relative(sample(with_deep_cache(model, 2, 2, Span()), conds, x, sampler=sampler(), sigmas=PAIRS), whole) < 1e-5
+    )
+    assert 2 * sum(rows["middle"]) == count
 
 
 class Loop:
