@@ -155,6 +155,7 @@ def attend(
     """
     if not any(reads):
         return softmax_attention(q, k, v, heads, options=options)
+    check_queries(q, k, reads)
     parts = []
     for own, sources in zip(zip(*(x.chunk(len(reads)) for x in (q, k, v))), reads):
         splits = [source.split for source in sources if source.split is not None]
@@ -167,6 +168,24 @@ def attend(
         else:
             parts.append(_attend(own, heads, sources, options))
     return torch.cat(parts)
+
+
+def check_queries(q: Tensor, k: Tensor, reads: Sequence[Sequence[KeySource]]) -> None:
+    """Raises if a patch has changed the queries so that they no longer belong to the rows and groups of the sources."""
+    sources = [source for part in reads for source in part]
+    if len(q) != len(k) or any(len(source.k) not in (1, len(q) // len(reads)) for source in sources):
+        raise ValueError(
+            "HyperTile, or a node like it, cuts the frames into tiles, which cannot read the reference; bypass that "
+            "node."
+        )
+    known = [source.split.first.shape[1] for source in sources if source.split is not None]
+    if any(count != q.shape[1] for count in known):
+        raise ValueError(
+            "ToMe (TomePatchModel), Kohya Deep Shrink (PatchModelAddDownscale) or a node like them gives "
+            f"self-attention {q.shape[1]} pixels of a frame instead of {known[0]}, so that the person cannot be told "
+            "from the background; bypass that node, or set keep background apart (masking) of Calibrate Reference to "
+            "off."
+        )
 
 
 def _attend_in_groups(
