@@ -242,6 +242,22 @@ def window_frames(transformer_options: dict[str, Any]) -> list[int] | None:
     return frames if outer is None else [outer[i] for i in frames]
 
 
+def check_options(transformer_options: dict[str, Any]) -> None:
+    """Raises for nodes of ComfyUI that cannot work here, and would give a wrong picture or an error of their own."""
+    if getattr(transformer_options.get("easycache"), "name", None) == "LazyCache":
+        raise ValueError(
+            "LazyCache does not work with this model, whose noise begins at a level of 25000, so that steps look "
+            "small to it; use Feature Cache or EasyCache instead."
+        )
+    replaced = transformer_options.get("patches_replace", {}).get("attn1", {}).values()
+    guided = any("SelfAttentionGuidance" in getattr(patch, "__qualname__", "") for patch in replaced)
+    if guided and window_frames(transformer_options) is not None:
+        raise ValueError(
+            "Self-Attention Guidance (SAG) looks at the attention of the last window only, and the clip is longer "
+            "than one window; bypass that node, or use PerturbedAttentionGuidance (PAG) instead."
+        )
+
+
 def check_latent(shape: Sequence[int]) -> None:
     if len(shape) != 4 or shape[1] != 4:
         raise ValueError(
@@ -325,11 +341,7 @@ class ChampModel(comfy.model_base.BaseModel):
         Only the first step is checked, because reading the result waits for the device. A later step can only overflow.
         """
         options = kwargs.get("transformer_options", {})
-        if getattr(options.get("easycache"), "name", None) == "LazyCache":
-            raise ValueError(
-                "LazyCache does not work with this model, whose noise begins at a level of 25000, so that steps look "
-                "small to it; use Feature Cache or EasyCache instead."
-            )
+        check_options(options)
         first = self.is_first(options)
         prediction = super().apply_model(x, t, *args, **kwargs)
         if first and not prediction.isfinite().all():

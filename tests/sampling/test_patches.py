@@ -5,7 +5,7 @@ from dataclasses import fields
 import comfy.sample
 import pytest
 import torch
-from comfy_extras import nodes_hypertile, nodes_model_downscale, nodes_tomesd
+from comfy_extras import nodes_hypertile, nodes_model_downscale, nodes_pag, nodes_sag, nodes_tomesd
 from comfyui_nodes import patched
 from golden import relative
 from two_levels import a_reference, clip_of, two_levels
@@ -96,3 +96,15 @@ def test_fewer_queries(small, conds, patch):
 def test_tiles_are_refused(small, conds, name):
     with pytest.raises(ValueError, match="HyperTile.* into tiles, which cannot read the reference; bypass that node"):
         sample(hypertile(small), conds[name])
+
+
+def test_sag_looks_at_the_whole_clip_and_is_refused_in_windows(small, conds):
+    """PAG replaces the same attention, in an evaluation of its own."""
+    sag = patched(nodes_sag.SelfAttentionGuidance, small, scale=0.5, blur_sigma=2.0)
+    for model in sag, with_windows(sag, FRAMES, 0):
+        assert relative(sample(model, conds["plain"]), sample(small, conds["plain"])) > 1e-3
+    with pytest.raises(ValueError, match=r"\(SAG\) looks at the attention of the last window only.*; bypass that node"):
+        sample(with_windows(sag, 3, 2, "open", "ramps"), conds["plain"])
+    windows = with_windows(small, 3, 2, "open", "ramps")
+    pag = patched(nodes_pag.PerturbedAttentionGuidance, windows, scale=3.0)
+    assert relative(sample(pag, conds["plain"]), sample(windows, conds["plain"])) > 1e-3
