@@ -103,10 +103,13 @@ class CalibratedRun(ReferenceRun):
     """A calibrated reference in one sampling run."""
 
     def __init__(self, reference: CalibratedReference, model_sampling: Any, keep: bool, context: Tensor | None = None):
-        super().__init__(reference, model_sampling, keep, context)
         self.calibration = reference.calibration
         self.calibrated_span = self.calibration.span.in_sigmas(model_sampling)
         self.drawn = any(len(group) > 1 for group in self.calibration.groups)
+        super().__init__(reference, model_sampling, keep, context)
+
+    def forget(self) -> None:
+        super().forget()
         self.shown_of: dict[int, Shown] = {}  # by the number of tokens
         self.queries = Queries(self.calibration.people) if self.calibration.people is not None else None
         self.kept: dict[Any, KeptSource | None] = {}  # of all warps

@@ -96,6 +96,11 @@ class GuidanceRun:
         self.guidance = guidance
         self.layers = [(ClipRows(layer.features), layer.span.in_sigmas(model_sampling)) for layer in guidance.layers]
 
+    def forget(self) -> None:
+        """Lets go of the features on the device."""
+        for rows, _ in self.layers:
+            rows.forget()
+
     def at(self, now: Evaluation) -> Tensor | None:
         """Sums the features that act at this noise level, for the frames of a window."""
         active = [rows for rows, span in self.layers if span.holds(now.level)]

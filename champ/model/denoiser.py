@@ -32,7 +32,7 @@ from .guidance import Guidance
 from .images import SMALLEST, TOO_SMALL
 from .motion_module import MotionModule, PositionalEncoding
 from .prediction import model_sampling
-from .reference import Reference, tensors_of, transformer_channels, transformers
+from .reference import Reference, ReferenceRun, tensors_of, transformer_channels, transformers
 from .residence import Evaluation, spare_memory
 from .span import LEVEL, NoiseLevel
 from .window_norm import NormParts, span_windows
@@ -290,6 +290,7 @@ class ChampModel(comfy.model_base.BaseModel):
         self.family = family
         self.context_dim: int = config.unet_config["context_dim"]
         self._guidance_runs: MutableMapping[tuple[int, int], GuidanceRun] = weakref.WeakValueDictionary()
+        self._reference_runs: MutableMapping[int, ReferenceRun] = weakref.WeakValueDictionary()
         self._run: Callable[[], Tensor | None] = lambda: None
         self._evaluated: set[tuple[int, ...]] = set()
 
@@ -306,8 +307,16 @@ class ChampModel(comfy.model_base.BaseModel):
         text = kwargs.get("cross_attn")
         # Both are always present, so that a positive with references and a negative without can share a batch.
         out["guidance"] = Rows(guidance and self.guidance_run(guidance))
-        out["references"] = Rows([reference.run(self.model_sampling, keep, text) for reference in references])
+        runs = [reference.run(self.model_sampling, keep, text) for reference in references]
+        self._reference_runs.update({id(run): run for run in runs})
+        out["references"] = Rows(runs)
         return out
+
+    def end_runs(self) -> None:
+        """Empties the runs of a sampling that has ended. A guider keeps them when it was cancelled or failed."""
+        runs: list[GuidanceRun | ReferenceRun] = [*self._guidance_runs.values(), *self._reference_runs.values()]
+        for run in runs:
+            run.forget()
 
     def guidance_run(self, guidance: Guidance) -> GuidanceRun:
         """Returns the run of a guidance, which positive and negative share while they are sampled."""

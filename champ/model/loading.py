@@ -11,6 +11,7 @@ import comfy.model_management
 import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP
 from torch import nn
 
 from ..files.tensors import StateDict
@@ -87,7 +88,12 @@ def load_denoiser(
         _fill(unet, motion_names(sizes, unet), motion_file, motion_state)
     patcher = _patcher(model, ModelPatcher if disable_dynamic else None)
     patcher.cached_patcher_init = (load_denoiser, (files, motion, weight_dtype))
+    patcher.add_callback_with_key(CallbacksMP.ON_CLEANUP, "champ_runs", _end_runs)
     return patcher
+
+
+def _end_runs(patcher: ModelPatcher) -> None:
+    patcher.model.end_runs()
 
 
 def load_reference_net(files: CheckpointSet, weight_dtype: str | torch.dtype = "default") -> ReferenceNet:

@@ -129,6 +129,10 @@ class TokensInStep:
 
     def __init__(self, model_sampling: Any, context: Tensor | None):
         self.model_sampling, self.context = model_sampling, context
+        self.forget()
+
+    def forget(self) -> None:
+        """Lets go of the tokens of the present step."""
         self.timestep = -1
         self.seen: dict[ChangingTokens, Tokens] = {}
 
@@ -191,9 +195,14 @@ class ReferenceRun:
     def __init__(self, reference: Reference, model_sampling: Any, keep: bool, context: Tensor | None = None):
         self.reference = reference
         self.step = TokensInStep(model_sampling, context)
-        self.tokens: Tokens = {}
         self.span = reference.span.in_sigmas(model_sampling)
         self.keep = keep
+        self.forget()
+
+    def forget(self) -> None:
+        """Lets go of what is on the device; another evaluation would make it anew."""
+        self.step.forget()
+        self.tokens: Tokens = {}
         self.ready: dict[Any, Source] = {}
 
     def at(self, now: Evaluation) -> list[Source]:

@@ -87,6 +87,10 @@ class ClipRows:
 
     def __init__(self, values: Tensor):
         self.values = values
+        self.forget()
+
+    def forget(self) -> None:
+        """Lets go of the rows on the device."""
         self.there: Tensor | None = None
         self.too_large = False
 

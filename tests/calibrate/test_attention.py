@@ -1,8 +1,11 @@
 """Which warp a frame reads, and that reading it is nothing else than one more reference."""
 
 from dataclasses import fields, replace
+from types import FunctionType
 
+import comfy.model_management
 import comfy.ops
+import comfy.samplers
 import pytest
 import torch
 from golden import evaluate, frames_first, relative
@@ -20,6 +23,7 @@ from champ.model.reference import Reference
 from champ.model.residence import Evaluation
 from champ.model.span import NoiseLevel, Span
 from champ.sampling.aggregation import with_windows
+from champ.sampling.sampler import ddim
 
 FRAMES, WIDTH, HEIGHT = 6, 96, 64
 
@@ -271,6 +275,51 @@ def test_warps_are_projected_once_in_a_run_if_they_fit(champ, three, fits):
                 assert seen == [*reference_too, *([3, 3] if turn == 0 else [])]
             else:
                 assert seen == [*reference_too, count, count]
+
+
+def held(values, known: set[int]) -> int:
+    """Counts the bytes of the tensors that values hold, without those that are known, and makes them known."""
+    if id(values) in known or isinstance(values, (type, FunctionType)):
+        return 0
+    known.add(id(values))
+    if isinstance(values, torch.Tensor):
+        return values.nbytes
+    inside = values if isinstance(values, dict) else getattr(values, "__dict__", {})
+    return sum(held(each, known) for each in (values if isinstance(values, (list, tuple)) else inside.values()))
+
+
+def test_a_cancelled_guider_holds_nothing_of_its_run(champ):
+    """ComfyUI leaves it the conditionings, and keeps the guider itself for the next prompt. It can sample again."""
+    people, person, warp = masked(champ)
+    reference = calibrated(champ, [warp], [0] * FRAMES, people=people[:1].expand(FRAMES, -1, -1), person=person)
+    guidance = champ.guidance(FRAMES)
+    guidance = replace(
+        guidance, layers=tuple(replace(layer, features=layer.features.half()) for layer in guidance.layers)
+    )
+    guider = comfy.samplers.CFGGuider(with_windows(champ.model, 4, 1))
+    guider.set_conds(*conditioning(64, guidance, [champ.references[0], reference], champ.clip_embeds))
+    guider.set_cfg(3.5)
+    x, during = latents(champ), []
+
+    def run_holds() -> int:
+        known: set[int] = set()
+        held([guider.original_conds, champ.model.model.model_sampling], known)
+        values = [part["model_conds"] for parts in guider.conds.values() for part in parts]
+        return held([each[name].cond for each in values for name in ("guidance", "references")], known)
+
+    def sample(callback=None):
+        sigmas = torch.tensor([3.0, 1.0, 0.0])
+        return guider.sample(x.clone(), torch.zeros_like(x), ddim(), sigmas, None, callback, True, seed=0)
+
+    def cancel(*args):
+        during.append(run_holds())
+        raise comfy.model_management.InterruptProcessingException
+
+    whole = sample()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(cancel)
+    assert during[0] > 0 and run_holds() == 0
+    assert torch.equal(sample(), whole)
 
 
 # --- mismatches ---------------------------------------------------------------------------------------------------
