@@ -9,6 +9,7 @@ from typing import Any
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management
+import comfy.model_sampling
 import comfy.supported_models_base
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
@@ -340,6 +341,11 @@ class ChampModel(comfy.model_base.BaseModel):
     def memory_required(self, input_shape, cond_shapes={}):  # noqa: B006
         held = sum(math.prod(shape) for shape in cond_shapes.get(HELD, ()))
         return super().memory_required(input_shape, cond_shapes=cond_shapes) + held
+
+    def scale_latent_inpaint(self, sigma, noise, latent_image, **kwargs):
+        """Adds the noise of a level to what is outside of a mask. An empty latent is no exception there, as it is
+        where a sampling begins."""
+        return comfy.model_sampling.EPS.noise_scaling(self.model_sampling, sigma, noise, latent_image)
 
     def compute_dtype(self) -> torch.dtype:
         return self.manual_cast_dtype or self.get_dtype()

@@ -71,6 +71,30 @@ def test_an_empty_latent_begins_with_plain_noise(magic_animate):
     torch.testing.assert_close(sampling.noise_scaling(sigma, noise.clone(), video), noise * sigma + video)
 
 
+def test_an_empty_latent_outside_of_a_mask_has_the_noise_of_each_step(magic_animate):
+    """ComfyUI puts it there before each step, and the model should find there what it finds inside."""
+    noise = torch.randn(2, 4, 8, 12)
+    sigmas, mask, seen = (
+        official_sigmas(magic_animate.model.get_model_object("model_sampling"), 2),
+        noise[:, :1] > 0,
+        [],
+    )
+
+    def look(predict, args):
+        seen.append(args["input"][: len(noise)].clone())
+        return predict(args["input"], args["timestep"], **args["c"])
+
+    model = magic_animate.model.clone()
+    model.set_model_unet_function_wrapper(look)
+    conds, empty = magic_animate.conditioning(2, "short"), torch.zeros_like(noise)
+    comfy.sample.sample_custom(
+        model, noise, 7.5, ddim(), sigmas, *conds, empty, noise_mask=mask.float(), disable_pbar=True, seed=0
+    )
+    outside = ~mask.expand_as(noise)
+    for x, sigma in zip(seen[-2:], sigmas):
+        torch.testing.assert_close(x[outside], (noise * sigma)[outside])
+
+
 def test_noise_repeats_every_16_frames():
     noise = RepeatedNoise(5).generate_noise({"samples": torch.zeros(20, 4, 3, 2)})
     assert torch.equal(noise[16:], noise[:4]) and not torch.equal(noise[0], noise[1])
