@@ -341,7 +341,13 @@ class ChampCheckMaps(io.ComfyNode):
     @classmethod
     @progress("Checking the maps")
     def execute(cls, semantic_map, stop, mask=None) -> io.NodeOutput:
-        problem = palette_report(to_bytes(semantic_map[..., :3]), None if mask is None else to_bytes(mask))
+        if semantic_map is None:
+            problem = (
+                "There is no semantic map to check, because the folder of Load Guidance Maps has none; put "
+                "semantic_map into that folder, or connect the map of another node."
+            )
+        else:
+            problem = palette_report(to_bytes(semantic_map[..., :3]), None if mask is None else to_bytes(mask))
         if problem and stop:
             raise ValueError(problem)
         if problem:

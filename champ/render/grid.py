@@ -10,9 +10,12 @@ def side_by_side(clips: list[Tensor], columns: int = 0) -> Tensor:
 
     Width and height are even, as video files need.
     """
-    frames = max(len(clip) for clip in clips)
+    frames = max((len(clip) for clip in clips), default=0)
     if not frames:
-        raise ValueError("There are no pictures to put side by side; connect at least one.")
+        raise ValueError(
+            "There are no pictures to put side by side; connect at least one that is not empty (Load Guidance Maps "
+            "leaves those maps empty that are not in the folder)."
+        )
     for clip in clips:
         if len(clip) not in (1, frames):
             raise ValueError(

@@ -175,6 +175,26 @@ def test_the_check_passes_our_own_maps_and_reports_others(server, folder):
     assert f"[Champ] {report}" in server.log.read_text()
 
 
+def test_maps_that_are_not_in_a_folder_are_empty(server):
+    depth = node("ChampSaveMaps", folder="champ/depth", fps=8.0, depth=["3", 0])
+    server.run({**motion(), "3": render(), "4": depth})
+    prompt = {
+        "3": load("champ/depth_00001 [output]"),
+        "4": node("ChampCheckMaps", semantic_map=["3", 2], mask=["3", 4], stop=False),
+        "5": node("PreviewAny", source=["4", 0]),
+    }
+    report = text(server.run(prompt), "5")
+    assert report.startswith("There is no semantic map to check, because the folder of Load Guidance Maps has none;")
+    assert report in server.log.read_text()
+    prompt["4"]["inputs"]["stop"] = True
+    assert report in refused(server, prompt)
+    beside = node("ChampCompareGrid", image_1=["3", 1], image_2=["3", 2], columns=0)
+    shown = {"3": prompt["3"], "4": beside, "5": node("PreviewImage", images=["4", 0])}
+    assert "no pictures to put side by side; connect at least one that is not empty" in refused(server, shown)
+    beside["inputs"]["image_2"] = ["3", 0]
+    assert len(server.run(shown)["outputs"]["5"]["images"]) == 4
+
+
 @pytest.mark.parametrize(
     "name",
     ["../secret", "/etc", "C:\\Windows", "champ/../..", "champ//x", "", "a\0b", "..\\..\\x", "champ/fixture_00001"],

@@ -27,6 +27,8 @@ def test_sizes_come_out_even_for_video_files():
 
 
 def test_no_pictures_are_refused():
+    with pytest.raises(ValueError, match="no pictures .*; connect at least one that is not empty"):
+        side_by_side([])
     with pytest.raises(ValueError, match="no pictures"):
         side_by_side([torch.zeros(0, 4, 4, 3)])
 
