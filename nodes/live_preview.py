@@ -18,7 +18,8 @@ FRAMES = 4
 def declined() -> bool:
     """Whether the user has asked for no previews, when ComfyUI was started or for the run that is going on."""
     running, _ = PromptServer.instance.prompt_queue.get_current_queue_volatile()
-    return "--preview-method" in sys.argv or any(about[3].get("preview_method") == "none" for about in running)
+    at_start = any(word.startswith("--preview-m") for word in sys.argv)  # also with =, or not written out
+    return at_start or any(about[3].get("preview_method") == "none" for about in running)
 
 
 def previewer_for(model: ModelPatcher) -> latent_preview.LatentPreviewer | None:

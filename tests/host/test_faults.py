@@ -16,6 +16,7 @@ import dev
 from champ.server import Failure, Server
 
 from .small_models import HEIGHT, WIDTH, install, small
+from .watching import WatchingServer
 
 
 def node(kind: str, **inputs) -> dict:
@@ -154,17 +155,6 @@ def test_two_prompts_at_once(server, undisturbed):
     with ThreadPoolExecutor(2) as threads:
         first, second = threads.map(seeded, (42, 43))
     assert first == undisturbed["sampling"].result != second
-
-
-class WatchingServer(Server):
-    """Counts the preview pictures that it sends."""
-
-    pictures = 0
-
-    def events(self, client, timeout):
-        for kind, data in super().events(client, timeout):
-            self.pictures += kind == "picture"
-            yield kind, data
 
 
 def saving() -> dict:

@@ -14,7 +14,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import dev
-from champ.server import Failure, Server
+from champ.server import Failure
+
+from .watching import WatchingServer
 
 SYNTHETIC_SMPL = Path(__file__).parents[1] / "data" / "smpl" / "SMPL_plain_proto4.pkl.xz"
 HIDE = Path(__file__).parent / "hide"
@@ -118,13 +120,15 @@ except PackageNotFoundError:
 
 @pytest.fixture(scope="module")
 def installed(archive, bare, comfyui, device_options, tmp_path_factory):
-    """A server with the published archive. It does not find smplx, which is for non-commercial use only."""
+    """A server with the published archive. It does not find smplx, which is for non-commercial use only, and shows no
+    latent previews."""
     base = tmp_path_factory.mktemp("installed")
     unpack(archive, base / "custom_nodes")
     hidden = json.loads(bare["CHAMP_HIDE"])
     hidden["modules"].append("smplx")
     environment = {**bare, "CHAMP_HIDE": json.dumps(hidden)}
-    with Server(comfyui, base, *device_options, environment=environment) as running:
+    no_previews = "--preview-method=none"
+    with WatchingServer(comfyui, base, *device_options, no_previews, environment=environment) as running:
         yield running
 
 
@@ -142,6 +146,7 @@ def test_quick_start_runs_from_the_archive_without_smplx(installed):
     for node in prompt.values():
         node["inputs"] |= few.get(node["class_type"], {})
     installed.run(prompt)
+    assert installed.pictures == 0
 
 
 def test_an_smpl_file_without_smplx_says_what_to_install(installed):
