@@ -221,11 +221,11 @@ def run_stage(options: argparse.Namespace) -> None:
     networks = START[options.stage](options)
     model = Champ(networks)
     choose_parameters(model, options.stage, options.stage == "stage1" and options.freeze)
-    if options.checkpointing:
-        recompute(model)
     codec = ImageCodec(options.vae)
     samples = find_samples(options, codec)
     trainer = make_trainer(options, model, samples)
+    if options.checkpointing:
+        recompute(model)  # after the teacher is copied
     if options.precision == "bf16" and trainer.accelerator.device.type == "cpu" and (times := bf16_slowdown()) > 1.5:
         print(f"This CPU takes {times:.0f} times as long in bf16 as in float32; leave out --precision bf16.")
     held_out = find_held_out(options, codec)

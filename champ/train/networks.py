@@ -48,7 +48,8 @@ class Networks:
 
 def recompute(model: nn.Module) -> None:
     """Switches gradient checkpointing on: what is inside residual blocks, transformers and motion modules is not kept
-    for the gradients but computed again, which takes a third more time and much less memory."""
+    for the gradients but computed again, which takes a third more time and much less memory. A copy made afterwards
+    would still run the weights of this model."""
 
     def wrap(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def run(*args):

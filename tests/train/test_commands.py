@@ -55,6 +55,30 @@ def test_the_whole_way(tmp_path, codec):
     )
 
 
+@pytest.fixture()
+def clips(tmp_path, codec):
+    """Two encoded clips of two frames."""
+    run("prepare", "--data", tmp_path / "clips", "--frames", 2, "--count", 2, "--size", 32)
+    run("encode", "--data", tmp_path / "clips", "--vae", codec)
+    return tmp_path / "clips"
+
+
+def logged(folder) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").open()]
+
+
+def test_checkpointing_leaves_the_teacher_its_weights(tmp_path, codec, clips, sizes, random_networks):
+    from champ.train.export import export
+
+    export(random_networks(sizes), tmp_path / "set")
+    words = ["--data", clips, "--vae", codec, "--init", tmp_path / "set", "--frames", 2, "--batch", 1, "--threads", 1]
+    words += ["--steps", 4, "--lr", 1e-2, "--few", 2, "--drop", 0]
+    run("distill", *words, "--out", tmp_path / "kept")
+    run("distill", *words, "--out", tmp_path / "again", "--checkpointing")
+    kept, again = ([line["loss"] for line in logged(tmp_path / name)] for name in ("kept", "again"))
+    assert again == pytest.approx(kept, rel=1e-3)
+
+
 def test_a_codec_learns_on(tmp_path):
     from champ.train.codec import Codec
     from champ.train.latents import ImageCodec
@@ -95,7 +119,7 @@ def test_two_processes_take_the_steps_of_one_with_two_batches(tmp_path, codec):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     result = subprocess.run([str(x) for x in command], env=environment, text=True, capture_output=True, timeout=200)
     assert result.returncode == 0 and result.stdout.count("without smplx") == 2, result.stderr
-    one, two = ([json.loads(line) for line in (tmp_path / name / "log.jsonl").open()] for name in ("one", "two"))
+    one, two = (logged(tmp_path / name) for name in ("one", "two"))
     assert [line["step"] for line in two] == [1, 2]
     for name in ("loss", "norm"):
         assert [line[name] for line in two] == pytest.approx([line[name] for line in one], rel=1e-3)
