@@ -1,5 +1,6 @@
 """Batches of a training step, drawn from packs of prepared samples whose pictures are encoded once."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,22 +80,30 @@ class Samples(Protocol):
 
 
 def encode_packs(files: Sequence[Path], codec: ImageCodec) -> None:
-    """Writes the latents of pictures and references beside each pack; latents that this codec has made are kept."""
+    """Writes the latents of pictures and references beside each pack; latents that this codec has made of the same
+    pictures are kept."""
     for done, file in enumerate(files, 1):
         latents = file.with_suffix(".latents")
-        if _maker(latents) != codec.digest:
-            pack, _ = read_pack(file)
+        pack, _ = read_pack(file)
+        about = {"codec": codec.digest, "pack": fingerprint(pack)}
+        if not latents.exists() or read_pack(latents)[1] != about:
             pictures, reference = pack["pictures"], pack["reference"]
             encoded = torch.cat([codec.encode(part) for part in pictures.flatten(0, 1).split(16)])
             reference = torch.cat([codec.encode(part) for part in reference.split(16)])
             tensors = {"pictures": encoded.unflatten(0, pictures.shape[:2]), "reference": reference}
             tensors = {name: value.half() for name, value in tensors.items()}
-            save_tensors(latents, tensors, {"codec": codec.digest}, replace=True)
+            save_tensors(latents, tensors, about, replace=True)
         advance(done, len(files))
 
 
-def _maker(latents: Path) -> str | None:
-    return read_pack(latents)[1].get("codec") if latents.exists() else None
+def fingerprint(pack: Pack) -> str:
+    """Computes the SHA-256 of what is encoded of a pack."""
+    digest = hashlib.sha256()
+    for name in ("pictures", "reference"):
+        digest.update(str(tuple(pack[name].shape)).encode())
+        for row in pack[name]:
+            digest.update(row.contiguous().numpy())
+    return digest.hexdigest()
 
 
 class PreparedSamples:
@@ -105,19 +114,37 @@ class PreparedSamples:
         self.packs: list[Pack] = []
         self.latents: list[dict[str, Tensor]] = []
         self.where: list[tuple[int, int]] = []  # pack and row of each sample
-        for file in packs(folder, split, frames):
-            if not (latents := file.with_suffix(".latents")).exists():
-                continue
-            self.latents.append(read_pack(latents)[0])
-            rows = len(self.latents[-1]["reference"])
-            self.where += [(len(self.packs), row) for row in range(rows)]
-            self.packs.append(read_pack(file)[0])
-        if not self.where:
-            raise ValueError(f"No samples in {folder} are encoded; run `encode` on this folder first.")
+        self.vae = self._read(folder, packs(folder, split, frames))
         self.names = set.intersection(*(set(pack) for pack in self.packs))
         step, smallest = GRID * BLOCK, min(min(pack["reference"].shape[1:3]) for pack in self.packs)
         if crop % step or not 0 <= crop <= smallest:
             raise ValueError(f"Crops of {crop} pixels were asked for; choose a multiple of {step} up to {smallest}.")
+
+    def _read(self, folder: Path, files: Sequence[Path]) -> str:
+        """Reads packs and their latents; returns the digest of the VAE that has made these."""
+        if plain := [file.name for file in files if not file.with_suffix(".latents").exists()]:
+            raise ValueError(
+                f"{len(plain)} of {len(files)} packs in {folder} are not encoded ({plain[0]} is the first); run "
+                "`encode` on this folder."
+            )
+        vaes = set()
+        for file in files:
+            latents, about = read_pack(file.with_suffix(".latents"))
+            pack, rows = read_pack(file)[0], len(latents["reference"])
+            if rows != len(pack["reference"]):
+                raise ValueError(
+                    f"{file.stem}.latents has {rows} samples, but {file.name} has {len(pack['reference'])}; run "
+                    f"`encode` on {folder} again."
+                )
+            vaes.add(about.get("codec", ""))
+            self.where += [(len(self.packs), row) for row in range(rows)]
+            self.packs.append(pack)
+            self.latents.append(latents)
+        if len(vaes) > 1:
+            raise ValueError(
+                f"The packs in {folder} were encoded by different VAEs; run `encode` on this folder again."
+            )
+        return vaes.pop()
 
     def __len__(self) -> int:
         return len(self.where)

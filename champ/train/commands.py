@@ -283,7 +283,13 @@ START = {"stage1": pictures_start, "stage2": clips_start, "distill": distilled_s
 
 def find_samples(options: argparse.Namespace, codec: ImageCodec) -> Samples:
     if any(options.data.glob("*.safetensors")):
-        return PreparedSamples(options.data, "train", options.frames, options.crop)
+        prepared = PreparedSamples(options.data, "train", options.frames, options.crop)
+        if prepared.vae != codec.digest:
+            print(
+                f"The latents in {options.data} are not those of {options.vae}, which only previews use now; run "
+                "`encode` again, unless it is the same VAE with another decoder."
+            )
+        return prepared
     if options.crop:
         raise ValueError("--crop is for prepared samples; videos are cropped with --around-person.")
     return videos(options, options.data, codec)

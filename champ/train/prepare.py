@@ -33,6 +33,7 @@ def prepare(people: SyntheticPeople, folder: Path, first: int, count: int) -> No
         if _rows(file, people) < stop - start:
             with portion(start - first, 0, count):  # the maps of a sample are not samples
                 pack = _pack(people, range(start, stop))
+            file.with_suffix(".latents").unlink(missing_ok=True)  # they are of other samples
             save_tensors(file, pack, _about(people), replace=True)
         advance(stop - first, count)
 

@@ -178,6 +178,19 @@ def test_samples_that_are_not_encoded_are_not_trained_on(tmp_path, codec):
     assert latents.stat().st_mtime_ns != written  # the latents of one codec are noise to another
 
 
+def test_latents_of_another_vae_are_said(tmp_path, clips, codec, capsys):
+    from champ.train.codec import Codec
+    from champ.train.commands import find_samples
+    from champ.train.latents import ImageCodec
+
+    options = argparse.Namespace(data=clips, vae=codec, frames=2, crop=0)
+    find_samples(options, ImageCodec(codec))
+    assert "are not those of" not in capsys.readouterr().out
+    torch.save(Codec().state_dict(), codec)
+    find_samples(options, ImageCodec(codec))
+    assert f"{clips} are not those of {codec}" in capsys.readouterr().out
+
+
 def test_crops_are_cut_alike_from_all_that_a_sample_has(tmp_path, codec):
     from champ.train.batches import PreparedSamples
 
