@@ -30,7 +30,6 @@ from champ.body.free import free_body_betas
 from champ.calibrate.branch import Plan, calibrate
 from champ.calibrate.procrustes import IDENTITY
 from champ.metrics.images import psnr, ssim
-from champ.model.checkpoint import find_set
 from champ.model.families import ENCODED_MAPS
 from champ.model.reference import encode_reference
 from champ.motion.transfer import transfer
@@ -41,7 +40,7 @@ from champ.train.evaluate import Method, Sampling, Scores, add_options, compare,
 from champ.train.latents import LATENT_FORMAT, ImageCodec
 from champ.train.networks import Networks
 from champ.train.preview import sample_clip
-from champ.train.start import load_networks
+from champ.train.start import has_motion, load_networks
 
 CONDITIONS = {
     "all": ENCODED_MAPS,
@@ -231,15 +230,15 @@ def main() -> None:
         print("No model was given: --networks is a checkpoint set, --vae its image codec.")
         return
     torch.set_num_threads(options.threads)
-    has_motion = find_set(options.networks).motion_module is not None
-    networks = load_networks(options.networks, "set" if has_motion else "none")
+    moves = has_motion(options.networks)
+    networks = load_networks(options.networks, "set" if moves else "none")
     sampling = Sampling(options.steps, options.cfg, options.betas, noise=options.noise)
     clips = held_out(options.size, options.frames, options.clips, options.first)
     bench = Bench(networks, ImageCodec(options.vae), sampling, clips)
     print(
         f"{len(clips)} held-out people, {options.frames} frames of {options.size}x{options.size}, "
         f"{options.steps} steps, cfg {options.cfg:g}, noise {options.noise}, "
-        f"{'with' if has_motion else 'without'} motion modules"
+        f"{'with' if moves else 'without'} motion modules"
     )
     for name in options.tables:
         title, make = TABLES[name]

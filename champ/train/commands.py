@@ -11,7 +11,6 @@ import comfy.model_management
 import torch
 
 from ..files.tensors import read_tensors
-from ..model.checkpoint import find_set
 from ..model.config import UNetSizes
 from ..model.guidance import EncoderSizes
 from ..output import save_picture, save_tensors
@@ -32,7 +31,7 @@ from .prepare import packs, prepare, read_packs
 from .preview import Sampling, contact_sheet
 from .silhouettes import Silhouettes, train_silhouettes, with_rooms
 from .stages import STAGES, choose_parameters
-from .start import load_networks, networks_from_unet, with_new_motion, with_transformers
+from .start import has_motion, load_networks, networks_from_unet, with_new_motion, with_transformers
 from .trainer import Settings, Trainer
 
 Group = TypeVar("Group")
@@ -149,8 +148,14 @@ def add_stage(command: argparse.ArgumentParser, stage: str) -> None:
     elif stage == "distill":
         command.add_argument("--init", type=Path, required=True, help="the checkpoint set to distil")
     else:
-        command.add_argument("--init", type=Path, required=True, help="the checkpoint set of stage 1")
-        command.add_argument("--motion", type=Path, help="motion modules of AnimateDiff to start from")
+        command.add_argument("--init", type=Path, required=True, help="the checkpoint set to start from")
+        motion = command.add_mutually_exclusive_group()
+        motion.add_argument(
+            "--motion", type=Path, help="motion modules to start from: those of AnimateDiff or of a set"
+        )
+        motion.add_argument(
+            "--new-motion", action="store_true", help="start with new motion modules, though the set of --init has some"
+        )
         command.add_argument("--positions", type=int, default=32, help="longest window of new motion modules")
         command.add_argument("--middle", action="store_true", help="new motion modules: also one in the middle")
     for group in (Settings, Objective, *([Distillation] if stage == "distill" else [])):
@@ -212,8 +217,8 @@ def run_encode(options: argparse.Namespace) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     about = dict(text.split("=", 1) for text in options.about)
-    has_motion = find_set(options.networks).motion_module is not None
-    export(load_networks(options.networks, "set" if has_motion else "none"), options.out, torch.float16, about)
+    networks = load_networks(options.networks, "set" if has_motion(options.networks) else "none")
+    export(networks, options.out, torch.float16, about)
 
 
 def run_stage(options: argparse.Namespace) -> None:
@@ -267,9 +272,12 @@ def pictures_start(options: argparse.Namespace) -> Networks:
 
 
 def clips_start(options: argparse.Namespace) -> Networks:
-    """Makes the networks at the start of stage 2: those of stage 1 with motion modules of AnimateDiff or new ones."""
+    """Makes the networks at the start of stage 2: a set with motion modules of another file, its own, or new ones."""
     if options.motion:
         return load_networks(options.init, options.motion)
+    if has_motion(options.init) and not options.new_motion:
+        print(f"Training goes on with the motion modules of {options.init}; --new-motion begins with new ones.")
+        return load_networks(options.init, "set")
     return with_new_motion(load_networks(options.init, "none"), options.positions, options.middle, options.seed)
 
 

@@ -17,7 +17,6 @@ from ..calibrate.procrustes import align_clip
 from ..metrics.images import flicker, iou, l1, psnr, ssim
 from ..metrics.means import mean_of_clips
 from ..metrics.perceptual import LPIPS, load_lpips, lpips
-from ..model.checkpoint import find_set
 from ..model.reference import encode_reference
 from ..output import save_picture, whole
 from ..people.samples import Sample, SyntheticPeople, draw_room, draw_surface
@@ -28,7 +27,7 @@ from .latents import LATENT_FORMAT, ImageCodec
 from .networks import Networks
 from .preview import Sampling, sample_clip
 from .silhouettes import find
-from .start import load_networks
+from .start import has_motion, load_networks
 
 Method = Callable[[Sample], Tensor]  # the pictures (F, H, W, 3) uint8 that it makes of a clip's reference and maps
 Scores = dict[str, float]
@@ -270,7 +269,7 @@ def run(options: argparse.Namespace) -> None:
         "truth through the codec": coded(codec),
     }
     models = {"per frame": load_networks(options.networks, "none")}
-    if find_set(options.networks).motion_module is not None:
+    if has_motion(options.networks):
         models["with motion modules"] = load_networks(options.networks, "set")
     for name, networks in models.items():
         for cfg in options.cfg:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from ..model.checkpoint import DENOISING, NetworkFile, check_kind, check_tensors, find_set, read_state, shapes_of
-from ..model.config import UNetSizes
+from ..model.config import MOTION_KEY, UNetSizes
 from ..model.guidance import EncoderSizes
 from ..model.loading import load_denoiser, load_encoders, load_reference_net, unet_names
 from .fresh import fresh_networks, motion_sizes
@@ -27,6 +27,13 @@ def load_networks(folder: Path, motion: Path | Literal["set", "none"]) -> Networ
         replace(net, patcher=patcher(net.patcher.model)),
         replace(encoders, patcher=patcher(encoders.patcher.model)),
     )
+
+
+def has_motion(folder: Path) -> bool:
+    """Tells whether a checkpoint set has motion modules, in their own file or in that of the denoising UNet."""
+    files = find_set(folder)
+    own = read_state(files.denoising_unet)
+    return files.motion_module is not None or any(MOTION_KEY.fullmatch(key) for key in own)
 
 
 def networks_from_unet(file: Path, encoder: tuple[int, ...], seed: int) -> Networks:

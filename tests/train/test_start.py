@@ -1,11 +1,14 @@
 """Where the stages start."""
 
+import argparse
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from champ.model.families import ENCODED_MAPS
+from champ.train.commands import clips_start
 from champ.train.export import export
 from champ.train.fresh import fresh_networks
 from champ.train.networks import Champ
@@ -83,3 +86,22 @@ def test_a_level_may_be_without_transformers(sizes, random_networks, tmp_path):
     again = load_networks(tmp_path, "set")
     assert again.sizes == plain
     torch.testing.assert_close(predict(again, 3), predict(networks, 3))
+
+
+def test_stage_2_goes_on_with_the_motion_modules_of_a_set(sizes, random_networks, tmp_path):
+    def started(**given):
+        options = {"init": tmp_path / "set", "motion": None, "new_motion": False, "positions": 4, "middle": True}
+        return predict(clips_start(argparse.Namespace(**options | {"seed": 0} | given)), 3)
+
+    moving, still = random_networks(sizes), random_networks(replace(sizes, motion=None))
+    export(moving, tmp_path / "set")
+    torch.testing.assert_close(started(), predict(moving, 3))
+    none = predict(load_networks(tmp_path / "set", "none"), 3)
+    torch.testing.assert_close(started(new_motion=True), none)
+    # Also if they are in the file of the UNet.
+    parts = [load_file(tmp_path / "set" / f"{name}.safetensors") for name in ("denoising_unet", "motion_module")]
+    save_file(parts[0] | parts[1], tmp_path / "set" / "denoising_unet.safetensors")
+    (tmp_path / "set" / "motion_module.safetensors").unlink()
+    torch.testing.assert_close(started(), predict(moving, 3))
+    export(still, tmp_path / "set")
+    torch.testing.assert_close(started(), predict(still, 3))
