@@ -8,15 +8,21 @@ import torch
 
 from ..model.checkpoint import DENOISING, NetworkFile, check_kind, check_tensors, find_set, read_state, shapes_of
 from ..model.config import MOTION_KEY, UNetSizes
+from ..model.families import ENCODED_MAPS
 from ..model.guidance import EncoderSizes
 from ..model.loading import load_denoiser, load_encoders, load_reference_net, unet_names
 from .fresh import fresh_networks, motion_sizes
-from .networks import Champ, Networks, Sizes, patcher
+from .networks import Networks, Sizes, patcher
 
 
 def load_networks(folder: Path, motion: Path | Literal["set", "none"]) -> Networks:
     """Reads a checkpoint set in float32; `motion` may be a file of AnimateDiff."""
     files = find_set(folder, full_precision=True)
+    if set(files.encoders) != set(ENCODED_MAPS):
+        raise ValueError(
+            f"{folder} reads {', '.join(files.encoders)}, but training needs a set that reads "
+            f"{', '.join(ENCODED_MAPS)}; choose a set of Champ with all four guidance encoders."
+        )
     unet = UNetSizes.read(shapes_of(read_state(files.denoising_unet)))
     encoder = EncoderSizes.read(shapes_of(read_state(next(iter(files.encoders.values())))))
     denoiser = load_denoiser(files, motion, torch.float32)
@@ -53,16 +59,26 @@ def networks_from_unet(file: Path, encoder: tuple[int, ...], seed: int) -> Netwo
 
 def with_new_motion(networks: Networks, positions: int, middle: bool, seed: int) -> Networks:
     """Adds motion modules with zero output."""
-    sizes = replace(networks.sizes, motion=motion_sizes(networks.sizes.unet, positions, middle))
-    joined = fresh_networks(sizes, seed)
-    Champ(joined).load_state_dict(Champ(networks).state_dict(), strict=False)
-    return joined
+    motion = motion_sizes(networks.sizes.unet, positions, middle)
+    return _enlarged(networks, replace(networks.sizes, motion=motion), seed)
 
 
 def with_transformers(networks: Networks, seed: int) -> Networks:
     """Adds transformers to levels without them, with zero output."""
     unet = networks.sizes.unet
     unet = replace(unet, transformers=(True,) * len(unet.transformers))
-    joined = fresh_networks(replace(networks.sizes, unet=unet), seed)
-    Champ(joined).load_state_dict(Champ(networks).state_dict(), strict=False)
+    return _enlarged(networks, replace(networks.sizes, unet=unet), seed)
+
+
+def _enlarged(networks: Networks, sizes: Sizes, seed: int) -> Networks:
+    """Makes larger networks with all weights of networks without motion modules; what these lack is new."""
+    joined = fresh_networks(sizes, seed)
+    pairs = [(each.denoiser.model.diffusion_model, each.net.patcher.model) for each in (networks, joined)]
+    for module, larger in zip(*pairs):
+        # ComfyUI counts the parts of a block, so that a new transformer renames those behind it; diffusers does not.
+        own, names = unet_names(networks.sizes.unet, module), unet_names(sizes.unet, larger)
+        state = module.state_dict()
+        assert len(own) == len(state)
+        larger.load_state_dict({names[name]: state[key] for name, key in own.items()}, strict=False)
+    joined.encoders.patcher.model.load_state_dict(networks.encoders.patcher.model.state_dict())
     return joined

@@ -15,16 +15,17 @@ from champ.train.networks import Champ
 from champ.train.start import load_networks, networks_from_unet, with_new_motion, with_transformers
 
 
-def predict(networks, frames: int) -> torch.Tensor:
+def predict(networks, frames: int, side: int = 4) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
 
     def draw(*shape):
         return torch.randn(shape, generator=generator)
 
-    maps = {name: draw(1, frames, 3, 32, 32).sigmoid() for name in ENCODED_MAPS}
+    maps = {name: draw(1, frames, 3, 8 * side, 8 * side).sigmoid() for name in ENCODED_MAPS}
     with torch.no_grad():
         model = Champ(networks)
-        return model(draw(1, frames, 4, 4, 4), torch.full((1, frames), 500), maps, draw(1, 4, 4, 4), draw(1, 32))
+        noisy, reference = draw(1, frames, 4, side, side), draw(1, 4, side, side)
+        return model(noisy, torch.full((1, frames), 500), maps, reference, draw(1, 32))
 
 
 def test_fresh_networks_depend_on_the_seed_alone(sizes):
@@ -105,3 +106,23 @@ def test_stage_2_goes_on_with_the_motion_modules_of_a_set(sizes, random_networks
     torch.testing.assert_close(started(), predict(moving, 3))
     export(still, tmp_path / "set")
     torch.testing.assert_close(started(), predict(still, 3))
+
+
+def test_transformers_are_added_to_a_set_with_several_levels(sizes, random_networks):
+    """They take the place of the up-sampling convolution, which moves on by one."""
+    unet = replace(sizes.unet, channels=(32, 32, 64), transformers=(False, False, True))
+    networks = random_networks(replace(sizes, unet=unet, motion=None))
+    torch.testing.assert_close(predict(with_transformers(networks, 0), 1, 8), predict(networks, 1, 8))
+
+
+@pytest.mark.parametrize("names", [("depth", "normal", "semantic_map"), ("pose",)])
+def test_a_set_that_reads_other_maps_is_refused(sizes, random_networks, tmp_path, names):
+    export(random_networks(replace(sizes, motion=None)), tmp_path)
+    encoder = (tmp_path / "guidance_encoder_depth.safetensors").read_bytes()
+    for name in ENCODED_MAPS:
+        (tmp_path / f"guidance_encoder_{name}.safetensors").unlink()
+    for name in names:
+        file = "pose_guider" if name == "pose" else f"guidance_encoder_{name}"
+        (tmp_path / f"{file}.safetensors").write_bytes(encoder)
+    with pytest.raises(ValueError, match=f"reads {', '.join(names)}, but .* depth, normal, semantic_map, dwpose"):
+        load_networks(tmp_path, "none")
