@@ -1,6 +1,6 @@
 """python -m champ.train: prepare synthetic samples, encode them, train the two stages, distil, export."""
 
-# ruff: noqa: E402 - ComfyUI must be found, and be told to use the CPU where there is nothing else, before its import.
+# ruff: noqa: E402 - ComfyUI must be found, and be told which device to use, before its import.
 import argparse
 import os
 import sys
@@ -9,6 +9,9 @@ import torch
 
 if "COMFYUI_PATH" in os.environ:
     sys.path.append(os.environ["COMFYUI_PATH"])
+
+if torch.cuda.is_available():
+    torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))  # ComfyUI's device is the current one
 
 import comfy.cli_args
 

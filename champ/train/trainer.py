@@ -113,13 +113,13 @@ class Trainer:
         self.model = model
         self.trained = [p for p in model.parameters() if p.requires_grad]
         optimizer = make_optimizer(self.trained, settings)
-        self.mean = Mean(self.trained, settings.mean) if settings.mean else None
         self.scheduler = get_scheduler(
             settings.schedule, optimizer, num_warmup_steps=settings.warmup, num_training_steps=settings.steps
         )
         self.noise_schedule = objective.schedule()
         self.matching = Matching(model) if objective.matching else None
         self.wrapped, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.mean = Mean(self.trained, settings.mean) if settings.mean else None
         self.step = 0
         self._reader, self._ahead = ThreadPoolExecutor(1), dict[int, Future]()
         self._epoch, self._order = -1, list[int]()

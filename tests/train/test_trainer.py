@@ -1,10 +1,14 @@
 """The loop of training on minute networks."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from champ.train.networks import Champ, recompute
 from champ.train.objective import Objective
@@ -172,3 +176,41 @@ def test_draws_share_a_picture_but_not_the_noise(sizes, random_networks):
 def test_a_log_that_cannot_be_written_is_told_in_a_sentence():
     with pytest.raises(ValueError, match="full cannot be saved in /dev: the disk is full"):
         _append(Path("/dev/full"), "{}")
+
+
+def test_the_mean_is_that_of_the_weights_where_they_are_trained(sizes, tmp_path, monkeypatch):
+    """Preparing moves them to the device of the process, and with several processes to the values of the first."""
+    prepare = Accelerator.prepare
+
+    def moved(self, model, optimizer):
+        for parameter in model.parameters():
+            parameter.data = torch.ones_like(parameter)
+        return prepare(self, model, optimizer)
+
+    monkeypatch.setattr(Accelerator, "prepare", moved)
+    one = trainer(sizes, tmp_path, "stage1")
+    assert all((x == 1).all() for x in one.mean.values)
+
+
+# Tells which device a process of several has chosen, when ComfyUI is imported, which puts networks there.
+PROCESS = """
+import runpy, sys, torch
+chosen = []
+torch.cuda.is_available, torch.cuda.set_device = lambda: True, chosen.append
+
+class Told:
+    def find_spec(self, name, path=None, target=None):
+        if name == "comfy":
+            print("device", *chosen)
+            raise SystemExit
+
+sys.meta_path.insert(0, Told())
+runpy.run_module("champ.train", run_name="__main__")
+"""
+
+
+def test_each_process_has_its_own_graphics_card_before_comfyui_is_imported():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "LOCAL_RANK": "3"}
+    command = [sys.executable, "-c", PROCESS]
+    result = subprocess.run(command, env=environment, text=True, capture_output=True, timeout=100)
+    assert result.stdout == "device 3\n", result.stderr
