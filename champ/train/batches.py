@@ -114,7 +114,8 @@ class PreparedSamples:
         self.packs: list[Pack] = []
         self.latents: list[dict[str, Tensor]] = []
         self.where: list[tuple[int, int]] = []  # pack and row of each sample
-        self.vae = self._read(folder, packs(folder, split, frames))
+        files = packs(folder, split, frames)
+        self.first, self.vae = files[0].stem, self._read(folder, files)
         self.names = set.intersection(*(set(pack) for pack in self.packs))
         step, smallest = GRID * BLOCK, min(min(pack["reference"].shape[1:3]) for pack in self.packs)
         if crop % step or not 0 <= crop <= smallest:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import comfy.model_management
 import torch
@@ -228,7 +228,7 @@ def run_stage(options: argparse.Namespace) -> None:
     choose_parameters(model, options.stage, options.stage == "stage1" and options.freeze)
     codec = ImageCodec(options.vae)
     samples = find_samples(options, codec)
-    trainer = make_trainer(options, model, samples)
+    trainer = make_trainer(options, model, samples, codec)
     if options.checkpointing:
         recompute(model)  # after the teacher is copied
     if options.precision == "bf16" and trainer.accelerator.device.type == "cpu" and (times := bf16_slowdown()) > 1.5:
@@ -246,11 +246,21 @@ def run_stage(options: argparse.Namespace) -> None:
     trainer.run(options.save_every, speedometer(), lambda: trainer.with_mean(save))
 
 
-def make_trainer(options: argparse.Namespace, model: Champ, samples: Samples) -> Trainer:
-    common = model, samples, chosen(Objective, options), chosen(Settings, options), options.out
+def make_trainer(options: argparse.Namespace, model: Champ, samples: Samples, codec: ImageCodec) -> Trainer:
+    fixed = fixed_options(options, samples, codec)
+    common = model, samples, chosen(Objective, options), chosen(Settings, options), options.out, fixed
     if options.stage == "distill":
         return Distiller(*common, distillation=chosen(Distillation, options))
     return Trainer(*common)
+
+
+def fixed_options(options: argparse.Namespace, samples: Samples, codec: ImageCodec) -> dict[str, Any]:
+    """Returns what a resumed run must have as before, beside the settings; folders and files may have moved."""
+    fixed = {"stage": options.stage, "frames": options.frames, "freeze": getattr(options, "freeze", False)}
+    if isinstance(samples, PreparedSamples):
+        return fixed | {"crop": options.crop, "first_pack": samples.first, "vae": samples.vae[:8]}
+    fixed |= {"size": options.size, "around_person": options.around_person, "vae": codec.digest[:8]}
+    return fixed | {"clip_vision": options.clip_vision.name if options.clip_vision else ""}
 
 
 def chosen(group: Callable[..., Group], options: argparse.Namespace) -> Group:

@@ -5,16 +5,19 @@ a copy of the teacher, and learns the v with which one step of DDIM lands where 
 """
 
 import copy
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .networks import Champ
 from .objective import TIMESTEPS, setting
 from .trainer import Trainer
+
+COMPARED = 4096  # values of each tensor by which teachers are told apart
 
 Predict = Callable[[Tensor, int], Tensor]  # v of latents at a timestep
 
@@ -52,8 +55,12 @@ class Distiller(Trainer):
                 "and 8 are usual), and --substeps must be 1 or more."
             )
         self.teacher = copy.deepcopy(model.denoiser).requires_grad_(False)
+        self.taught_by = _digest(self.teacher)
         super().__init__(model, *rest)
         self.teacher.to(self.accelerator.device)
+
+    def fixed(self) -> dict[str, Any]:
+        return {**super().fixed(), **asdict(self.distillation), "teacher": self.taught_by}
 
     def draw_timesteps(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Draws from the timesteps of the student's sampling: of 4 steps 999, 749, 499 and 249."""
@@ -101,3 +108,11 @@ class Distiller(Trainer):
         alphas = self.noise_schedule.alphas_cumprod.to(timesteps.device)
         bars = torch.where(timesteps < 0, 1.0, alphas[timesteps.clamp(min=0)])
         return bars[:, :, None, None, None]
+
+
+def _digest(network: nn.Module) -> str:
+    """Computes eight hexadecimal digits that tell networks apart, from the first values of each tensor."""
+    digest = hashlib.sha256()
+    for value in network.state_dict().values():
+        digest.update(value.flatten()[:COMPARED].cpu().numpy())
+    return digest.hexdigest()[:8]

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -102,8 +102,17 @@ def surfaces_of(batch: Batch, device: torch.device) -> Surfaces:
 class Trainer:
     """Trains the selected parameters of a model, and keeps its state in a folder."""
 
-    def __init__(self, model: Champ, samples: Samples, objective: Objective, settings: Settings, folder: Path):
+    def __init__(
+        self,
+        model: Champ,
+        samples: Samples,
+        objective: Objective,
+        settings: Settings,
+        folder: Path,
+        options: Mapping[str, Any] = {},  # noqa: B006
+    ):
         self.samples, self.objective, self.settings, self.folder = samples, objective, settings, folder
+        self.options = options  # further ones that decide what is learned from which samples
         self.accelerator = Accelerator(
             cpu=comfy.model_management.cpu_mode(),  # where Accelerate starts no processes unless told
             mixed_precision=settings.precision,
@@ -230,10 +239,15 @@ class Trainer:
             self._epoch, self._order = epoch, torch.randperm(len(self.samples), generator=generator).tolist()
         return self._order[place]
 
+    def fixed(self) -> dict[str, Any]:
+        """Returns what must not change when the run is resumed, by name; only the steps may."""
+        data = {"samples": len(self.samples), "processes": self.accelerator.num_processes}
+        return {**asdict(self.settings), **asdict(self.objective), **data, **self.options}
+
     def save(self) -> None:
         """Replaces the checkpoint atomically: there is always a complete one."""
         state = {
-            "settings": asdict(self.settings),
+            "settings": self.fixed(),
             "step": self.step,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -248,7 +262,9 @@ class Trainer:
         file = self.folder / CHECKPOINT
         with reading(file, "a checkpoint of training", f"take {self.folder} away to start anew"):
             state = with_tensors(read_torch(mapped(file)))
-        changed = [f"{k} {v}" for k, v in state["settings"].items() if v != getattr(self.settings, k) and k != "steps"]
+        fixed = self.fixed() | {"steps": state["settings"]["steps"]}
+        # Older checkpoints do not know all of them.
+        changed = [f"{k} {v}" for k, v in state["settings"].items() if v != fixed.get(k, v)]
         if changed:
             raise ValueError(
                 f"{self.folder} holds a run with other settings; go on with {', '.join(changed)} as it has, or train "

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from champ.train.distill import Distillation, Distiller, ddim_step, velocity_between
+from champ.train.fresh import fresh_networks
 from champ.train.networks import Champ
 from champ.train.objective import Objective
 from champ.train.stages import choose_parameters
@@ -78,6 +79,14 @@ def test_it_learns_and_goes_on_where_it_was_stopped(model, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(teacher, again.teacher.parameters()))
     again.run(100, lambda step, value: losses.append(value), lambda: None)
     assert losses[-2:] == losses[2:4]
+
+
+def test_another_teacher_does_not_go_on(model, sizes, tmp_path):
+    distiller(model, tmp_path).save()
+    with pytest.raises(ValueError, match="go on with few 4 as it has"):
+        distiller(model, tmp_path, how=Distillation(few=5))
+    with pytest.raises(ValueError, match="go on with teacher ........ as it has"):
+        distiller(lambda: Champ(fresh_networks(sizes, 0)), tmp_path)
 
 
 def test_steps_that_do_not_divide_the_schedule_are_refused(model, tmp_path):

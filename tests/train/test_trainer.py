@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -67,6 +67,31 @@ def test_a_killed_run_goes_on_bit_for_bit(sizes, tmp_path, stage, optimizer):
 
 def test_another_setting_does_not_go_on(sizes, tmp_path):
     trainer(sizes, tmp_path, "stage1").save()
+    with pytest.raises(ValueError, match="lr 0.001"):
+        trainer(sizes, tmp_path, "stage1", lr=1e-4)
+
+
+def test_another_objective_or_other_samples_do_not_go_on(sizes, tmp_path):
+    one = trainer(sizes, tmp_path, "stage1", Objective(person=1.0))
+    one.options = {"frames": 1, "stage": "stage1"}
+    one.save()
+    with pytest.raises(ValueError, match="go on with person 1.0 as it has"):
+        trainer(sizes, tmp_path, "stage1")
+    again = trainer(sizes, tmp_path, "stage1", Objective(person=1.0), steps=9)  # may go on for longer
+    for name, value, said in (("samples", range(4), "samples 3"), ("options", {"frames": 2}, "frames 1")):
+        before = getattr(again, name)
+        setattr(again, name, value)
+        with pytest.raises(ValueError, match=f"go on with {said} as it has"):
+            again._load()
+        setattr(again, name, before)
+
+
+def test_a_checkpoint_of_an_older_version_goes_on(sizes, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "fixed", lambda self: asdict(self.settings))
+    one = trainer(sizes, tmp_path, "stage1", steps=1)
+    one.run(1, lambda *_: None, lambda: None)
+    monkeypatch.undo()
+    assert trainer(sizes, tmp_path, "stage1", Objective(person=1.0)).step == 1
     with pytest.raises(ValueError, match="lr 0.001"):
         trainer(sizes, tmp_path, "stage1", lr=1e-4)
 
