@@ -143,6 +143,8 @@ class Trainer:
         if main:
             with whole(file, replace=True) as made:
                 made.write_text("".join(kept))  # what came after the checkpoint is done again
+        if main and self.step >= self.settings.steps:
+            on_save()  # which may have been missed: the run was stopped right after its last checkpoint
         while self.step < self.settings.steps:
             started = time.perf_counter()
             value, norm = self.train_step()

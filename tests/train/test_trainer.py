@@ -65,6 +65,17 @@ def test_a_killed_run_goes_on_bit_for_bit(sizes, tmp_path, stage, optimizer):
     assert len(losses("cut")) == 4
 
 
+def test_a_run_that_was_stopped_before_its_export_exports(sizes, tmp_path):
+    def killed():
+        raise Killed
+
+    with pytest.raises(Killed):
+        trainer(sizes, tmp_path, "stage2", steps=1).run(100, lambda *_: None, killed)
+    again, exported = trainer(sizes, tmp_path, "stage2", steps=1), []
+    again.run(100, lambda *_: None, lambda: exported.append(again.step))
+    assert exported == [1]
+
+
 def test_another_setting_does_not_go_on(sizes, tmp_path):
     trainer(sizes, tmp_path, "stage1").save()
     with pytest.raises(ValueError, match="lr 0.001"):
