@@ -222,6 +222,11 @@ def run_export(options: argparse.Namespace) -> None:
 
 
 def run_stage(options: argparse.Namespace) -> None:
+    if options.draws > 1 and options.frames > 1:
+        raise ValueError(
+            f"--draws {options.draws} is for single pictures, but this is a training on clips of {options.frames} "
+            "frames; leave out --draws."
+        )
     torch.set_num_threads(options.threads)
     networks = START[options.stage](options)
     model = Champ(networks)

@@ -79,6 +79,14 @@ def test_checkpointing_leaves_the_teacher_its_weights(tmp_path, codec, clips, si
     assert again == pytest.approx(kept, rel=1e-3)
 
 
+@pytest.mark.parametrize("stage", ["stage2", "distill"])
+def test_several_noises_of_a_clip_are_refused_before_anything_is_read(tmp_path, stage):
+    missing = tmp_path / "missing"
+    words = ["--data", missing, "--vae", missing, "--init", missing, "--out", tmp_path / "run", "--steps", 1]
+    with pytest.raises(ValueError, match="--draws 2 is for single pictures, but .* clips of 24 frames"):
+        run(stage, *words, "--draws", 2)
+
+
 def test_a_codec_learns_on(tmp_path):
     from champ.train.codec import Codec
     from champ.train.latents import ImageCodec
