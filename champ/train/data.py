@@ -107,11 +107,23 @@ class FolderSamples:
     def _clip(self, video: Video, generator: torch.Generator) -> dict[str, Tensor]:
         reference, frames = choose_frames(len(video), self.frames, generator)
         names = [name for name in video.files if name != "mask" or self.masks]
-        pictures = {name: [_read(video.files[name][i]) for i in frames] for name in names}
-        seen = _read(video.files["images"][reference])
+        example = video.files["images"][reference]
+        seen = _read(example)
         height, width = seen.shape[:2]
+
+        def read(name: str, frame: Frame) -> Tensor:
+            file = video.files[name][frame]
+            picture = _read(file)
+            if picture.shape != seen.shape:
+                raise ValueError(
+                    f"{file} has {picture.shape[1]}x{picture.shape[0]} pixels, but {example} has {width}x{height}; "
+                    "make all pictures of a video of one size."
+                )
+            return picture
+
+        pictures = {name: [read(name, i) for i in frames] for name in names}
         if self.around_person:
-            masks = [*pictures["mask"], _read(video.files["mask"][reference])]
+            masks = [*pictures["mask"], read("mask", reference)]
             box = person_crop(torch.stack(masks).gt(127).any(-1).any(0), generator)
         else:
             box = random_crop(width, height, generator)

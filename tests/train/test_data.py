@@ -124,6 +124,18 @@ def test_unequal_folders_are_named(tmp_path):
         find_videos(tmp_path / "a" / "depth")
 
 
+@pytest.mark.parametrize("kind", ["depth", "mask", "images"])
+def test_pictures_of_another_size_are_not_cropped(tmp_path, kind):
+    write_video(tmp_path / "a", 3)
+    for file in (tmp_path / "a" / kind).iterdir():
+        if file.name != "0.png" or kind != "images":
+            Image.open(file).resize((WIDTH // 2, HEIGHT // 2)).save(file)
+    samples = FolderSamples(tmp_path, 3, 16, Colours())
+    sizes = f"{kind}.*22x21 .*images.*44x42" if kind != "images" else "images.*(22x21 .*44x42|44x42 .*22x21)"
+    with pytest.raises(ValueError, match=sizes):
+        samples.read([0], generator(0))
+
+
 def test_what_is_still_being_made_is_no_video(tmp_path):
     write_video(tmp_path / "a", 3)
     with whole(tmp_path / "b", folder=True) as made:
