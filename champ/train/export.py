@@ -13,12 +13,13 @@ from ..output import whole, write_tensors
 from .networks import Networks
 
 SET_FILE = r"(denoising_unet|reference_unet|motion_module|guidance_encoder_\w+)\.safetensors"
+LEFT_BY_SYSTEMS = r"\..*|(?i:thumbs\.db|desktop\.ini)"  # when somebody has looked into the folder
 
 
 def export(networks: Networks, folder: Path, dtype: torch.dtype = torch.float32, about: Mapping[str, str] = {}) -> None:  # noqa: B006
     """Makes a folder of denoising_unet, reference_unet, motion_module and the guidance encoders, in the place of an
     older one; `about` goes into each file."""
-    kept = [file.name for file in folder.glob("*") if not re.fullmatch(SET_FILE, file.name)]
+    kept = [file.name for file in folder.glob("*") if not re.fullmatch(f"{SET_FILE}|{LEFT_BY_SYSTEMS}", file.name)]
     if kept:
         raise ValueError(f"{folder} holds {kept[0]}, which is no file of a checkpoint set; export into another folder.")
     unet, reference = networks.denoiser.model.diffusion_model, networks.net.patcher.model

@@ -62,6 +62,9 @@ def test_a_set_is_replaced_as_a_whole_and_nothing_else_is(sizes, random_networks
     pictures_only = random_networks(replace(sizes, motion=None))
     export(pictures_only, tmp_path / "set")
     assert find_set(tmp_path / "set").motion_module is None  # that of the older set would not belong to this one
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini"):  # of those who looked into the folder
+        (tmp_path / "set" / name).touch()
+    export(pictures_only, tmp_path / "set")
     (tmp_path / "set" / "notes.txt").touch()
     with pytest.raises(ValueError, match="set holds notes.txt, which is no file of a checkpoint set"):
         export(pictures_only, tmp_path / "set")
