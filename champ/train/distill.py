@@ -47,6 +47,8 @@ def velocity_between(x: Tensor, end: Tensor, here: Tensor, there: Tensor) -> Ten
 class Distiller(Trainer):
     """A trainer whose targets are made by a copy of the model as it is at the beginning."""
 
+    leads_on = False  # the student would become the teacher
+
     def __init__(self, model: Champ, *rest: Any, distillation: Distillation):
         self.distillation = distillation
         if TIMESTEPS % distillation.few or distillation.substeps < 1:

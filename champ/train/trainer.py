@@ -102,6 +102,8 @@ def surfaces_of(batch: Batch, device: torch.device) -> Surfaces:
 class Trainer:
     """Trains the selected parameters of a model, and keeps its state in a folder."""
 
+    leads_on = True  # another run can start with what this one has learned
+
     def __init__(
         self,
         model: Champ,
@@ -148,11 +150,9 @@ class Trainer:
         while self.step < self.settings.steps:
             started = time.perf_counter()
             value, norm = self.train_step()
-            if not math.isfinite(value):
-                raise ValueError(
-                    f"The loss of step {self.step + 1} is {value}, from which nothing can be learned; begin another "
-                    f"run with --init {self.folder / 'model'} and a lower --lr, or without --precision fp16."
-                )
+            self._check_finite("loss", value)
+            if self.accelerator.scaler is None:  # the scaler of fp16 skips a step whose gradients are not finite
+                self._check_finite("norm of the gradients", norm)
             self.step += 1
             if main:
                 lr = self.scheduler.get_last_lr()[0]
@@ -163,6 +163,16 @@ class Trainer:
             if main and (self.step % save_every == 0 or self.step == self.settings.steps):
                 self.save()
                 on_save()
+
+    def _check_finite(self, name: str, value: float) -> None:
+        if math.isfinite(value):
+            return
+        model = self.folder / "model"
+        start = f"--init {model} and " if self.leads_on and model.exists() else ""
+        raise ValueError(
+            f"The {name} of step {self.step + 1} is {value}, from which nothing can be learned; begin another run with "
+            f"{start}a lower --lr, or without --precision fp16."
+        )
 
     def train_step(self) -> tuple[float, float]:
         """Takes one optimizer step; returns the mean loss and the norm of the gradients."""

@@ -222,3 +222,5 @@ def test_crops_are_cut_alike_from_all_that_a_sample_has(tmp_path, codec):
     small = ["--channels", 32, 64, "--encoder", 4, 4, 8, 32, "--threads", 1]
     run("stage1", *options, "--steps", 1, "--batch", 1, "--preview-steps", 1, *small)
     assert (tmp_path / "run" / "model" / "denoising_unet.safetensors").exists()
+    with pytest.raises(ValueError, match="go on with crop 32 as it has"):
+        run("stage1", *options, "--steps", 2, "--batch", 1, *small, "--crop", 48)

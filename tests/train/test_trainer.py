@@ -1,5 +1,6 @@
 """The loop of training on minute networks."""
 
+import math
 import os
 import subprocess
 import sys
@@ -134,9 +135,31 @@ def test_a_stage_moves_its_own_weights_alone(sizes, tmp_path, stage):
 
 def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(sizes, tmp_path):
     running = trainer(sizes, tmp_path, "stage1", steps=2)
+    (tmp_path / "model").mkdir()
     with pytest.raises(ValueError, match="loss of step 2 is nan, .* begin another run with --init .*lower --lr"):
         running.run(1, lambda *_: None, lambda: running.trained[0].data.fill_(float("nan")))
     assert trainer(sizes, tmp_path, "stage1", steps=2).step == 1
+
+
+def test_gradients_that_are_no_numbers_end_the_run_before_it_is_saved(sizes, tmp_path):
+    running = trainer(sizes, tmp_path, "stage2", steps=2)
+
+    def spoil():
+        running.trained[0].register_hook(lambda gradient: gradient * float("nan"))
+
+    with pytest.raises(ValueError, match="norm of the gradients of step 2 is nan, .* another run with a lower --lr"):
+        running.run(1, lambda *_: None, spoil)
+    again = trainer(sizes, tmp_path, "stage2", steps=2)
+    assert again.step == 1 and all(x.isfinite().all() for x in again.model.parameters())
+
+
+def test_the_scaler_skips_such_a_step_in_fp16(sizes, tmp_path, monkeypatch):
+    """As on a graphics card: the first scale of a run is often too large."""
+    running = trainer(sizes, tmp_path, "stage2", steps=1)
+    monkeypatch.setattr(running, "train_step", lambda: (0.5, math.inf))
+    running.accelerator.scaler = torch.amp.GradScaler("cpu")
+    running.run(1, lambda *_: None, lambda: None)
+    assert running.step == 1
 
 
 def test_freezing_is_of_the_finest_level_up(champ):
