@@ -1,10 +1,11 @@
 """Trains Champ-Tiny on, from the weights that come with the pack: draws people, trains codec and networks, evaluates.
 
-    python -m tools.train_tiny FOLDER [--minutes 9] [--workers 16] [--until stage2]
+    python -m tools.train_tiny FOLDER [--minutes 9] [--workers 16] [--until moving]
 
-Every step goes on where it was stopped, so that the same command, given again, brings the run to its end, on a machine
-with a graphics card or without. With --minutes it stops itself in time; what was learned since the last checkpoint is
-lost then. The steps are those of docs/training.md; another folder begins anew."""
+Every step but one goes on where it was stopped, so that the same command, given again, brings the run to its end, on a
+machine with a graphics card or without. With --minutes it stops itself in time; what was learned since the last
+checkpoint is lost then. The codec has no checkpoints and begins anew, so that the minutes must be enough for all of it.
+The steps are those of docs/training.md; another folder begins anew."""
 
 import argparse
 import os
