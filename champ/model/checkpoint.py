@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+import torch
 from torch import Tensor
 
 from ..files.tensors import SUFFIXES, StateDict, read_tensors
@@ -15,6 +16,8 @@ from .families import ANIMATE_ANYONE, CHAMP, FAMILIES, MUSEPOSE, MUSEPOSE_POSITI
 ENCODER_FILES = {file: name for family in FAMILIES.values() for file, name in family.encoders.items()}
 DENOISERS = tuple(dict.fromkeys(family.denoiser for family in FAMILIES.values()))
 NETWORKS = tuple(dict.fromkeys(file for family in FAMILIES.values() for file in family.files))  # their official names
+# Weights that are numbers only together with the scale of their layer, as tools for smaller files write them.
+SCALES, INT8 = (".scale_weight", ".weight_scale"), (torch.int8, torch.uint8)
 PRECISIONS = ("fp16", "bf16", "fp32")  # in order of preference
 
 # Suffixes after a network's name in a file name: precision, step number.
@@ -200,6 +203,11 @@ def read_state(file: NetworkFile) -> StateDict:
     found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if not _is_of(prefix, file.network):
         warn_unused(file.name, [key for key in state if not key.startswith(prefix)])
+    if any(key.endswith(SCALES) or key.endswith(".weight") and value.dtype in INT8 for key, value in found.items()):
+        raise ValueError(
+            f"{file.name} has weights of 8 bits with a scale for each layer, which are not read; choose a file in 16 "
+            "or 32 bits, or plain fp8."
+        )
     return found
 
 

@@ -225,6 +225,25 @@ def test_fp8_storage(champ, weight_dtype):
         assert relative(unet(x, t, context), rounded(x, t, context)) < 1e-6
 
 
+@pytest.mark.parametrize("kind", ["scale_weight", "weight_scale", "int8"])
+def test_weights_with_scales_are_refused(folder, kind):
+    """Their numbers are not the weights."""
+
+    def edit(state):
+        if kind == "int8":
+            return state | {"conv_in.weight": state["conv_in.weight"].to(torch.int8)}
+        name = "mid_block.attentions.0.proj_in"
+        return state | {
+            f"{name}.weight": state[f"{name}.weight"].to(torch.float8_e4m3fn),
+            f"{name}.{kind}": torch.ones(()),
+        }
+
+    with pytest.raises(
+        ValueError, match="denoising_unet.safetensors has weights of 8 bits with a scale for each layer"
+    ):
+        load_denoiser(change(folder, "denoising_unet", edit))
+
+
 def test_unknown_weight_dtype(champ):
     with pytest.raises(ValueError, match="no weight type 'int8'; choose from default, fp8"):
         load_denoiser(champ.files, weight_dtype="int8")
