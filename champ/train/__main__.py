@@ -26,7 +26,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m champ.train", description=__doc__)
     commands.add_commands(parser.add_subparsers(required=True))
     options = parser.parse_args()
-    options.run(options)
+    try:
+        options.run(options)
+    except ValueError as error:  # what a user can change; anything else is a fault, and keeps its traceback
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
 
 
 main()

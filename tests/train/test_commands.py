@@ -79,6 +79,14 @@ def test_checkpointing_leaves_the_teacher_its_weights(tmp_path, codec, clips, si
     assert again == pytest.approx(kept, rel=1e-3)
 
 
+def test_what_a_user_can_change_is_one_sentence(tmp_path):
+    words = ("export", "--networks", str(tmp_path / "none"), "--out", str(tmp_path / "out"))
+    command = [sys.executable, "-m", "champ.train", *words]
+    result = subprocess.run(command, text=True, capture_output=True, timeout=100)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert "none does not exist; put each checkpoint set" in result.stderr
+
+
 @pytest.mark.parametrize("stage", ["stage2", "distill"])
 def test_several_noises_of_a_clip_are_refused_before_anything_is_read(tmp_path, stage):
     missing = tmp_path / "missing"
