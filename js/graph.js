@@ -16,8 +16,9 @@ export function everyNode(graph = app.graph, found = []) {
 
 // The nodes, from the outside to the inside, that hold a graph; the first of those that share it.
 function holders(graph) {
+  if (graph?.isRootGraph !== false) return [];
   const holder = everyNode(graph.rootGraph ?? app.graph).find(({ subgraph }) => subgraph === graph);
-  return holder?.graph ? [...holders(holder.graph), holder] : [];
+  return holder ? [...holders(holder.graph), holder] : [];
 }
 
 // A name for a node that no other has. ComfyUI keeps what nodes have put out under it.
@@ -28,7 +29,7 @@ export function keyOf(node) {
 
 // What a run calls a node: the ids of those that hold it, and its own.
 export function runId(node) {
-  return [...(node.graph ? holders(node.graph) : []), node].map(({ id }) => id).join(":");
+  return [...holders(node.graph), node].map(({ id }) => id).join(":");
 }
 
 // What a node has put out in the last run; after a change of tabs ComfyUI has it under the other name.

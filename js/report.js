@@ -1,9 +1,9 @@
 // Shows what a node has to say below its widgets.
 import { app } from "../../scripts/app.js";
 import { element } from "./element.js";
-import { everyNode, outputOf } from "./graph.js";
+import { outputOf } from "./graph.js";
 import { translate } from "./language.js";
-import { addView, LOOK_AGAIN } from "./widgets.js";
+import { addView, keepLooking } from "./widgets.js";
 
 const SPEAKING = ["ChampEstimateMotion", "ChampMeasure"];
 const HEIGHT = 100;
@@ -15,8 +15,8 @@ const STYLE = `
 
 const reports = new WeakMap(); // node: where it stands
 
-function look() {
-  for (const node of new Set(everyNode())) {
+function look(nodes) {
+  for (const node of nodes) {
     const place = reports.get(node);
     if (!place) continue;
     const text = outputOf(node)?.text?.join("\n") ?? translate("Stands here after a run.");
@@ -27,13 +27,13 @@ function look() {
 app.registerExtension({
   name: "Champ.Report",
   setup() {
-    setInterval(() => document.hidden || look(), LOOK_AGAIN);
+    keepLooking(look);
   },
   nodeCreated(node) {
     if (!SPEAKING.includes(node.comfyClass) || !node.addDOMWidget) return;
     const place = element("div");
     reports.set(node, place);
     const shown = element("div", { className: "champ-report" }, element("style", { textContent: STYLE }), place);
-    addView(node, "champ_report", shown, HEIGHT, () => {});
+    addView(node, "champ_report", shown, HEIGHT);
   },
 });

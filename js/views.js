@@ -2,14 +2,14 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { canDecode, readClip } from "./clip.js";
-import { everyNode, outputOf } from "./graph.js";
+import { outputOf } from "./graph.js";
 import { translate } from "./language.js";
 import { describe, readMotion } from "./motion.js";
 import { choosable } from "./people.js";
 import { addressBehind, pictureAt } from "./pictures.js";
 import { placed, placing } from "./placing.js";
 import { Player } from "./player.js";
-import { addView, AGAIN, LOOK_AGAIN } from "./widgets.js";
+import { addView, AGAIN, keepLooking } from "./widgets.js";
 
 const MOVING = [
   "ChampBuiltInMotion", "ChampCamera", "ChampEstimateMotion", "ChampFitMotion", "ChampLoadMotion", "ChampPreviewMotion",
@@ -98,9 +98,7 @@ async function lookAtClip(node) {
   }
 }
 
-function look() {
-  if (document.hidden) return;
-  const nodes = new Set(everyNode());
+function look(nodes) {
   for (const node of nodes) {
     if (!node.comfyClass?.startsWith("Champ")) continue;
     lookAtClip(node);
@@ -116,7 +114,7 @@ function look() {
 app.registerExtension({
   name: "Champ.Views",
   setup() {
-    setInterval(look, LOOK_AGAIN);
+    keepLooking(look);
   },
   nodeCreated(node) {
     if (!node.addDOMWidget) return;

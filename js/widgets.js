@@ -2,8 +2,13 @@
 import { app } from "../../scripts/app.js";
 import { everyNode, keyOf } from "./graph.js";
 
-export const LOOK_AGAIN = 200; // milliseconds between two looks at the widgets
+const LOOK_AGAIN = 200; // milliseconds between two looks at the nodes
 export const AGAIN = 2000; // milliseconds after which a view asks again if the server did not answer
+
+// Calls `look` with the set of all nodes, again and again while the page is seen.
+export function keepLooking(look) {
+  setInterval(() => document.hidden || look(new Set(everyNode())), LOOK_AGAIN);
+}
 
 export function valueOf(node, name) {
   return node.widgets?.find((widget) => widget.name === name)?.value;
@@ -22,7 +27,7 @@ export function write(node, values) {
 const elements = new WeakMap(); // node: those of its views
 
 // An element of the page as a widget that is not saved; `removed` is called when its node goes.
-export function addView(node, name, element, height, removed) {
+export function addView(node, name, element, height, removed = () => {}) {
   const options = { serialize: false, hideOnZoom: false, getMinHeight: () => height };
   node.addDOMWidget(name, name, element, options).serialize = false;
   elements.set(node, [...(elements.get(node) ?? []), element]);
@@ -44,7 +49,7 @@ function takePlace(node, element) {
 app.registerExtension({
   name: "Champ.Widgets",
   setup() {
-    setInterval(() => everyNode().forEach((node) => elements.get(node)?.forEach((one) => takePlace(node, one))), LOOK_AGAIN);
+    keepLooking((nodes) => nodes.forEach((node) => elements.get(node)?.forEach((one) => takePlace(node, one))));
   },
 });
 

@@ -2,10 +2,10 @@
 // queued.
 import { app } from "../../scripts/app.js";
 import { element } from "./element.js";
-import { everyNode, inputsOf, keyOf, linkOf, outputOf } from "./graph.js";
+import { inputsOf, keyOf, linkOf, outputOf } from "./graph.js";
 import { translate } from "./language.js";
 import { ask, describe } from "./motion.js";
-import { addView, AGAIN, LOOK_AGAIN, valueOf } from "./widgets.js";
+import { addView, AGAIN, keepLooking, valueOf } from "./widgets.js";
 
 const NODES = ["ChampSampler", "ChampTemporalAggregation"];
 // What a clip goes through on its way from a motion to a sampler.
@@ -122,7 +122,6 @@ function draw({ canvas, about }) {
 }
 
 async function look(node, view) {
-  if (!view) return;
   const asked = question(node);
   const told = JSON.stringify([asked, effort(node), view.canvas.clientWidth, view.canvas.clientHeight]);
   if (told === view.told || view.busy) return;
@@ -146,14 +145,14 @@ async function look(node, view) {
 function add(node) {
   const [canvas, says] = [element("canvas"), element("div")];
   const shown = element("div", { className: "champ-windows" }, element("style", { textContent: STYLE }), canvas, says);
-  addView(node, "champ_windows", shown, HEIGHT, () => timelines.delete(node));
+  addView(node, "champ_windows", shown, HEIGHT);
   timelines.set(node, { canvas, says });
 }
 
 app.registerExtension({
   name: "Champ.Windows",
   setup() {
-    setInterval(() => document.hidden || everyNode().forEach((node) => look(node, timelines.get(node))), LOOK_AGAIN);
+    keepLooking((nodes) => nodes.forEach((node) => timelines.has(node) && look(node, timelines.get(node))));
   },
   nodeCreated(node) {
     if (NODES.includes(node.comfyClass) && node.addDOMWidget) add(node);

@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 
 from ..champ.estimate.track import one_person
 from ..champ.keypoints.pose import Pose
-from ..champ.keypoints.pose_keypoint import SHOT, canvas_size, from_pose_keypoint, shots_of, to_pose_keypoint
+from ..champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, has_shots, shots_of, to_pose_keypoint
 from ..champ.motion.motion import Motion
 from ..champ.progress import counted, doing
 from ..champ.render.densepose import render_densepose
@@ -108,7 +108,7 @@ def person_of(motion: Motion, keypoints: list[dict]) -> list[Pose | None]:
     keypoints have no shots, in those that the motion has."""
     people = from_pose_keypoint(keypoints, *canvas_size(keypoints))
     shot = shots_of(keypoints)
-    if len(people) == len(motion) and not any(SHOT in frame for frame in keypoints):
+    if len(people) == len(motion) and not has_shots(keypoints):
         shot = motion.shot.cpu().numpy()
     return one_person(people, shot)
 

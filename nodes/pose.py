@@ -12,7 +12,7 @@ from ..champ.estimate.dwpose_model import load_dwpose
 from ..champ.estimate.network import EXTENSIONS
 from ..champ.estimate.shots import find_shots
 from ..champ.keypoints.pose import Pose
-from ..champ.keypoints.pose_keypoint import SHOT, canvas_size, from_pose_keypoint, shots_of, to_pose_keypoint
+from ..champ.keypoints.pose_keypoint import canvas_size, from_pose_keypoint, has_shots, shots_of, to_pose_keypoint
 from ..champ.progress import advance, counted
 from ..champ.render.skeleton import draw_skeleton
 from .animation import PREVIEW_SIZE, animated_part, preview_scale, preview_step
@@ -142,7 +142,7 @@ def keypoints_of_clip(pose_keypoints: list[dict], clip) -> Watched:
             "or leave clip empty."
         )
     shot = shots_of(pose_keypoints)
-    if frames is not None and not any(SHOT in frame for frame in pose_keypoints):
+    if frames is not None and not has_shots(pose_keypoints):
         shot = find_shots(counted(frames))
     return Watched(frames, width, height, people, shot)
 

@@ -91,10 +91,8 @@ class RayActor:
     def run(self, job: Job) -> Outcome:
         try:
             return self.worker.run(job)
-        except (
-            Failure,
-            OSError,
-        ):  # its server does not start again: this worker ends, before it fails at row after row
+        except (Failure, OSError):
+            # Its server does not start again: this worker ends, before it fails at row after row.
             self.worker.close()
             os._exit(1)
 

@@ -62,6 +62,11 @@ def shots_of(frames: list[dict]) -> np.ndarray:
     return np.array(shots, dtype=int)
 
 
+def has_shots(frames: list[dict]) -> bool:
+    """Returns whether somebody searched for cuts."""
+    return any(SHOT in frame for frame in frames)
+
+
 def to_pose_keypoint(frames: list[list[Pose]], width: int, height: int, shots: np.ndarray | None = None) -> list[dict]:
     """Writes a POSE_KEYPOINT value in pixels, in the form that every node reads: all parts present, a seen point as x,
     y, 1 and a missing one as 0, 0, 0, and the eyes after the 68 points of the face."""

@@ -8,6 +8,13 @@ from pathlib import Path, PurePath
 
 import pytest
 
+# A body and a motion, with which the prompts of several tests begin.
+DANCE = {
+    "1": {"class_type": "ChampFreeBody", "inputs": {"gender": 0.8, "age": 28, "height": 1.7, "weight": 0.5,
+          "muscle": 0.5, "proportions": 0.3}},
+    "2": {"class_type": "ChampBuiltInMotion", "inputs": {"body": ["1", 0], "motion": "dance", "frames": 20, "fps": 12,
+          "loop": True, "travel": False, "width": 64, "height": 96}},
+}  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
 # The default workflow is opened last; were it not waited for, it might replace the one that is opened next.
 READY = "() => window.app?.extensionManager?.workflow?.activeWorkflow?.path"

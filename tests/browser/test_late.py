@@ -2,11 +2,10 @@
 
 import threading
 
+from .conftest import DANCE
+
 PROMPT = {
-    "1": {"class_type": "ChampFreeBody", "inputs": {"gender": 0.8, "age": 28, "height": 1.7, "weight": 0.5,
-          "muscle": 0.5, "proportions": 0.3}},
-    "2": {"class_type": "ChampBuiltInMotion", "inputs": {"body": ["1", 0], "motion": "dance", "frames": 20, "fps": 12,
-          "loop": True, "travel": False, "width": 64, "height": 96}},
+    **DANCE,
     "3": {"class_type": "ChampRenderMaps", "inputs": {"motion": ["2", 0], "body": ["1", 0]}},
     "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
 }  # fmt: skip

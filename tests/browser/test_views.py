@@ -4,13 +4,10 @@ import json
 
 import pytest
 
-from .conftest import editor
+from .conftest import DANCE, editor
 
 PROMPT = {
-    "1": {"class_type": "ChampFreeBody", "inputs": {"gender": 0.8, "age": 28, "height": 1.7, "weight": 0.5,
-          "muscle": 0.5, "proportions": 0.3}},
-    "2": {"class_type": "ChampBuiltInMotion", "inputs": {"body": ["1", 0], "motion": "dance", "frames": 20, "fps": 12,
-          "loop": True, "travel": False, "width": 64, "height": 96}},
+    **DANCE,
     "3": {"class_type": "ChampPreviewMotion", "inputs": {"motion": ["2", 0], "body": ["1", 0], "opacity": 0.85,
           "renderer": "torch"}},
 }  # fmt: skip
