@@ -1,4 +1,5 @@
-// Widgets that a view writes, as if somebody had typed into them.
+// What views have in common: when they look at the nodes, the widgets that they write, as if somebody had typed into
+// them, and their place in a node.
 import { app } from "../../scripts/app.js";
 import { everyNode, keyOf } from "./graph.js";
 
